@@ -1,0 +1,86 @@
+//! A container as it lies on disk: what was asked, and what became of it.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use ipnetwork::Ipv4Network;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::config::{ContainerConfig, Port};
+
+/// Everything the daemon must remember of a container to go on after a crash.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Record {
+    /// Version of this format, 1.
+    pub(crate) v: u32,
+    /// 64 hexadecimal digits.
+    pub(crate) id: String,
+    /// Without a leading slash.
+    pub(crate) name: String,
+    pub(crate) created: Timestamp,
+    /// `sha256:…` of the image's configuration.
+    pub(crate) image_id: String,
+    /// With the image's defaults merged in.
+    pub(crate) config: ContainerConfig,
+    pub(crate) phase: Phase,
+    /// Where it stands in its networks, by network name; kept while it is stopped.
+    pub(crate) endpoints: BTreeMap<String, Endpoint>,
+    /// Host ports it holds while it runs.
+    pub(crate) published: Vec<PublishedPort>,
+    /// Links of the default bridge, resolved at the last start.
+    pub(crate) links: Vec<Link>,
+}
+
+/// Where a container is in its life.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "state")]
+pub(crate) enum Phase {
+    Created,
+    Running { pid: u32, started: Timestamp },
+    Exited { code: i32, started: Option<Timestamp>, finished: Timestamp, oom: bool, error: String },
+}
+
+/// A container's place in one network.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Endpoint {
+    pub(crate) network_id: String,
+    pub(crate) address: Ipv4Addr,
+    /// The host's block that the address is out of.
+    pub(crate) block: Ipv4Network,
+    pub(crate) gateway: Option<Ipv4Addr>,
+    pub(crate) mac: [u8; 6],
+    pub(crate) aliases: Vec<String>,
+}
+
+/// A host port that leads to a container's port.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub(crate) struct PublishedPort {
+    pub(crate) port: Port,
+    /// `None`: every address of the host.
+    pub(crate) host_address: Option<Ipv4Addr>,
+    pub(crate) host_port: u16,
+}
+
+/// A resolved `--link`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Link {
+    /// The target's name.
+    pub(crate) target: String,
+    pub(crate) alias: String,
+    /// Where the consumer finds it: the target's own address, or that of the ambassador placed for it.
+    pub(crate) address: Ipv4Addr,
+    /// Whether the target runs on another host, so that an ambassador carries the link.
+    pub(crate) remote: bool,
+    pub(crate) ports: Vec<Port>,
+    /// The target's id, hostname and environment when it is on this host.
+    pub(crate) local: Option<LinkedContainer>,
+}
+
+/// What a link tells of a target on the same host.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct LinkedContainer {
+    pub(crate) id: String,
+    pub(crate) hostname: String,
+    pub(crate) env: Vec<String>,
+}
