@@ -1,0 +1,349 @@
+//! The nft table as text: a function of the state, without I/O.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Display,
+    net::{IpAddr, Ipv4Addr},
+};
+
+use crate::{HostState, Published, Reach, Segment, Vxlan, gateway_of};
+
+/// The table's family and name, as nft's commands take them.
+pub(crate) const TABLE: &str = "inet nuncio";
+
+/// A batch for `nft -f` that replaces the table in one transaction; empty if there is nothing to rule.
+pub(crate) fn render(state: &HostState) -> String {
+    if state.segments.is_empty() && state.published.is_empty() {
+        return String::new();
+    }
+    let segments = &state.segments;
+    let mut out = Batch::default();
+    out.line(0, format!("table {TABLE}"));
+    out.line(0, format!("delete table {TABLE}"));
+    out.line(0, format!("table {TABLE} {{"));
+    out.chain(
+        "spoofed",
+        "filter hook prerouting priority -300",
+        spoofed(segments),
+    );
+    out.chain("input", "filter hook input priority 0", input(segments));
+    for segment in segments {
+        out.subchain(
+            &format!("from-{}", segment.bridge),
+            from_bridge(segment, segments),
+        );
+        if let Some(vxlan) = &segment.vxlan {
+            out.subchain(&format!("from-{}", vxlan.link), from_vxlan(segment, vxlan));
+        }
+    }
+    out.chain(
+        "forward",
+        "filter hook forward priority 0",
+        forward(segments),
+    );
+    out.subchain("published", published(&state.published));
+    out.chain(
+        "prerouting",
+        "nat hook prerouting priority -100",
+        to_published(segments, None),
+    );
+    let loopback = Some("ip daddr 127.0.0.0/8 return");
+    out.chain(
+        "output",
+        "nat hook output priority -100",
+        to_published(segments, loopback),
+    );
+    out.chain(
+        "postrouting",
+        "nat hook postrouting priority 100",
+        postrouting(segments),
+    );
+    out.line(0, "}");
+    out.0
+}
+
+/// Packets whose source cannot be where they come from, seen before connection tracking.
+fn spoofed(segments: &[Segment]) -> Vec<String> {
+    let mut rules = Vec::new();
+    for segment in segments {
+        let own = set(&segment.blocks);
+        let bridge = &segment.bridge;
+        rules.push(unless(
+            "ip saddr",
+            &own,
+            &format!("iifname \"{bridge}\""),
+            "drop",
+        ));
+        if let Some(vxlan) = &segment.vxlan {
+            let theirs = set(segment.peers.iter().map(|peer| peer.block));
+            rules.push(unless(
+                "ip saddr",
+                &theirs,
+                &format!("iifname \"{}\"", vxlan.link),
+                "drop",
+            ));
+        }
+    }
+    // Masqueraded as this host, a container's own VXLAN packet would pass for this host's at a peer.
+    let bridges = quoted(segments.iter().map(|segment| segment.bridge.as_str()));
+    for (port, vteps) in vteps(segments) {
+        for (family, set) in [("ip", set(&vteps.v4)), ("ip6", set(&vteps.v6))] {
+            if let Some(set) = set {
+                rules.push(format!(
+                    "iifname {bridges} udp dport {port} {family} daddr {set} drop"
+                ));
+            }
+        }
+    }
+    rules
+}
+
+/// What this host itself takes: VXLAN from peers only, and gateway addresses from their own network only.
+fn input(segments: &[Segment]) -> Vec<String> {
+    let mut rules = Vec::new();
+    for (port, vteps) in vteps(segments) {
+        let of_port = format!("udp dport {port}");
+        let v4 = format!("meta nfproto ipv4 {of_port}");
+        rules.push(unless("ip saddr", &set(&vteps.v4), &v4, "drop"));
+        let v6 = format!("meta nfproto ipv6 {of_port}");
+        rules.push(unless("ip6 saddr", &set(&vteps.v6), &v6, "drop"));
+    }
+    rules.push("ct state established,related accept".to_owned());
+    for segment in segments {
+        let addresses = segment.blocks.iter().map(ToString::to_string);
+        let addresses = addresses.chain(segment.local_addresses.iter().map(ToString::to_string));
+        if let Some(own) = set(addresses) {
+            let links = quoted(links(segment).chain(["lo"]));
+            rules.push(format!("iifname != {links} ip daddr {own} drop"));
+        }
+        if let Some(vxlan) = &segment.vxlan {
+            let ping = match segment.reach {
+                Reach::Routed => "meta l4proto != icmp ",
+                Reach::LinksOnly { .. } => "",
+            };
+            rules.push(format!("iifname \"{}\" {ping}drop", vxlan.link));
+        }
+    }
+    rules
+}
+
+/// New connections through this host; those of other links that do not touch ours are not ours to judge.
+fn forward(segments: &[Segment]) -> Vec<String> {
+    let mut rules = vec!["ct state established,related accept".to_owned()];
+    for segment in segments.iter().filter(|segment| segment.internal) {
+        let (bridge, own) = (&segment.bridge, quoted(links(segment)));
+        rules.push(format!("iifname \"{bridge}\" oifname != {own} drop"));
+        rules.push(format!("oifname \"{bridge}\" iifname != {own} drop"));
+    }
+    if segments.is_empty() {
+        return rules;
+    }
+    let jumps: Vec<_> = segments
+        .iter()
+        .flat_map(links)
+        .map(|link| format!("\"{link}\" : jump from-{link}"))
+        .collect();
+    rules.push(format!("iifname vmap {{ {} }}", jumps.join(", ")));
+    let ours = quoted(segments.iter().flat_map(links));
+    rules.push(format!("oifname {ours} ct status dnat accept"));
+    rules.push(format!("oifname {ours} drop"));
+    rules
+}
+
+/// New connections of a network's local containers.
+fn from_bridge(segment: &Segment, segments: &[Segment]) -> Vec<String> {
+    let bridge = &segment.bridge;
+    let mut rules = if segment.icc {
+        vec![format!("oifname \"{bridge}\" accept")]
+    } else {
+        Vec::new()
+    };
+    if let Some(vxlan) = &segment.vxlan {
+        let verdict = match segment.reach {
+            Reach::Routed if segment.icc => "accept",
+            _ => "drop",
+        };
+        rules.push(format!("oifname \"{}\" {verdict}", vxlan.link));
+    }
+    let ours = quoted(segments.iter().flat_map(links));
+    rules.push(format!("oifname {ours} ct status dnat accept"));
+    rules.push(format!("oifname {ours} drop"));
+    rules.push("accept".to_owned());
+    rules
+}
+
+/// New connections from a network's other hosts.
+fn from_vxlan(segment: &Segment, vxlan: &Vxlan) -> Vec<String> {
+    let hosts = set(segment.peers.iter().map(|peer| gateway_of(peer.block)));
+    let inward = format!("oifname \"{}\"", segment.bridge);
+    let mut rules = Vec::new();
+    match &segment.reach {
+        Reach::Routed if segment.icc => rules.push(format!("{inward} accept")),
+        Reach::Routed => {
+            rules.extend(hosts.map(|hosts| format!("{inward} ip saddr {hosts} accept")));
+        }
+        Reach::LinksOnly { exposed } => {
+            let exposed = exposed
+                .iter()
+                .map(|(ip, protocol, port)| format!("{ip} . {protocol} . {port}"));
+            if let (Some(hosts), Some(ports)) = (hosts, set(exposed)) {
+                rules.push(format!(
+                    "{inward} ip saddr {hosts} ip daddr . meta l4proto . th dport {ports} accept"
+                ));
+            }
+        }
+    }
+    rules.push(format!("iifname \"{}\" drop", vxlan.link));
+    rules
+}
+
+/// Leads to the rules of published ports what is addressed to this host, but not to a link's listener,
+/// which may well have the number of a published port.
+fn to_published(segments: &[Segment], first: Option<&str>) -> Vec<String> {
+    let listeners = set(segments.iter().flat_map(|segment| &segment.local_addresses));
+    let mut rules: Vec<_> = first.map(ToOwned::to_owned).into_iter().collect();
+    rules.extend(listeners.map(|listeners| format!("ip daddr {listeners} return")));
+    rules.push("fib daddr type local jump published".to_owned());
+    rules
+}
+
+/// One rule per published port, those of a single address first. Loopback is not for nft to serve:
+/// a packet from 127.0.0.1 is refused once it has left the host.
+fn published(ports: &[Published]) -> Vec<String> {
+    let mut ports: Vec<_> = ports
+        .iter()
+        .filter(|port| {
+            !port
+                .host_address
+                .is_some_and(|address| address.is_loopback())
+        })
+        .collect();
+    ports.sort_by_key(|port| {
+        let address = port
+            .host_address
+            .filter(|address| !address.is_unspecified());
+        (
+            address.is_none(),
+            address,
+            port.host_port,
+            port.protocol,
+            port.target,
+        )
+    });
+    let rule = |port: &&Published| {
+        let Published {
+            protocol,
+            host_port,
+            target,
+            ..
+        } = port;
+        let address = match port.host_address {
+            Some(address) if address != Ipv4Addr::UNSPECIFIED => format!("ip daddr {address} "),
+            _ => String::new(),
+        };
+        format!("{address}{protocol} dport {host_port} dnat ip to {target}")
+    };
+    ports.iter().map(rule).collect()
+}
+
+/// A container that reaches a neighbour, or itself, through the host must see the host answer;
+/// and outside the mesh nobody knows the addresses inside.
+fn postrouting(segments: &[Segment]) -> Vec<String> {
+    let ours = quoted(segments.iter().flat_map(links));
+    let mut rules = Vec::new();
+    for segment in segments {
+        let Some(own) = set(&segment.blocks) else {
+            continue;
+        };
+        let bridge = &segment.bridge;
+        rules.push(format!(
+            "oifname \"{bridge}\" ip saddr {own} ct status dnat masquerade"
+        ));
+        if !segment.internal {
+            rules.push(format!("oifname != {ours} ip saddr {own} masquerade"));
+        }
+    }
+    rules
+}
+
+#[derive(Default)]
+struct Vteps {
+    v4: BTreeSet<IpAddr>,
+    v6: BTreeSet<IpAddr>,
+}
+
+/// The peers of all segments, by UDP port.
+fn vteps(segments: &[Segment]) -> BTreeMap<u16, Vteps> {
+    let mut ports = BTreeMap::<u16, Vteps>::new();
+    for segment in segments {
+        let Some(vxlan) = &segment.vxlan else {
+            continue;
+        };
+        let vteps = ports.entry(vxlan.port).or_default();
+        for peer in &segment.peers {
+            match peer.vtep {
+                IpAddr::V4(_) => vteps.v4.insert(peer.vtep),
+                IpAddr::V6(_) => vteps.v6.insert(peer.vtep),
+            };
+        }
+    }
+    ports
+}
+
+fn links(segment: &Segment) -> impl Iterator<Item = &str> {
+    let vxlan = segment.vxlan.as_ref().map(|vxlan| vxlan.link.as_str());
+    std::iter::once(segment.bridge.as_str()).chain(vxlan)
+}
+
+/// `context field != set verdict`, or `context verdict` if nothing is in the set.
+fn unless(field: &str, set: &Option<String>, context: &str, verdict: &str) -> String {
+    match set {
+        Some(set) => format!("{context} {field} != {set} {verdict}"),
+        None => format!("{context} {verdict}"),
+    }
+}
+
+/// An anonymous set, in one order whatever the order given; `None` if empty, which nft refuses.
+fn set<T: Display>(elements: impl IntoIterator<Item = T>) -> Option<String> {
+    let elements: BTreeSet<_> = elements
+        .into_iter()
+        .map(|element| element.to_string())
+        .collect();
+    let elements: Vec<_> = elements.into_iter().collect();
+    (!elements.is_empty()).then(|| format!("{{ {} }}", elements.join(", ")))
+}
+
+fn quoted<'a>(links: impl Iterator<Item = &'a str>) -> String {
+    let links: Vec<_> = links.map(|link| format!("\"{link}\"")).collect();
+    format!("{{ {} }}", links.join(", "))
+}
+
+#[derive(Default)]
+struct Batch(String);
+
+impl Batch {
+    fn line(&mut self, depth: usize, text: impl AsRef<str>) {
+        self.0.extend(std::iter::repeat_n('\t', depth));
+        self.0.push_str(text.as_ref());
+        self.0.push('\n');
+    }
+
+    /// A chain that the kernel calls; what no rule decides passes.
+    fn chain(&mut self, name: &str, hook: &str, rules: Vec<String>) {
+        let mut all = vec![format!("type {hook}; policy accept;")];
+        all.extend(rules);
+        self.subchain(name, all);
+    }
+
+    /// A chain that rules jump to.
+    fn subchain(&mut self, name: &str, rules: Vec<String>) {
+        self.line(1, format!("chain {name} {{"));
+        for rule in rules {
+            self.line(2, rule);
+        }
+        self.line(1, "}");
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,271 @@
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+    path::PathBuf,
+};
+
+use netlink_packet_route::link::InfoKind;
+
+use super::{
+    Object, ReconcileFailure,
+    pass::{Pass, set_sysctl},
+};
+use crate::{
+    Segment, Vxlan,
+    netlink::{Link, VxlanSettings},
+};
+
+/// Links by name.
+pub(super) type Links = HashMap<String, Link>;
+
+impl Pass<'_> {
+    /// Makes bridges and VXLAN devices, removes ours that are not wanted, and returns what is there then.
+    pub(super) async fn links(&mut self, segments: &[Segment]) -> Option<Links> {
+        let found = self.list_links().await?;
+        self.remove_unwanted(&found, segments).await;
+        for segment in segments {
+            if self.bad_names(segment) {
+                continue;
+            }
+            self.bridge(segment, found.get(&segment.bridge)).await;
+            if let Some(vxlan) = &segment.vxlan {
+                self.vxlan(segment, vxlan, found.get(&vxlan.link)).await;
+            }
+        }
+        let links = self.list_links().await?;
+        self.ports(segments, &links).await;
+        Some(links)
+    }
+
+    /// Removes the host's ends of all containers' links, and so the others.
+    pub(super) async fn remove_veths(&mut self) {
+        let Some(links) = self.list_links().await else {
+            return;
+        };
+        for link in links
+            .values()
+            .filter(|link| link.ours && link.kind == Some(InfoKind::Veth))
+        {
+            let result = self.netlink.delete_link(link.index).await;
+            self.removed(Object::Link(link.name.clone()), result);
+        }
+    }
+
+    async fn list_links(&mut self) -> Option<Links> {
+        let links = self.netlink.links().await;
+        let links = self.listed("links", links)?;
+        Some(
+            links
+                .into_iter()
+                .map(|link| (link.name.clone(), link))
+                .collect(),
+        )
+    }
+
+    fn bad_names(&mut self, segment: &Segment) -> bool {
+        let names = [
+            Some(&segment.bridge),
+            segment.vxlan.as_ref().map(|vxlan| &vxlan.link),
+        ];
+        let bad: Vec<_> = names
+            .into_iter()
+            .flatten()
+            .filter(|name| !is_link_name(name))
+            .collect();
+        for name in &bad {
+            self.fail(ReconcileFailure::LinkName((*name).clone()));
+        }
+        !bad.is_empty()
+    }
+
+    async fn remove_unwanted(&mut self, found: &Links, segments: &[Segment]) {
+        let wanted: HashSet<_> = segments
+            .iter()
+            .flat_map(|segment| {
+                let vxlan = segment.vxlan.as_ref().map(|vxlan| &vxlan.link);
+                [Some(&segment.bridge), vxlan].into_iter().flatten()
+            })
+            .collect();
+        let kinds = [Some(InfoKind::Bridge), Some(InfoKind::Vxlan)];
+        for link in found
+            .values()
+            .filter(|link| link.ours && kinds.contains(&link.kind))
+        {
+            if !wanted.contains(&link.name) {
+                let result = self.netlink.delete_link(link.index).await;
+                self.removed(Object::Link(link.name.clone()), result);
+            }
+        }
+    }
+
+    async fn bridge(&mut self, segment: &Segment, found: Option<&Link>) {
+        let name = &segment.bridge;
+        let object = Object::Link(name.clone());
+        match found {
+            Some(link) if !link.is_bridge() => self.fail(ReconcileFailure::Foreign(name.clone())),
+            Some(link) if segment.adopted => {
+                if link.up {
+                    self.stands(false, object);
+                } else {
+                    let result = self.netlink.set_up(link.index).await;
+                    self.made(object, true, result);
+                }
+            }
+            None if segment.adopted => self.fail(ReconcileFailure::NoBridge(name.clone())),
+            Some(link) if !link.ours => self.fail(ReconcileFailure::Foreign(name.clone())),
+            Some(link) => match self.mend_bridge(segment, link).await {
+                Ok(false) => self.stands(false, object),
+                mended => self.made(object, true, mended.map(drop)),
+            },
+            None => {
+                let result = self.make_bridge(segment).await;
+                self.made(object, false, result);
+            }
+        }
+    }
+
+    async fn make_bridge(&self, segment: &Segment) -> io::Result<()> {
+        self.netlink
+            .add_bridge(&segment.bridge, segment.mtu)
+            .await?;
+        without_ipv6(&segment.bridge)
+    }
+
+    async fn mend_bridge(&self, segment: &Segment, link: &Link) -> io::Result<bool> {
+        let mut mended = false;
+        if link.mtu != u32::from(segment.mtu) {
+            self.netlink.set_mtu(link.index, segment.mtu).await?;
+            mended = true;
+        }
+        if link.stp {
+            self.netlink.set_no_stp(link.index).await?;
+            mended = true;
+        }
+        if !link.up {
+            self.netlink.set_up(link.index).await?;
+            mended = true;
+        }
+        Ok(mended)
+    }
+
+    async fn vxlan(&mut self, segment: &Segment, vxlan: &Vxlan, found: Option<&Link>) {
+        let object = Object::Link(vxlan.link.clone());
+        let settings = VxlanSettings {
+            vni: vxlan.vni.value(),
+            local: Some(vxlan.local),
+            port: vxlan.port,
+            learning: false,
+        };
+        match found {
+            Some(link) if !link.ours => self.fail(ReconcileFailure::Foreign(vxlan.link.clone())),
+            Some(link) if link.vxlan.as_ref() == Some(&settings) => {
+                match self.mend_vxlan(segment, vxlan, link).await {
+                    Ok(false) => self.stands(false, object),
+                    mended => self.made(object, true, mended.map(drop)),
+                }
+            }
+            Some(link) => {
+                // VNI, port and local address are fixed for life.
+                let result = match self.netlink.delete_link(link.index).await {
+                    Ok(()) => self.make_vxlan(segment, vxlan, &settings).await,
+                    Err(error) => Err(error),
+                };
+                self.made(object, true, result);
+            }
+            None => {
+                let result = self.make_vxlan(segment, vxlan, &settings).await;
+                self.made(object, false, result);
+            }
+        }
+    }
+
+    async fn make_vxlan(
+        &self,
+        segment: &Segment,
+        vxlan: &Vxlan,
+        settings: &VxlanSettings,
+    ) -> io::Result<()> {
+        self.netlink
+            .add_vxlan(&vxlan.link, settings, vxlan.mac, segment.mtu)
+            .await?;
+        without_ipv6(&vxlan.link)
+    }
+
+    async fn mend_vxlan(&self, segment: &Segment, vxlan: &Vxlan, link: &Link) -> io::Result<bool> {
+        let mut mended = false;
+        if link.mac != Some(vxlan.mac) {
+            self.netlink.set_mac(link.index, vxlan.mac).await?;
+            mended = true;
+        }
+        if link.mtu != u32::from(segment.mtu) {
+            self.netlink.set_mtu(link.index, segment.mtu).await?;
+            mended = true;
+        }
+        if link.arp {
+            self.netlink.set_no_arp(link.index).await?;
+            mended = true;
+        }
+        if !link.up {
+            self.netlink.set_up(link.index).await?;
+            mended = true;
+        }
+        Ok(mended)
+    }
+
+    /// Puts containers' links back on their bridge, as after the bridge was deleted by hand.
+    async fn ports(&mut self, segments: &[Segment], links: &Links) {
+        for link in links
+            .values()
+            .filter(|link| link.ours && link.kind == Some(InfoKind::Veth))
+        {
+            let segment = segments
+                .iter()
+                .find(|segment| link.alias.as_ref() == Some(&segment.bridge));
+            let Some(segment) = segment else { continue };
+            let Some(bridge) = links.get(&segment.bridge) else {
+                continue;
+            };
+            if link.bridge == Some(bridge.index) && link.up {
+                continue;
+            }
+            let result = self.plug(link, bridge, !segment.icc).await;
+            self.made(Object::Link(link.name.clone()), true, result);
+        }
+    }
+
+    async fn plug(&self, link: &Link, bridge: &Link, isolated: bool) -> io::Result<()> {
+        self.netlink.set_bridge(link.index, bridge.index).await?;
+        self.netlink.set_isolated(link.index, isolated).await?;
+        self.netlink.set_up(link.index).await
+    }
+}
+
+/// The overlay carries IPv4; a link-local address on each bridge would be a way around the rules.
+fn without_ipv6(link: &str) -> io::Result<()> {
+    let setting = PathBuf::from(format!("/proc/sys/net/ipv6/conf/{link}/disable_ipv6"));
+    match set_sysctl(&setting, "1") {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()), // a kernel without IPv6
+        other => other.map(drop),
+    }
+}
+
+/// What the kernel takes as a name and nft within quotes.
+pub(crate) fn is_link_name(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    (1..=15).contains(&name.len()) && name.bytes().all(plain) && name != "." && name != ".."
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn link_names_are_what_the_kernel_takes() {
+        for good in ["nuncio0", "nb-01234567", "br.1"] {
+            assert!(is_link_name(good), "{good}");
+        }
+        for bad in ["", "sixteen-letters-", "a b", "a/b", "a\"b", "..", "a*"] {
+            assert!(!is_link_name(bad), "{bad}");
+        }
+    }
+}

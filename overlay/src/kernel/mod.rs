@@ -1,0 +1,123 @@
+//! Makes the kernel what the state says, by difference.
+
+mod links;
+mod pass;
+mod report;
+mod rows;
+
+use std::{collections::HashSet, io};
+
+use self::pass::Pass;
+pub use self::report::{Object, ReconcileError, ReconcileFailure, Report};
+use crate::{HostState, firewall, netlink::Netlink, nft};
+
+/// This network namespace's links, routes, neighbours and rules, as far as they are ours.
+pub struct Kernel {
+    netlink: Netlink,
+    /// What the last pass left standing: what is missing of it now is drift.
+    standing: HashSet<Object>,
+    rules: Option<Rules>,
+}
+
+/// The rules last applied, and how the kernel lists them.
+struct Rules {
+    batch: String,
+    listing: Option<String>,
+}
+
+/// Why the kernel could not be reached.
+#[derive(Debug, thiserror::Error)]
+#[error("open a route socket")]
+pub struct OpenKernelError(#[from] io::Error);
+
+impl Kernel {
+    /// Opens the calling thread's network namespace, from which the later calls must come too,
+    /// for `nft` and `/proc/sys/net` follow the caller.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel gives no netlink socket.
+    pub async fn open() -> Result<Self, OpenKernelError> {
+        Ok(Self {
+            netlink: Netlink::open()?,
+            standing: HashSet::new(),
+            rules: None,
+        })
+    }
+
+    /// Makes the kernel what `state` says, and removes what of ours it does not say.
+    ///
+    /// What others made is left alone, and what already stands is not touched, so that no packet is lost.
+    ///
+    /// # Errors
+    ///
+    /// All that could not be done; the rest is done nevertheless.
+    pub async fn reconcile(&mut self, state: &HostState) -> Result<Report, ReconcileError> {
+        let mut pass = Pass::new(&self.netlink, &self.standing);
+        if !state.segments.is_empty() {
+            pass.forwarding();
+        }
+        if let Some(links) = pass.links(&state.segments).await {
+            pass.rows(&state.segments, &links).await;
+        }
+        Self::rules(&mut self.rules, &mut pass, state).await;
+        let (standing, result) = pass.finish();
+        self.standing = standing;
+        result
+    }
+
+    /// Removes all that is ours, the containers' links included.
+    ///
+    /// # Errors
+    ///
+    /// All that could not be removed.
+    pub async fn clear(&mut self) -> Result<Report, ReconcileError> {
+        let mut pass = Pass::new(&self.netlink, &self.standing);
+        pass.remove_veths().await;
+        if let Some(links) = pass.links(&[]).await {
+            pass.rows(&[], &links).await;
+        }
+        Self::rules(&mut self.rules, &mut pass, &HostState::default()).await;
+        let (standing, result) = pass.finish();
+        self.standing = standing;
+        result
+    }
+
+    /// Replaces the table unless it is as it was left.
+    async fn rules(rules: &mut Option<Rules>, pass: &mut Pass<'_>, state: &HostState) {
+        let batch = firewall::render(state);
+        let before = match nft::list(firewall::TABLE).await {
+            Ok(before) => before,
+            Err(error) => return pass.fail(error.into()),
+        };
+        let as_left = rules
+            .as_ref()
+            .is_some_and(|rules| rules.batch == batch && rules.listing == before);
+        if as_left || batch.is_empty() && before.is_none() {
+            return pass.stands(batch.is_empty(), Object::Table);
+        }
+        let drifted = rules.as_ref().is_some_and(|rules| rules.listing != before);
+        let removal = format!("delete table {}\n", firewall::TABLE);
+        let applied = nft::apply(if batch.is_empty() { &removal } else { &batch }).await;
+        let listing = match applied {
+            Ok(()) => nft::list(firewall::TABLE).await,
+            Err(error) => Err(error),
+        };
+        match listing {
+            Err(error) => {
+                *rules = None;
+                pass.fail(error.into());
+            }
+            Ok(after) => {
+                if after != before {
+                    pass.count_table(&after, drifted);
+                }
+                pass.stands(after.is_none(), Object::Table);
+                *rules = Some(Rules {
+                    batch,
+                    listing: after,
+                });
+            }
+        }
+    }
+}

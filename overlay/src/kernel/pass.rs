@@ -1,0 +1,109 @@
+use std::{collections::HashSet, fs, io, path::Path};
+
+use super::{Object, ReconcileError, ReconcileFailure, Report};
+use crate::netlink::Netlink;
+
+/// Whether this namespace forwards packets.
+const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
+
+/// One reconciliation under way.
+pub(super) struct Pass<'k> {
+    pub(super) netlink: &'k Netlink,
+    before: &'k HashSet<Object>,
+    standing: HashSet<Object>,
+    report: Report,
+    failures: Vec<ReconcileFailure>,
+}
+
+impl<'k> Pass<'k> {
+    pub(super) fn new(netlink: &'k Netlink, before: &'k HashSet<Object>) -> Self {
+        Self {
+            netlink,
+            before,
+            standing: HashSet::new(),
+            report: Report::default(),
+            failures: Vec::new(),
+        }
+    }
+
+    pub(super) fn finish(self) -> (HashSet<Object>, Result<Report, ReconcileError>) {
+        let Self {
+            standing,
+            report,
+            failures,
+            ..
+        } = self;
+        let result = if failures.is_empty() {
+            Ok(report)
+        } else {
+            Err(ReconcileError { failures, report })
+        };
+        (standing, result)
+    }
+
+    pub(super) fn fail(&mut self, failure: ReconcileFailure) {
+        self.failures.push(failure);
+    }
+
+    /// Keeps in mind that `object` is as wanted.
+    pub(super) fn stands(&mut self, absent: bool, object: Object) {
+        if !absent {
+            self.standing.insert(object);
+        }
+    }
+
+    /// Counts the making of `object`: of one that was there, if otherwise, it is a repair.
+    pub(super) fn made(&mut self, object: Object, was_otherwise: bool, result: io::Result<()>) {
+        match result {
+            Err(source) => self.fail(ReconcileFailure::Make { object, source }),
+            Ok(()) => {
+                if was_otherwise || self.before.contains(&object) {
+                    self.report.repaired += 1;
+                } else {
+                    self.report.created += 1;
+                }
+                self.standing.insert(object);
+            }
+        }
+    }
+
+    pub(super) fn removed(&mut self, object: Object, result: io::Result<()>) {
+        match result {
+            Err(source) => self.fail(ReconcileFailure::Remove { object, source }),
+            Ok(()) => self.report.removed += 1,
+        }
+    }
+
+    /// Counts the replacement of the table, which `drifted` if it was not as it was left.
+    pub(super) fn count_table(&mut self, after: &Option<String>, drifted: bool) {
+        match after {
+            None => self.report.removed += 1,
+            Some(_) if drifted => self.report.repaired += 1,
+            Some(_) => self.report.created += 1,
+        }
+    }
+
+    /// Lets this namespace, and no other, route.
+    pub(super) fn forwarding(&mut self) {
+        match set_sysctl(Path::new(FORWARDING), "1") {
+            Ok(false) => self.stands(false, Object::Forwarding),
+            Ok(true) => self.made(Object::Forwarding, false, Ok(())),
+            Err(error) => self.made(Object::Forwarding, false, Err(error)),
+        }
+    }
+
+    /// Takes what was listed, or notes why it was not.
+    pub(super) fn listed<T>(&mut self, what: &'static str, result: io::Result<T>) -> Option<T> {
+        result
+            .map_err(|source| self.fail(ReconcileFailure::List { what, source }))
+            .ok()
+    }
+}
+
+/// Sets a kernel setting unless it is so, and tells whether it had to.
+pub(super) fn set_sysctl(path: &Path, value: &str) -> io::Result<bool> {
+    if fs::read_to_string(path)?.trim() == value {
+        return Ok(false);
+    }
+    fs::write(path, value).map(|()| true)
+}

@@ -1,0 +1,37 @@
+/// The least MTU of IPv4 (RFC 791).
+const LEAST: u16 = 68;
+
+/// An underlay too narrow for a tunnel.
+#[derive(Debug, Eq, PartialEq, thiserror::Error)]
+#[error("underlay MTU {0} leaves a VXLAN packet less than the {LEAST} bytes that IPv4 needs")]
+pub struct MtuTooSmall(pub u16);
+
+/// Greatest IP packet inside the tunnel whose VXLAN packet still fits `underlay`.
+///
+/// Subtracts the outer IPv4 (20) or IPv6 (40), UDP (8), VXLAN (8) and inner Ethernet (14) headers,
+/// since a VTEP must not fragment (RFC 7348 §4.3).
+///
+/// # Errors
+///
+/// [`MtuTooSmall`] if fewer than 68 bytes remain, the least IPv4 allows (RFC 791).
+pub fn inner_mtu(underlay: u16, underlay_is_v6: bool) -> Result<u16, MtuTooSmall> {
+    let overhead = if underlay_is_v6 { 70 } else { 50 };
+    match underlay.checked_sub(overhead) {
+        Some(inner) if inner >= LEAST => Ok(inner),
+        _ => Err(MtuTooSmall(underlay)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subtracts_the_headers() {
+        assert_eq!(inner_mtu(1500, false), Ok(1450));
+        assert_eq!(inner_mtu(1500, true), Ok(1430));
+        assert_eq!(inner_mtu(118, false), Ok(68));
+        assert_eq!(inner_mtu(117, false), Err(MtuTooSmall(117)));
+        assert_eq!(inner_mtu(20, true), Err(MtuTooSmall(20)));
+    }
+}

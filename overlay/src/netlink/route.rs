@@ -1,0 +1,99 @@
+use std::{io, net::Ipv4Addr};
+
+use futures_util::TryStreamExt;
+use ipnetwork::Ipv4Network;
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteType,
+};
+use rtnetlink::RouteMessageBuilder;
+
+use super::{Netlink, OURS, to_io};
+
+/// An IPv4 route of the main table.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(crate) struct Route {
+    pub(crate) destination: Ipv4Network,
+    pub(crate) gateway: Option<Ipv4Addr>,
+    /// Source address of connections from this host itself.
+    pub(crate) source: Option<Ipv4Addr>,
+    pub(crate) link: u32,
+}
+
+impl Netlink {
+    /// The unicast routes that leave through one link.
+    pub(crate) async fn routes(&self) -> io::Result<Vec<Route>> {
+        let all = RouteMessageBuilder::<Ipv4Addr>::new().build();
+        let messages: Vec<_> = self
+            .handle
+            .route()
+            .get(all)
+            .execute()
+            .try_collect()
+            .await
+            .map_err(to_io)?;
+        Ok(messages.iter().filter_map(Route::read).collect())
+    }
+
+    /// Adds the route, or puts it in the place of the one to the same destination.
+    pub(crate) async fn replace_route(&self, route: Route) -> io::Result<()> {
+        let request = self.handle.route().add(route.message());
+        request.replace().execute().await.map_err(to_io)
+    }
+
+    pub(crate) async fn delete_route(&self, route: Route) -> io::Result<()> {
+        let mut message = route.message();
+        message.header.protocol = RouteProtocol::Unspec; // any: what is on our links is ours to delete
+        self.handle
+            .route()
+            .del(message)
+            .execute()
+            .await
+            .map_err(to_io)
+    }
+}
+
+impl Route {
+    fn read(message: &RouteMessage) -> Option<Self> {
+        let header = &message.header;
+        if header.table != RouteHeader::RT_TABLE_MAIN || header.kind != RouteType::Unicast {
+            return None;
+        }
+        let mut destination = Ipv4Addr::UNSPECIFIED;
+        let (mut gateway, mut source, mut link) = (None, None, None);
+        for attribute in &message.attributes {
+            match attribute {
+                RouteAttribute::Destination(RouteAddress::Inet(address)) => destination = *address,
+                RouteAttribute::Gateway(RouteAddress::Inet(address)) => gateway = Some(*address),
+                RouteAttribute::PrefSource(RouteAddress::Inet(address)) => source = Some(*address),
+                RouteAttribute::Oif(index) => link = Some(*index),
+                _ => {}
+            }
+        }
+        Some(Self {
+            destination: Ipv4Network::new(destination, header.destination_prefix_length).ok()?,
+            gateway,
+            source,
+            link: link?,
+        })
+    }
+
+    /// A gateway is taken to be on the link, whatever the addresses of the link are.
+    fn message(self) -> RouteMessage {
+        let destination = self.destination;
+        let mut builder = RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(destination.network(), destination.prefix())
+            .output_interface(self.link);
+        if let Some(gateway) = self.gateway {
+            builder = builder.gateway(gateway);
+        }
+        if let Some(source) = self.source {
+            builder = builder.pref_source(source);
+        }
+        let mut message = builder.build();
+        message.header.protocol = RouteProtocol::Other(OURS);
+        if self.gateway.is_some() {
+            message.header.flags |= RouteFlags::Onlink;
+        }
+        message
+    }
+}

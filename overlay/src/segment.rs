@@ -1,0 +1,163 @@
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+
+use ipnetwork::Ipv4Network;
+
+use crate::{MacAddr, Vni};
+
+/// Everything the overlay shall make of this network namespace.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct HostState {
+    /// Networks that have containers, or peers, on this host.
+    pub segments: Vec<Segment>,
+    /// Ports of this host that lead to containers of this host.
+    pub published: Vec<Published>,
+}
+
+/// This host's part of one network.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Segment {
+    /// Id of the network; only named in messages.
+    pub id: String,
+    /// Bridge that holds this host's containers.
+    pub bridge: String,
+    /// The bridge is somebody else's: it is neither made nor removed, nor is its MTU touched.
+    pub adopted: bool,
+    /// Addresses of the whole network, all hosts together.
+    pub subnet: Ipv4Network,
+    /// Parts of `subnet` that are this host's. [`gateway_of`] each stands on the bridge.
+    pub blocks: Vec<Ipv4Network>,
+    /// The tunnel to other hosts; `None` for a network of this host alone.
+    pub vxlan: Option<Vxlan>,
+    /// The other hosts' blocks. A host with two blocks is listed twice.
+    pub peers: Vec<Peer>,
+    /// Greatest IP packet on bridge and tunnel, see [`inner_mtu`](crate::inner_mtu).
+    pub mtu: u16,
+    /// Nothing leaves the network, nothing is forwarded into it.
+    pub internal: bool,
+    /// Containers of this network may open connections to each other.
+    pub icc: bool,
+    /// What crosses the tunnel.
+    pub reach: Reach,
+    /// Further addresses of the bridge, for listeners of this host that stand in for remote containers.
+    pub local_addresses: Vec<Ipv4Addr>,
+}
+
+/// A VXLAN device: routed, not a port of the bridge.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Vxlan {
+    /// Name of the device.
+    pub link: String,
+    /// Network identifier, the same on all hosts.
+    pub vni: Vni,
+    /// Underlay address of this host.
+    pub local: IpAddr,
+    /// UDP port, the same on all hosts.
+    pub port: u16,
+    /// Address of this host's end, see [`MacAddr::of_node`].
+    pub mac: MacAddr,
+}
+
+/// A block that lives on another host.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Peer {
+    /// Addresses to be routed there.
+    pub block: Ipv4Network,
+    /// Underlay address of that host.
+    pub vtep: IpAddr,
+    /// Address of that host's end of the tunnel.
+    pub mac: MacAddr,
+}
+
+/// What crosses the tunnel between hosts.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Reach {
+    /// Containers of all hosts reach each other.
+    Routed,
+    /// Only hosts themselves, from their gateway addresses, reach exposed ports; containers do not.
+    LinksOnly {
+        /// Ports of this host's containers that peers may reach.
+        exposed: Vec<(Ipv4Addr, Protocol, u16)>,
+    },
+}
+
+/// A transport protocol with ports.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl std::fmt::Display for Protocol {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        })
+    }
+}
+
+/// A port of this host that leads to a container of this host.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Published {
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// One address of this host, or `None` for all but loopback.
+    pub host_address: Option<Ipv4Addr>,
+    /// The port on this host.
+    pub host_port: u16,
+    /// The container's address and port.
+    pub target: SocketAddrV4,
+}
+
+/// First usable address of a block, which the host itself has.
+#[must_use]
+pub fn gateway_of(block: Ipv4Network) -> Ipv4Addr {
+    Ipv4Addr::from(u32::from(block.network()).saturating_add(1))
+}
+
+/// Name of the bridge of a network: `nb-` and the first eight digits of its id.
+#[must_use]
+pub fn bridge_name(network: &str) -> String {
+    format!("nb-{}", head(network))
+}
+
+/// Name of the VXLAN device of a network: `nx-` and the first eight digits of its id.
+#[must_use]
+pub fn vxlan_name(network: &str) -> String {
+    format!("nx-{}", head(network))
+}
+
+/// Name of the host's end of a container's `index`th link: `nv-`, eight digits of its id, the index.
+#[must_use]
+pub fn veth_name(container: &str, index: u8) -> String {
+    format!("nv-{}{index}", head(container))
+}
+
+fn head(id: &str) -> String {
+    id.chars().take(8).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+
+    use super::*;
+
+    #[test]
+    fn names_fit_the_kernel() {
+        let id = "0123456789abcdef";
+        for name in [bridge_name(id), vxlan_name(id), veth_name(id, u8::MAX)] {
+            assert!(name.len() <= 15, "{name}");
+        }
+    }
+
+    #[test]
+    fn gateway_is_the_first_usable_address() {
+        assert_eq!(
+            gateway_of("10.1.2.128/25".parse().unwrap()),
+            Ipv4Addr::new(10, 1, 2, 129)
+        );
+    }
+}
