@@ -1,0 +1,132 @@
+//! What this network namespace has that is not ours.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
+};
+
+use ipnetwork::{IpNetwork, Ipv4Network};
+
+use crate::netlink::{Address, Link, Netlink};
+
+/// Why this host could not be asked about its network.
+#[derive(Debug, thiserror::Error)]
+#[error("list this host's links, addresses and routes")]
+pub struct HostError(#[from] io::Error);
+
+/// Why no underlay address could be chosen.
+#[derive(Debug, thiserror::Error)]
+pub enum UnderlayError {
+    /// No link that is up has an address.
+    #[error("this host has no address but loopback: give one with --advertise-addr")]
+    None,
+    /// Without a default route one address is as good as the other.
+    #[error("this host has no default route and several addresses ({}): choose one with --advertise-addr", list(.0))]
+    Several(Vec<IpAddr>),
+    /// The kernel did not say.
+    #[error(transparent)]
+    Host(#[from] HostError),
+}
+
+/// Why an address has no MTU.
+#[derive(Debug, thiserror::Error)]
+pub enum MtuError {
+    /// It is not this host's.
+    #[error("{0} is no address of this host")]
+    NotHere(IpAddr),
+    /// The kernel did not say.
+    #[error(transparent)]
+    Host(#[from] HostError),
+}
+
+/// Every IPv4 network this host has a route or an address in, but for the default route and our own:
+/// what a new subnet must not overlap.
+///
+/// # Errors
+///
+/// If the kernel cannot be asked.
+pub async fn host_routes() -> Result<Vec<Ipv4Network>, HostError> {
+    let netlink = Netlink::open()?;
+    let links = netlink.links().await?;
+    let foreign = |index| {
+        let link = links.iter().find(|link| link.index == index);
+        link.is_some_and(|link| !link.ours && !link.loopback)
+    };
+    let routes = netlink.routes().await?.into_iter();
+    let routes = routes
+        .filter(|route| foreign(route.link) && route.destination.prefix() > 0)
+        .map(|route| route.destination);
+    let addresses = netlink.addresses().await?.into_iter();
+    let addresses = addresses
+        .filter(|address| foreign(address.link) && !address.ours)
+        .filter_map(|address| match address.address {
+            IpNetwork::V4(address) => Ipv4Network::new(address.network(), address.prefix()).ok(),
+            IpNetwork::V6(_) => None,
+        });
+    let mut networks: Vec<_> = routes.chain(addresses).collect();
+    networks.sort();
+    networks.dedup();
+    Ok(networks)
+}
+
+/// The address other hosts most likely reach this one at: the source of the default route, or the only one.
+///
+/// # Errors
+///
+/// If there is none, or several and no default route to tell.
+pub async fn default_underlay_address() -> Result<IpAddr, UnderlayError> {
+    if let Some(source) = source_of_default_route() {
+        return Ok(source);
+    }
+    let (links, addresses) = links_and_addresses().await?;
+    let usable = |address: &Address| {
+        let mut links = links.iter();
+        let link = links.find(|link| link.index == address.link);
+        link.is_some_and(|link| link.up && !link.loopback && !link.ours)
+            && address.global
+            && !address.ours
+    };
+    let usable: Vec<_> = addresses
+        .iter()
+        .filter(|address| usable(address))
+        .map(|address| address.address.ip())
+        .collect();
+    let v4: Vec<_> = usable.iter().copied().filter(IpAddr::is_ipv4).collect();
+    let candidates = if v4.is_empty() { usable } else { v4 };
+    match candidates.as_slice() {
+        [] => Err(UnderlayError::None),
+        [only] => Ok(*only),
+        _ => Err(UnderlayError::Several(candidates)),
+    }
+}
+
+/// MTU of the link that has `address`.
+///
+/// # Errors
+///
+/// [`MtuError::NotHere`] if none has it.
+pub async fn mtu_of_address(address: IpAddr) -> Result<u16, MtuError> {
+    let (links, addresses) = links_and_addresses().await?;
+    let owner = addresses.iter().find(|row| row.address.ip() == address);
+    let link = owner.and_then(|owner| links.iter().find(|link| link.index == owner.link));
+    let mtu = link.ok_or(MtuError::NotHere(address))?.mtu;
+    Ok(u16::try_from(mtu).unwrap_or(u16::MAX)) // loopback has 65536, one more than a packet can be long
+}
+
+async fn links_and_addresses() -> Result<(Vec<Link>, Vec<Address>), HostError> {
+    let netlink = Netlink::open()?;
+    Ok((netlink.links().await?, netlink.addresses().await?))
+}
+
+/// Connecting a datagram socket asks the routing table and sends nothing. The address is TEST-NET-1
+/// (RFC 5737), which only a default route leads to.
+fn source_of_default_route() -> Option<IpAddr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
+    socket.local_addr().ok().as_ref().map(SocketAddr::ip)
+}
+
+fn list(addresses: &[IpAddr]) -> String {
+    let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+    addresses.join(", ")
+}
