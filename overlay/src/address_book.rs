@@ -1,0 +1,363 @@
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    fs::{self, File},
+    io::{self, Write},
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+};
+
+use ipnetwork::Ipv4Network;
+use serde::{Deserialize, Serialize};
+
+use crate::gateway_of;
+
+/// Which address of this host's blocks is whose. It outlives the daemon: every change is on disk
+/// before it is told.
+#[derive(Debug)]
+pub struct AddressBook {
+    path: PathBuf,
+    pages: Pages,
+}
+
+/// The file.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Pages {
+    v: u32,
+    networks: BTreeMap<String, Page>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Page {
+    held: BTreeMap<Ipv4Addr, String>,
+    /// The longest free first.
+    freed: VecDeque<Ipv4Addr>,
+}
+
+const VERSION: u32 = 1;
+
+/// Why the book could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenBookError {
+    /// The file cannot be read.
+    #[error("read address book {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The file is not what this crate writes.
+    #[error("address book {} is damaged: restore it, or stop all containers and remove it", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: serde_json::Error,
+    },
+    /// The file is a newer program's.
+    #[error("address book {} has version {found}, this program reads {VERSION}: use a newer one", path.display())]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+    },
+}
+
+/// Why there is no address.
+#[derive(Debug, thiserror::Error)]
+pub enum AllocateError {
+    /// All are held.
+    #[error("network {network} has no free address on this host: {held} are held")]
+    Full {
+        /// The network.
+        network: String,
+        /// How many.
+        held: usize,
+    },
+    /// The wanted one is not this host's to give.
+    #[error(
+        "{address} is not in this host's part of network {network}: {}",
+        list(blocks)
+    )]
+    NotHere {
+        /// The network.
+        network: String,
+        /// The wanted one.
+        address: Ipv4Addr,
+        /// This host's part.
+        blocks: Vec<Ipv4Network>,
+    },
+    /// The wanted one is a network's, a gateway's or a broadcast address.
+    #[error(
+        "{address} is reserved in network {network}: it is a network, gateway or broadcast address"
+    )]
+    Reserved {
+        /// The network.
+        network: String,
+        /// The wanted one.
+        address: Ipv4Addr,
+    },
+    /// The wanted one is held.
+    #[error("{address} in network {network} is held by {owner}")]
+    Taken {
+        /// The network.
+        network: String,
+        /// The wanted one.
+        address: Ipv4Addr,
+        /// By whom.
+        owner: String,
+    },
+    /// The book could not be written.
+    #[error(transparent)]
+    Write(#[from] WriteBookError),
+}
+
+/// Why a change could not be written; the book is as before.
+#[derive(Debug, thiserror::Error)]
+#[error("write address book {}", path.display())]
+pub struct WriteBookError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl AddressBook {
+    /// Opens the book, or begins one if there is no file.
+    ///
+    /// # Errors
+    ///
+    /// A damaged file is not begun anew, for then two containers could get one address.
+    pub fn open(path: &Path) -> Result<Self, OpenBookError> {
+        let bytes = match fs::read(path) {
+            Ok(bytes) => Some(bytes),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(source) => {
+                return Err(OpenBookError::Read {
+                    path: path.to_owned(),
+                    source,
+                });
+            }
+        };
+        let pages = match bytes {
+            None => Pages {
+                v: VERSION,
+                networks: BTreeMap::new(),
+            },
+            Some(bytes) => read(&bytes, path)?,
+        };
+        Ok(Self {
+            path: path.to_owned(),
+            pages,
+        })
+    }
+
+    /// Gives `owner` an address of `network` within `blocks`, the one `wanted` if any: one that was
+    /// never held, else the longest free. Who holds one already keeps it, so a call can be repeated.
+    ///
+    /// # Errors
+    ///
+    /// If all are held or the wanted one cannot be had.
+    pub fn allocate(
+        &mut self,
+        network: &str,
+        blocks: &[Ipv4Network],
+        owner: &str,
+        wanted: Option<Ipv4Addr>,
+    ) -> Result<Ipv4Addr, AllocateError> {
+        let mut pages = self.pages.clone();
+        let page = pages.networks.entry(network.to_owned()).or_default();
+        let held = page
+            .held
+            .iter()
+            .find(|(_, holder)| *holder == owner)
+            .map(|(address, _)| *address);
+        if let Some(address) = held {
+            if is_usable(blocks, address) && wanted.is_none_or(|wanted| wanted == address) {
+                return Ok(address);
+            }
+            page.free(address); // of a block since given back, or of another wish
+        }
+        let address = match wanted {
+            Some(address) => page.check(network, blocks, address)?,
+            None => page.choose(blocks).ok_or_else(|| AllocateError::Full {
+                network: network.to_owned(),
+                held: page.held.len(),
+            })?,
+        };
+        page.freed.retain(|freed| *freed != address);
+        page.held.insert(address, owner.to_owned());
+        self.write(pages)?;
+        Ok(address)
+    }
+
+    /// Frees all that `owner` holds.
+    ///
+    /// # Errors
+    ///
+    /// If the book cannot be written.
+    pub fn release(&mut self, owner: &str) -> Result<(), WriteBookError> {
+        self.free(|_, holder| holder == owner)
+    }
+
+    /// Frees what `owner` holds in one network.
+    ///
+    /// # Errors
+    ///
+    /// If the book cannot be written.
+    pub fn release_one(&mut self, network: &str, owner: &str) -> Result<(), WriteBookError> {
+        self.free(|of, holder| of == network && holder == owner)
+    }
+
+    /// Forgets a network that is no more, and all that was held in it.
+    ///
+    /// # Errors
+    ///
+    /// If the book cannot be written.
+    pub fn forget(&mut self, network: &str) -> Result<(), WriteBookError> {
+        let mut pages = self.pages.clone();
+        match pages.networks.remove(network) {
+            Some(_) => self.write(pages),
+            None => Ok(()),
+        }
+    }
+
+    /// All who hold an address.
+    #[must_use]
+    pub fn owners(&self) -> BTreeSet<String> {
+        let pages = self.pages.networks.values();
+        pages.flat_map(|page| page.held.values().cloned()).collect()
+    }
+
+    /// What is held in a network, and by whom.
+    #[must_use]
+    pub fn held(&self, network: &str) -> BTreeMap<Ipv4Addr, String> {
+        let page = self.pages.networks.get(network);
+        page.map(|page| page.held.clone()).unwrap_or_default()
+    }
+
+    fn free(&mut self, which: impl Fn(&str, &str) -> bool) -> Result<(), WriteBookError> {
+        let mut pages = self.pages.clone();
+        let mut changed = false;
+        for (network, page) in &mut pages.networks {
+            let held = page.held.iter().filter(|(_, owner)| which(network, owner));
+            let addresses: Vec<_> = held.map(|(address, _)| *address).collect();
+            changed |= !addresses.is_empty();
+            for address in addresses {
+                page.free(address);
+            }
+        }
+        if changed { self.write(pages) } else { Ok(()) }
+    }
+
+    /// Puts the new pages on disk, and then in memory.
+    fn write(&mut self, pages: Pages) -> Result<(), WriteBookError> {
+        replace(&self.path, &pages).map_err(|source| WriteBookError {
+            path: self.path.clone(),
+            source,
+        })?;
+        self.pages = pages;
+        Ok(())
+    }
+}
+
+impl Page {
+    fn free(&mut self, address: Ipv4Addr) {
+        if self.held.remove(&address).is_some() {
+            self.freed.push_back(address);
+        }
+    }
+
+    fn choose(&self, blocks: &[Ipv4Network]) -> Option<Ipv4Addr> {
+        let used: BTreeSet<_> = self.held.keys().chain(&self.freed).copied().collect();
+        let fresh = blocks
+            .iter()
+            .flat_map(|block| u32::from(block.network())..=u32::from(block.broadcast()))
+            .map(Ipv4Addr::from)
+            .find(|address| is_usable(blocks, *address) && !used.contains(address));
+        fresh.or_else(|| {
+            self.freed
+                .iter()
+                .copied()
+                .find(|address| is_usable(blocks, *address))
+        })
+    }
+
+    fn check(
+        &self,
+        network: &str,
+        blocks: &[Ipv4Network],
+        address: Ipv4Addr,
+    ) -> Result<Ipv4Addr, AllocateError> {
+        let network = network.to_owned();
+        if !blocks.iter().any(|block| block.contains(address)) {
+            return Err(AllocateError::NotHere {
+                network,
+                address,
+                blocks: blocks.to_vec(),
+            });
+        }
+        if !is_usable(blocks, address) {
+            return Err(AllocateError::Reserved { network, address });
+        }
+        match self.held.get(&address) {
+            Some(owner) => Err(AllocateError::Taken {
+                network,
+                address,
+                owner: owner.clone(),
+            }),
+            None => Ok(address),
+        }
+    }
+}
+
+fn is_usable(blocks: &[Ipv4Network], address: Ipv4Addr) -> bool {
+    let reserves = |block: &Ipv4Network| {
+        [block.network(), gateway_of(*block), block.broadcast()].contains(&address)
+    };
+    blocks.iter().any(|block| block.contains(address)) && !blocks.iter().any(reserves)
+}
+
+fn read(bytes: &[u8], path: &Path) -> Result<Pages, OpenBookError> {
+    /// Any version's file has this much in common.
+    #[derive(Deserialize)]
+    struct Versioned {
+        v: u32,
+    }
+    let damaged = |source| OpenBookError::Damaged {
+        path: path.to_owned(),
+        source,
+    };
+    let found = serde_json::from_slice::<Versioned>(bytes)
+        .map_err(damaged)?
+        .v;
+    if found != VERSION {
+        return Err(OpenBookError::Version {
+            path: path.to_owned(),
+            found,
+        });
+    }
+    serde_json::from_slice(bytes).map_err(damaged)
+}
+
+/// Whoever reads the file sees the old pages or the new, whenever the power fails.
+fn replace(path: &Path, pages: &Pages) -> io::Result<()> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    let new = PathBuf::from(name);
+    let mut file = File::create(&new)?;
+    serde_json::to_writer(&mut file, pages)?;
+    file.flush()?;
+    file.sync_all()?;
+    fs::rename(&new, path)?;
+    let directory = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+fn list(blocks: &[Ipv4Network]) -> String {
+    let blocks: Vec<_> = blocks.iter().map(ToString::to_string).collect();
+    blocks.join(", ")
+}
