@@ -1,0 +1,61 @@
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
+
+use serde::{Deserialize, Serialize};
+
+/// All that the name server knows, as one JSON document.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct NamesDocument {
+    /// The networks by id.
+    #[serde(default)]
+    pub zones: BTreeMap<String, Zone>,
+    /// Servers that are asked what is in no zone, in this order.
+    #[serde(default)]
+    pub upstreams: Vec<SocketAddr>,
+    /// Domains whose names are looked up as if they stood without them, as `/etc/resolv.conf` appends them.
+    #[serde(default)]
+    pub search: Vec<String>,
+    /// The containers.
+    #[serde(default)]
+    pub subscribers: Vec<Subscriber>,
+}
+
+/// The names of one network.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Zone {
+    /// The network's name: `db` is also `db.<domain>`, and the answer to a reverse query ends in it.
+    #[serde(default)]
+    pub domain: Option<String>,
+    /// Addresses by name, as far as they may be told now. A name without any is known, but has no answer.
+    pub names: BTreeMap<String, Vec<Ipv4Addr>>,
+    /// The one name to tell for an address; for others the first in the alphabet is told.
+    #[serde(default)]
+    pub reverse: BTreeMap<Ipv4Addr, String>,
+}
+
+/// A container that asks.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Subscriber {
+    /// Any text that tells it from others.
+    pub id: String,
+    /// Its network namespace, where it finds the server at 127.0.0.11.
+    pub netns: PathBuf,
+    /// Ids of its networks; where two have a name, the first one's answer counts.
+    pub networks: Vec<String>,
+    /// Names that only it knows, such as those of its links. They come before all others.
+    #[serde(default)]
+    pub aliases: BTreeMap<String, Vec<Ipv4Addr>>,
+    /// Whether it may ask the upstreams; a container of internal networks alone may not.
+    #[serde(default = "yes")]
+    pub external: bool,
+}
+
+fn yes() -> bool {
+    true
+}

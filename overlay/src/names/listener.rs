@@ -1,0 +1,199 @@
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddrV4},
+    path::Path,
+    sync::{Arc, RwLock},
+    time::Duration,
+};
+
+use tokio::{
+    net::{TcpListener, TcpStream, UdpSocket},
+    sync::Semaphore,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{debug, warn};
+
+use super::{
+    forward::{forward, read_message, write_message},
+    lookup::Table,
+    reply::{Reply, Transport, reply},
+    server::ListenError,
+};
+use crate::netns::{NetNs, identity_at};
+
+/// Where Docker's containers find their name server.
+const ADDRESS: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, 11), 53);
+
+/// Queries of one container that may wait for an upstream at once; further ones fail at once.
+const FORWARDS: usize = 64;
+
+/// TCP connections of one container at once; further ones wait to be accepted.
+const CONNECTIONS: usize = 32;
+
+/// How long a TCP connection may be without a query.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// After a failure such as EMFILE, which passes.
+const BACKOFF: Duration = Duration::from_millis(200);
+
+/// The table, replaced whole.
+pub(super) type Shared = Arc<RwLock<Arc<Table>>>;
+
+/// One container's sockets; they close when this is dropped.
+pub(super) struct Listener {
+    namespace: (u64, u64),
+    _tasks: [AbortOnDropHandle<()>; 2],
+}
+
+impl Listener {
+    /// Opens the sockets inside the namespace at `netns`.
+    pub(super) async fn open(id: &str, netns: &Path, table: Shared) -> Result<Self, ListenError> {
+        let namespace = NetNs::open(netns)?;
+        let (udp, tcp) = sockets(&namespace)
+            .await
+            .map_err(|source| ListenError::Bind {
+                address: ADDRESS,
+                netns: netns.to_owned(),
+                source,
+            })?;
+        let identity = namespace.identity().map_err(|source| ListenError::Bind {
+            address: ADDRESS,
+            netns: netns.to_owned(),
+            source,
+        })?;
+        let asker = Asker {
+            id: id.into(),
+            table,
+            forwards: Arc::new(Semaphore::new(FORWARDS)),
+        };
+        let udp = tokio::spawn(serve_udp(udp, asker.clone()));
+        let tcp = tokio::spawn(serve_tcp(tcp, asker));
+        Ok(Self {
+            namespace: identity,
+            _tasks: [AbortOnDropHandle::new(udp), AbortOnDropHandle::new(tcp)],
+        })
+    }
+
+    /// Whether the namespace these sockets are in is still the one at `netns`.
+    pub(super) fn is_in(&self, netns: &Path) -> bool {
+        identity_at(netns) == Some(self.namespace)
+    }
+}
+
+async fn sockets(namespace: &NetNs) -> io::Result<(UdpSocket, TcpListener)> {
+    let bound = namespace.run(|| {
+        let udp = std::net::UdpSocket::bind(ADDRESS)?;
+        let tcp = std::net::TcpListener::bind(ADDRESS)?;
+        udp.set_nonblocking(true)?;
+        tcp.set_nonblocking(true)?;
+        io::Result::Ok((udp, tcp))
+    });
+    let (udp, tcp) = bound.await??;
+    Ok((UdpSocket::from_std(udp)?, TcpListener::from_std(tcp)?))
+}
+
+/// One container, as its sockets see it.
+#[derive(Clone)]
+struct Asker {
+    id: Arc<str>,
+    table: Shared,
+    forwards: Arc<Semaphore>,
+}
+
+impl Asker {
+    fn table(&self) -> Arc<Table> {
+        self.table
+            .read()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .clone()
+    }
+
+    fn reply(&self, query: &[u8], transport: Transport) -> Reply {
+        reply(&self.table(), &self.id, query, transport)
+    }
+
+    async fn forward(&self, query: &[u8], transport: Transport, otherwise: Vec<u8>) -> Vec<u8> {
+        let Ok(_permit) = self.forwards.try_acquire() else {
+            debug!(container = %self.id, "too many name queries at once");
+            return otherwise;
+        };
+        let upstreams = self.table().upstreams.clone();
+        forward(&upstreams, query, transport)
+            .await
+            .unwrap_or(otherwise)
+    }
+}
+
+async fn serve_udp(socket: UdpSocket, asker: Asker) {
+    let socket = Arc::new(socket);
+    let mut waiting = JoinSet::new();
+    let mut buffer = vec![0; usize::from(u16::MAX)];
+    loop {
+        let received = tokio::select! {
+            Some(_) = waiting.join_next() => continue,
+            received = socket.recv_from(&mut buffer) => received,
+        };
+        let (query, client) = match received {
+            Ok((length, client)) => (&buffer[..length], client),
+            Err(error) => {
+                warn!(container = %asker.id, %error, "receive a name query");
+                sleep(BACKOFF).await;
+                continue;
+            }
+        };
+        match asker.reply(query, Transport::Udp) {
+            Reply::Silence => {}
+            Reply::Now(answer) => send(&socket, &answer, client).await,
+            Reply::Forward { otherwise } => {
+                let (asker, socket, query) = (asker.clone(), socket.clone(), query.to_vec());
+                waiting.spawn(async move {
+                    let answer = asker.forward(&query, Transport::Udp, otherwise).await;
+                    send(&socket, &answer, client).await;
+                });
+            }
+        }
+    }
+}
+
+async fn send(socket: &UdpSocket, answer: &[u8], client: std::net::SocketAddr) {
+    if let Err(error) = socket.send_to(answer, client).await {
+        debug!(%client, %error, "send an answer"); // the client asks again
+    }
+}
+
+async fn serve_tcp(listener: TcpListener, asker: Asker) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            Some(_) = connections.join_next() => {}
+            accepted = listener.accept(), if connections.len() < CONNECTIONS => match accepted {
+                Ok((stream, _)) => {
+                    connections.spawn(serve_connection(stream, asker.clone()));
+                }
+                Err(error) => {
+                    warn!(container = %asker.id, %error, "accept a name query");
+                    sleep(BACKOFF).await;
+                }
+            },
+        }
+    }
+}
+
+/// Answers one query after the other, until the client closes or sends none for a while.
+async fn serve_connection(mut stream: TcpStream, asker: Asker) {
+    while let Ok(Ok(query)) = timeout(IDLE, read_message(&mut stream)).await {
+        let answer = match asker.reply(&query, Transport::Tcp) {
+            Reply::Silence => return,
+            Reply::Now(answer) => answer,
+            Reply::Forward { otherwise } => asker.forward(&query, Transport::Tcp, otherwise).await,
+        };
+        if !matches!(
+            timeout(IDLE, write_message(&mut stream, &answer)).await,
+            Ok(Ok(()))
+        ) {
+            return;
+        }
+    }
+}

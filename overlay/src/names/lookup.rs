@@ -1,0 +1,255 @@
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
+};
+
+use super::{NamesDocument, Subscriber};
+
+/// The document, arranged for lookups: all names in lower case.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    zones: BTreeMap<String, Names>,
+    search: Vec<String>,
+    subscribers: BTreeMap<String, Subscriber>,
+    pub(super) upstreams: Vec<SocketAddr>,
+}
+
+#[derive(Debug, Default)]
+struct Names {
+    domain: Option<String>,
+    addresses: BTreeMap<String, Vec<Ipv4Addr>>,
+    names: BTreeMap<Ipv4Addr, String>,
+}
+
+/// What there is to say about a name.
+#[derive(Debug, Eq, PartialEq)]
+pub(super) enum Found {
+    /// It is known here; a query for anything but addresses gets an empty answer.
+    Addresses(Vec<Ipv4Addr>),
+    /// It is an address of ours, whose name this is.
+    Name(String),
+    /// It can only be one of ours and is not.
+    NoSuchName,
+    /// It is to be asked elsewhere.
+    Elsewhere,
+    /// It could only be asked elsewhere, and this subscriber may not.
+    Forbidden,
+}
+
+impl Table {
+    pub(super) fn new(document: NamesDocument) -> Self {
+        let zones = document.zones.into_iter().map(|(id, zone)| {
+            let mut names = Names {
+                domain: zone.domain.map(|domain| plain(&domain)),
+                addresses: lower(zone.names),
+                names: zone.reverse,
+            };
+            for (name, addresses) in &names.addresses {
+                for address in addresses {
+                    names.names.entry(*address).or_insert_with(|| name.clone());
+                }
+            }
+            (id, names)
+        });
+        let subscribers = document.subscribers.into_iter().map(|mut subscriber| {
+            subscriber.aliases = lower(subscriber.aliases);
+            (subscriber.id.clone(), subscriber)
+        });
+        Self {
+            zones: zones.collect(),
+            search: document.search.iter().map(|domain| plain(domain)).collect(),
+            subscribers: subscribers.collect(),
+            upstreams: document.upstreams,
+        }
+    }
+
+    pub(super) fn subscribers(&self) -> impl Iterator<Item = &Subscriber> {
+        self.subscribers.values()
+    }
+
+    pub(super) fn subscriber(&self, id: &str) -> Option<&Subscriber> {
+        self.subscribers.get(id)
+    }
+
+    /// Looks `name` up for a subscriber; letter case and a trailing dot do not matter.
+    pub(super) fn find(&self, subscriber: &Subscriber, name: &str) -> Found {
+        let name = plain(name);
+        if let Some(address) = reversed(&name) {
+            let mut zones = self.zones_of(subscriber);
+            let own = zones.find_map(|zone| zone.name_of(address));
+            return own.map_or_else(|| elsewhere(subscriber), Found::Name);
+        }
+        let without = |domain: &String| name.strip_suffix(domain)?.strip_suffix('.');
+        let shorter = self.search.iter().filter_map(without);
+        for candidate in std::iter::once(name.as_str()).chain(shorter) {
+            if let Some(addresses) = self.addresses(subscriber, candidate) {
+                return Found::Addresses(addresses.clone());
+            }
+        }
+        match name.contains('.') || name.is_empty() {
+            true => elsewhere(subscriber),
+            false => Found::NoSuchName,
+        }
+    }
+
+    fn addresses<'a>(
+        &'a self,
+        subscriber: &'a Subscriber,
+        name: &str,
+    ) -> Option<&'a Vec<Ipv4Addr>> {
+        subscriber.aliases.get(name).or_else(|| {
+            self.zones_of(subscriber).find_map(|zone| {
+                let without = || {
+                    let domain = zone.domain.as_deref()?;
+                    zone.addresses
+                        .get(name.strip_suffix(domain)?.strip_suffix('.')?)
+                };
+                zone.addresses.get(name).or_else(without)
+            })
+        })
+    }
+
+    fn zones_of<'a>(&'a self, subscriber: &'a Subscriber) -> impl Iterator<Item = &'a Names> {
+        subscriber
+            .networks
+            .iter()
+            .filter_map(|network| self.zones.get(network))
+    }
+}
+
+impl Names {
+    fn name_of(&self, address: Ipv4Addr) -> Option<String> {
+        let name = self.names.get(&address)?;
+        Some(match &self.domain {
+            Some(domain) => format!("{name}.{domain}"),
+            None => name.clone(),
+        })
+    }
+}
+
+fn elsewhere(subscriber: &Subscriber) -> Found {
+    if subscriber.external {
+        Found::Elsewhere
+    } else {
+        Found::Forbidden
+    }
+}
+
+/// The address that a name like `2.0.17.172.in-addr.arpa` asks for.
+fn reversed(name: &str) -> Option<Ipv4Addr> {
+    let mut octets = [0; 4];
+    let mut labels = name.strip_suffix(".in-addr.arpa")?.split('.');
+    for octet in octets.iter_mut().rev() {
+        *octet = labels.next()?.parse().ok()?;
+    }
+    labels.next().is_none().then(|| octets.into())
+}
+
+fn lower(names: BTreeMap<String, Vec<Ipv4Addr>>) -> BTreeMap<String, Vec<Ipv4Addr>> {
+    let mut lower = BTreeMap::<String, Vec<Ipv4Addr>>::new();
+    for (name, addresses) in names {
+        lower.entry(plain(&name)).or_default().extend(addresses);
+    }
+    lower
+}
+
+fn plain(name: &str) -> String {
+    name.trim_end_matches('.').to_ascii_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn table() -> Table {
+        let document = json!({
+            "zones": {
+                "n1": {
+                    "domain": "mesh",
+                    "names": { "DB": ["10.0.1.2", "10.0.2.2"], "0a1b": ["10.0.1.2"], "idle": [] },
+                    "reverse": { "10.0.1.2": "db" },
+                },
+                "n2": { "names": { "db": ["10.9.0.2"], "secret": ["10.9.0.3"] } },
+            },
+            "upstreams": ["192.0.2.53:53"],
+            "search": ["example.internal."],
+            "subscribers": [
+                { "id": "a", "netns": "/a", "networks": ["n1"], "aliases": { "redis": ["172.17.1.9"] } },
+                { "id": "b", "netns": "/b", "networks": ["n2", "n1"], "external": false },
+            ],
+        });
+        Table::new(serde_json::from_value(document).unwrap())
+    }
+
+    fn find(subscriber: &str, name: &str) -> Found {
+        let table = table();
+        table.find(table.subscriber(subscriber).unwrap(), name)
+    }
+
+    fn addresses(addresses: &[[u8; 4]]) -> Found {
+        Found::Addresses(addresses.iter().copied().map(Ipv4Addr::from).collect())
+    }
+
+    #[test]
+    fn a_name_is_found_however_it_is_written() {
+        for name in [
+            "db",
+            "DB.",
+            "Db.Mesh",
+            "db.example.internal.",
+            "db.mesh.example.internal",
+        ] {
+            assert_eq!(
+                find("a", name),
+                addresses(&[[10, 0, 1, 2], [10, 0, 2, 2]]),
+                "{name}"
+            );
+        }
+        assert_eq!(find("a", "idle"), addresses(&[]));
+    }
+
+    #[test]
+    fn the_first_network_s_answer_counts() {
+        assert_eq!(find("b", "db"), addresses(&[[10, 9, 0, 2]]));
+        assert_eq!(
+            find("b", "db.mesh"),
+            addresses(&[[10, 0, 1, 2], [10, 0, 2, 2]])
+        );
+    }
+
+    #[test]
+    fn aliases_and_other_networks_are_private() {
+        assert_eq!(find("a", "redis"), addresses(&[[172, 17, 1, 9]]));
+        assert_eq!(find("b", "redis"), Found::NoSuchName);
+        assert_eq!(find("a", "secret"), Found::NoSuchName);
+    }
+
+    #[test]
+    fn an_address_has_its_chosen_name_or_the_first() {
+        assert_eq!(
+            find("a", "2.1.0.10.in-addr.arpa."),
+            Found::Name("db.mesh".to_owned())
+        );
+        assert_eq!(
+            find("a", "2.2.0.10.in-addr.arpa"),
+            Found::Name("db.mesh".to_owned())
+        );
+        assert_eq!(
+            find("b", "3.0.9.10.in-addr.arpa"),
+            Found::Name("secret".to_owned())
+        );
+        assert_eq!(find("a", "3.0.9.10.in-addr.arpa"), Found::Elsewhere);
+    }
+
+    #[test]
+    fn the_rest_is_asked_elsewhere_by_who_may() {
+        assert_eq!(find("a", "example.org"), Found::Elsewhere);
+        assert_eq!(find("b", "example.org"), Found::Forbidden);
+        assert_eq!(find("a", "."), Found::Elsewhere);
+        assert_eq!(find("a", "nobody"), Found::NoSuchName);
+    }
+}

@@ -1,0 +1,165 @@
+use std::{
+    collections::BTreeMap,
+    fmt, io,
+    net::SocketAddrV4,
+    path::PathBuf,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use tokio::{sync::Mutex, time::interval};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::debug;
+
+use super::{
+    NamesDocument,
+    listener::{Listener, Shared},
+    lookup::Table,
+};
+use crate::OpenNetNsError;
+
+/// How soon the sockets follow a namespace that went or came back without a new document.
+const SWEEP: Duration = Duration::from_secs(2);
+
+/// DNS at 127.0.0.11 in every subscriber's network namespace, over UDP and TCP.
+pub struct NameServer {
+    inner: Arc<Inner>,
+    _sweeper: AbortOnDropHandle<()>,
+}
+
+struct Inner {
+    table: Shared,
+    listeners: Mutex<BTreeMap<String, Listener>>,
+}
+
+/// Why one container has no name server.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// Its namespace cannot be opened.
+    #[error(transparent)]
+    NetNs(#[from] OpenNetNsError),
+    /// Its sockets cannot be opened.
+    #[error("listen on {address} in {}", netns.display())]
+    Bind {
+        /// The server's address.
+        address: SocketAddrV4,
+        /// The container's namespace.
+        netns: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// The containers that have no name server; all others have the new names.
+#[derive(Debug)]
+pub struct ApplyNamesError {
+    /// By id. Never empty.
+    pub failures: BTreeMap<String, ListenError>,
+}
+
+impl fmt::Display for ApplyNamesError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, (id, failure)) in self.failures.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "; " };
+            write!(f, "{separator}no name server for {id}: {failure}")?;
+            let mut source = std::error::Error::source(failure);
+            while let Some(cause) = source {
+                write!(f, ": {cause}")?;
+                source = cause.source();
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The sources stand in the message, one for each container.
+impl std::error::Error for ApplyNamesError {}
+
+impl NameServer {
+    /// A server without names or containers.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    #[must_use]
+    pub fn new() -> Self {
+        let inner = Arc::new(Inner {
+            table: Arc::new(RwLock::new(Arc::new(Table::default()))),
+            listeners: Mutex::new(BTreeMap::new()),
+        });
+        let sweeper = tokio::spawn(sweep(inner.clone()));
+        Self {
+            inner,
+            _sweeper: AbortOnDropHandle::new(sweeper),
+        }
+    }
+
+    /// Replaces all names at once, and opens and closes sockets where containers came and went.
+    ///
+    /// # Errors
+    ///
+    /// The containers whose sockets could not be opened. They are tried again by and by.
+    pub async fn apply(&self, document: NamesDocument) -> Result<(), ApplyNamesError> {
+        let table = Arc::new(Table::new(document));
+        *self
+            .inner
+            .table
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = table;
+        let failures = self.inner.follow().await;
+        if failures.is_empty() {
+            Ok(())
+        } else {
+            Err(ApplyNamesError { failures })
+        }
+    }
+}
+
+impl Default for NameServer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Inner {
+    /// Opens and closes sockets so that they are where the table's subscribers are.
+    async fn follow(&self) -> BTreeMap<String, ListenError> {
+        let mut listeners = self.listeners.lock().await;
+        let table = self
+            .table
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        listeners.retain(|id, listener| {
+            table
+                .subscriber(id)
+                .is_some_and(|subscriber| listener.is_in(&subscriber.netns))
+        });
+        let mut failures = BTreeMap::new();
+        for subscriber in table.subscribers() {
+            if listeners.contains_key(&subscriber.id) {
+                continue;
+            }
+            match Listener::open(&subscriber.id, &subscriber.netns, self.table.clone()).await {
+                Ok(listener) => {
+                    listeners.insert(subscriber.id.clone(), listener);
+                }
+                Err(error) => {
+                    failures.insert(subscriber.id.clone(), error);
+                }
+            }
+        }
+        failures
+    }
+}
+
+/// A socket keeps its namespace alive, so those of a container that went must not stay.
+async fn sweep(inner: Arc<Inner>) {
+    let mut ticks = interval(SWEEP);
+    loop {
+        ticks.tick().await;
+        for (container, error) in inner.follow().await {
+            debug!(container, %error, "no name server");
+        }
+    }
+}
