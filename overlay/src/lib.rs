@@ -1,20 +1,32 @@
 //! Gives a network namespace an address on a VXLAN segment across hosts.
 
+mod address_book;
+mod attach;
 mod firewall;
+mod host;
 mod kernel;
 mod mac;
 mod mtu;
+mod names;
 mod netlink;
 mod netns;
 mod nft;
+mod probe;
 mod segment;
 mod vni;
 
+pub use address_book::{AddressBook, AllocateError, OpenBookError, WriteBookError};
+pub use attach::{AttachError, AttachRequest, DetachError, attach, detach};
+pub use host::{
+    HostError, MtuError, UnderlayError, default_underlay_address, host_routes, mtu_of_address,
+};
 pub use kernel::{Kernel, Object, OpenKernelError, ReconcileError, ReconcileFailure, Report};
 pub use mac::{MacAddr, NotAMac};
 pub use mtu::{MtuTooSmall, inner_mtu};
+pub use names::{ApplyNamesError, ListenError, NameServer, NamesDocument, Subscriber, Zone};
 pub use netns::{CreateNetNsError, NetNs, OpenNetNsError};
 pub use nft::NftError;
+pub use probe::{Probe, probe};
 pub use segment::{
     HostState, Peer, Protocol, Published, Reach, Segment, Vxlan, bridge_name, gateway_of,
     veth_name, vxlan_name,

@@ -7,6 +7,7 @@ mod rows;
 
 use std::{collections::HashSet, io};
 
+pub(crate) use self::links::is_link_name;
 use self::pass::Pass;
 pub use self::report::{Object, ReconcileError, ReconcileFailure, Report};
 use crate::{HostState, firewall, netlink::Netlink, nft};
