@@ -110,8 +110,13 @@ fn input(segments: &[Segment]) -> Vec<String> {
     }
     rules.push("ct state established,related accept".to_owned());
     for segment in segments {
+        // Listeners within a block are in its interval already, and nft refuses overlaps.
+        let outside = segment
+            .local_addresses
+            .iter()
+            .filter(|address| !segment.blocks.iter().any(|block| block.contains(**address)));
         let addresses = segment.blocks.iter().map(ToString::to_string);
-        let addresses = addresses.chain(segment.local_addresses.iter().map(ToString::to_string));
+        let addresses = addresses.chain(outside.map(ToString::to_string));
         if let Some(own) = set(addresses) {
             let links = quoted(links(segment).chain(["lo"]));
             rules.push(format!("iifname != {links} ip daddr {own} drop"));

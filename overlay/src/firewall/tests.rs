@@ -1,1 +1,134 @@
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
+use super::*;
+use crate::{MacAddr, Peer, Protocol, Vni};
+
+fn mesh() -> Segment {
+    Segment {
+        id: "mesh".to_owned(),
+        bridge: "nb-1".to_owned(),
+        adopted: false,
+        subnet: "10.1.0.0/16".parse().unwrap(),
+        blocks: vec!["10.1.1.0/24".parse().unwrap()],
+        vxlan: Some(Vxlan {
+            link: "nx-1".to_owned(),
+            vni: Vni::try_from(5).unwrap(),
+            local: "192.0.2.1".parse().unwrap(),
+            port: 4789,
+            mac: MacAddr::of_node("a"),
+        }),
+        peers: vec![Peer {
+            block: "10.1.2.0/24".parse().unwrap(),
+            vtep: "192.0.2.2".parse().unwrap(),
+            mac: MacAddr::of_node("b"),
+        }],
+        mtu: 1450,
+        internal: false,
+        icc: true,
+        reach: Reach::Routed,
+        local_addresses: Vec::new(),
+    }
+}
+
+fn links_only() -> Segment {
+    let exposed = vec![
+        ("172.17.1.2".parse().unwrap(), Protocol::Tcp, 6379),
+        ("172.17.1.2".parse().unwrap(), Protocol::Udp, 53),
+    ];
+    Segment {
+        id: "bridge".to_owned(),
+        bridge: "nuncio0".to_owned(),
+        subnet: "172.17.0.0/16".parse().unwrap(),
+        blocks: vec!["172.17.1.0/24".parse().unwrap()],
+        vxlan: Some(Vxlan {
+            link: "nx-0".to_owned(),
+            ..mesh().vxlan.unwrap()
+        }),
+        peers: vec![Peer {
+            block: "172.17.2.0/24".parse().unwrap(),
+            ..mesh().peers[0].clone()
+        }],
+        icc: false,
+        reach: Reach::LinksOnly { exposed },
+        local_addresses: vec!["172.17.1.9".parse().unwrap()],
+        ..mesh()
+    }
+}
+
+fn local() -> Segment {
+    Segment {
+        id: "local".to_owned(),
+        bridge: "nb-2".to_owned(),
+        subnet: "10.2.0.0/24".parse().unwrap(),
+        blocks: vec!["10.2.0.0/24".parse().unwrap()],
+        vxlan: None,
+        peers: Vec::new(),
+        internal: true,
+        ..mesh()
+    }
+}
+
+fn published() -> Vec<Published> {
+    let port = |host_address: Option<&str>, host_port| Published {
+        protocol: Protocol::Tcp,
+        host_address: host_address.map(|address| address.parse().unwrap()),
+        host_port,
+        target: "172.17.1.2:6379".parse().unwrap(),
+    };
+    vec![
+        port(None, 6379),
+        port(Some("192.0.2.1"), 6379),
+        port(Some("127.0.0.1"), 6380),
+        port(Some("0.0.0.0"), 6381),
+    ]
+}
+
+#[test]
+fn nothing_needs_no_table() {
+    assert_eq!(render(&HostState::default()), "");
+}
+
+#[test]
+fn renders_as_reviewed() {
+    let state = HostState {
+        segments: vec![links_only(), mesh(), local()],
+        published: published(),
+    };
+    assert_eq!(render(&state), include_str!("reviewed.nft"));
+}
+
+#[test]
+fn the_order_of_peers_and_ports_does_not_matter() {
+    let mut segment = mesh();
+    segment.peers.push(Peer {
+        block: "10.1.3.0/24".parse().unwrap(),
+        vtep: "192.0.2.3".parse().unwrap(),
+        mac: MacAddr::of_node("c"),
+    });
+    let mut state = HostState {
+        segments: vec![segment],
+        published: published(),
+    };
+    let text = render(&state);
+    state.segments[0].peers.reverse();
+    state.published.reverse();
+    assert_eq!(render(&state), text);
+}
+
+#[test]
+fn without_peers_no_vxlan_comes_in() {
+    let state = HostState {
+        segments: vec![Segment {
+            peers: Vec::new(),
+            ..mesh()
+        }],
+        published: Vec::new(),
+    };
+    let text = render(&state);
+    assert!(
+        text.contains("\n\t\tmeta nfproto ipv4 udp dport 4789 drop\n"),
+        "{text}"
+    );
+    assert!(text.contains("\n\t\tiifname \"nx-1\" drop\n"), "{text}");
+    assert!(!text.contains("{  }"), "{text}");
+}
