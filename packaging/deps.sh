@@ -1,0 +1,81 @@
+#!/usr/bin/env bash
+# Installs the Debian packages that are missing: packaging/deps.sh build|test
+#
+# Returns at once if there is none. Packages that would start a service are not installed but unpacked below
+# target/tools/, where the tests take them from: this machine's services stay what they are.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+build=(gcc libc6-dev pkg-config protobuf-compiler libprotobuf-dev libseccomp-dev nftables iproute2 util-linux)
+test=(skopeo umoci redis-tools etcd-client jq)
+# package:program it is wanted for. Whoever has the program on PATH keeps theirs.
+tools=(etcd-server:etcd docker-registry:docker-registry)
+tool_dir=target/tools
+
+fail() {
+    echo "deps: $*" >&2
+    exit 1
+}
+
+installed() {
+    dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null | grep -qx installed
+}
+
+as_root() {
+    [ "$(id -u)" = 0 ] || fail "run as root, or install these packages first: $*"
+}
+
+# apt's lists may be missing on a fresh machine, or too old to name files that still exist: then update, and try again.
+apt() {
+    local lock=(-o DPkg::Lock::Timeout=300)
+    apt-get "${lock[@]}" -qq "$@" >/dev/null 2>&1 && return
+    echo "== apt-get update"
+    apt-get "${lock[@]}" -qq update
+    apt-get "${lock[@]}" -qq "$@" >/dev/null
+}
+
+install_missing() {
+    local package missing=()
+    for package in "$@"; do installed "$package" || missing+=("$package"); done
+    [ ${#missing[@]} -eq 0 ] && return
+    as_root "${missing[@]}"
+    echo "== install ${missing[*]}"
+    # None of these has a service of its own; RUNLEVEL=1 keeps those of what they pull in from starting now.
+    DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt install --yes --no-install-recommends "${missing[@]}" ||
+        fail "apt cannot install: ${missing[*]}"
+}
+
+# unpack PACKAGE PROGRAM : puts PROGRAM, out of PACKAGE, below the tools directory.
+unpack() {
+    local package=$1 program=$2 work
+    echo "== unpack $program from Debian's $package"
+    work=$(mktemp -d)
+    chmod 755 "$work"
+    if ! (cd "$work" && apt download "$package"); then
+        rm -rf "$work"
+        return 1
+    fi
+    dpkg-deb -x "$work/$package"_*.deb "$work/root"
+    install -D "$work/root/usr/bin/$program" "$tool_dir/$program"
+    rm -rf "$work"
+}
+
+have() {
+    command -v "$1" >/dev/null || [ -x "$tool_dir/$1" ]
+}
+
+test_tools() {
+    local entry
+    for entry in "${tools[@]}"; do
+        have "${entry#*:}" || unpack "${entry%%:*}" "${entry#*:}" || fail "apt cannot download ${entry%%:*}"
+    done
+    # Up to Debian 12 the client comes with the engine, which must not be installed beside ours.
+    have docker || { apt-cache show docker-cli >/dev/null 2>&1 && unpack docker-cli docker; } ||
+        unpack docker.io docker || fail "apt cannot download docker-cli or docker.io, for its client"
+}
+
+case ${1-} in
+    build) install_missing "${build[@]}" ;;
+    test) install_missing "${test[@]}" && test_tools ;;
+    *) fail "say which: build or test" ;;
+esac
