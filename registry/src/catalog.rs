@@ -1,0 +1,187 @@
+//! What is known of the mesh at one moment.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use ipnetwork::Ipv4Network;
+use tracing::warn;
+
+use crate::keys::Key;
+use crate::model::{
+    BlockRecord, EndpointRecord, NetworkRecord, NodeRecord, Protocol, ServiceRecord, Upstream,
+};
+use crate::wire::{DecodeError, Record};
+
+/// Everything the registry tells, as of one revision.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Catalog {
+    /// Revision of the registry this reflects; 0 before anything was learned.
+    pub revision: i64,
+    /// Since when this may be out of date: the registry does not answer, or endpoints are held back
+    /// because most nodes vanished at once.
+    pub stale: Option<SystemTime>,
+    /// Hosts by identifier, alive or not.
+    pub nodes: BTreeMap<String, Arc<NodeRecord>>,
+    /// Identifiers of the hosts whose lease lives.
+    pub alive: BTreeSet<String>,
+    /// Networks by identifier.
+    pub networks: BTreeMap<String, Arc<NetworkRecord>>,
+    /// Blocks by network and address range.
+    pub blocks: BTreeMap<(String, Ipv4Network), Arc<BlockRecord>>,
+    /// Running containers by network and container.
+    pub endpoints: BTreeMap<(String, String), Arc<EndpointRecord>>,
+    /// Services outside of the mesh by name.
+    pub services: BTreeMap<String, Arc<ServiceRecord>>,
+    /// Keys whose values could not be read, and why; the rest goes on without them.
+    pub quarantined: BTreeMap<String, String>,
+}
+
+impl Catalog {
+    /// The network of this name or identifier.
+    pub fn network_named(&self, name: &str) -> Option<&Arc<NetworkRecord>> {
+        self.networks
+            .values()
+            .find(|network| network.name == name)
+            .or_else(|| self.networks.get(name))
+    }
+
+    /// The blocks of a network, lowest first.
+    pub fn blocks_of(&self, network: &str) -> impl Iterator<Item = &Arc<BlockRecord>> {
+        self.blocks
+            .values()
+            .filter(move |block| block.network == network)
+    }
+
+    /// The endpoints of a network.
+    pub fn endpoints_in(&self, network: &str) -> impl Iterator<Item = &Arc<EndpointRecord>> {
+        self.endpoints
+            .values()
+            .filter(move |endpoint| endpoint.network == network)
+    }
+
+    /// The endpoints that answer to a name or alias, on whatever network.
+    pub fn endpoints_named(&self, name: &str) -> impl Iterator<Item = &Arc<EndpointRecord>> {
+        self.endpoints.values().filter(move |endpoint| {
+            endpoint.name == name || endpoint.aliases.iter().any(|alias| alias == name)
+        })
+    }
+
+    /// The service of this name outside of the mesh.
+    pub fn service(&self, name: &str) -> Option<&Arc<ServiceRecord>> {
+        self.services.get(name)
+    }
+
+    /// Where `service://NAME` or `service://NAME:PORT` leads: to the endpoints of that name, and to what was
+    /// entered by hand for it.
+    ///
+    /// Without `port`, each endpoint is used at its first exposed one (TCP before UDP, then the lowest), and
+    /// one that exposes none is left out. A service entered by hand has its own ports; `port` selects among them.
+    pub fn upstreams(&self, name: &str, port: Option<u16>) -> Vec<Upstream> {
+        let first = |endpoint: &EndpointRecord| {
+            let order =
+                |port: &&crate::model::PortRecord| (port.protocol != Protocol::Tcp, port.port);
+            endpoint
+                .ports
+                .iter()
+                .min_by_key(order)
+                .map(|record| record.port)
+        };
+        let mut upstreams: Vec<Upstream> = self
+            .endpoints_named(name)
+            .filter_map(|endpoint| {
+                let port = port.or_else(|| first(endpoint))?;
+                Some(Upstream {
+                    host: endpoint.address.to_string(),
+                    port,
+                })
+            })
+            .collect();
+        if let Some(service) = self.service(name) {
+            let wanted = |upstream: &&Upstream| port.is_none_or(|port| upstream.port == port);
+            upstreams.extend(service.upstreams.iter().filter(wanted).cloned());
+        }
+        upstreams.sort();
+        upstreams.dedup();
+        upstreams
+    }
+
+    /// Takes over one key's new value, or its absence.
+    pub(crate) fn apply(&mut self, key: &str, value: Option<&[u8]>) {
+        let Some(parsed) = Key::parse(key) else {
+            return;
+        };
+        self.quarantined.remove(key);
+        let Some(value) = value else {
+            self.forget(&parsed);
+            return;
+        };
+        if let Err(error) = self.take(&parsed, value) {
+            self.forget(&parsed);
+            let cause = std::error::Error::source(&error).map(|source| format!(": {source}"));
+            let reason = format!("{error}{}", cause.unwrap_or_default());
+            warn!(key, reason, "value set aside");
+            self.quarantined.insert(key.to_owned(), reason);
+        }
+    }
+
+    fn take(&mut self, key: &Key, value: &[u8]) -> Result<(), DecodeError> {
+        match key.clone() {
+            Key::Alive(id) => {
+                self.alive.insert(id);
+            }
+            Key::Node(id) => {
+                let node = NodeRecord::decode(value)?;
+                agree("id", &node.id, &id)?;
+                self.nodes.insert(id, Arc::new(node));
+            }
+            Key::Network(id) => {
+                let network = NetworkRecord::decode(value)?;
+                agree("id", &network.id, &id)?;
+                self.networks.insert(id, Arc::new(network));
+            }
+            Key::Block { network, cidr } => {
+                let block = BlockRecord::decode(value)?;
+                agree("network", &block.network, &network)?;
+                agree("cidr", &block.cidr.to_string(), &cidr.to_string())?;
+                self.blocks.insert((network, cidr), Arc::new(block));
+            }
+            Key::Endpoint { network, id } => {
+                let endpoint = EndpointRecord::decode(value)?;
+                agree("network", &endpoint.network, &network)?;
+                agree("id", &endpoint.id, &id)?;
+                self.endpoints.insert((network, id), Arc::new(endpoint));
+            }
+            Key::Service(name) => {
+                let service = ServiceRecord::decode(value)?;
+                agree("name", &service.name, &name)?;
+                self.services.insert(name, Arc::new(service));
+            }
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self, key: &Key) {
+        match key.clone() {
+            Key::Alive(id) => drop(self.alive.remove(&id)),
+            Key::Node(id) => drop(self.nodes.remove(&id)),
+            Key::Network(id) => drop(self.networks.remove(&id)),
+            Key::Block { network, cidr } => drop(self.blocks.remove(&(network, cidr))),
+            Key::Endpoint { network, id } => drop(self.endpoints.remove(&(network, id))),
+            Key::Service(name) => drop(self.services.remove(&name)),
+        }
+    }
+}
+
+/// A record must be what its key says it is, or two keys would fight over one place.
+fn agree(field: &'static str, value: &str, key: &str) -> Result<(), DecodeError> {
+    if value == key {
+        Ok(())
+    } else {
+        let value = value.to_owned();
+        Err(DecodeError::Field { field, value })
+    }
+}
+
+#[cfg(test)]
+mod tests;

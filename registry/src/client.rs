@@ -1,0 +1,233 @@
+//! The connection to the registry, and the calls all operations are made of.
+
+use std::future::Future;
+use std::time::Duration;
+
+use etcd_client::{Client, Compare, GetOptions, Txn, TxnOp, TxnOpResponse};
+use tracing::warn;
+
+use crate::connect::{self, ConnectError, ConnectOptions};
+use crate::wire::Record;
+
+/// Keys fetched per call when a prefix is listed.
+const PAGE: i64 = 500;
+
+/// A connection to the registry. Clones share it.
+#[derive(Clone)]
+pub struct Registry {
+    client: Client,
+    timeout: Duration,
+}
+
+/// Why a call had no result. Whether a change took effect is then unknown.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// No answer in time.
+    #[error("{operation}: the registry did not answer within {after:?}")]
+    Timeout {
+        /// What was attempted.
+        operation: &'static str,
+        /// The time allowed.
+        after: Duration,
+    },
+    /// The registry or the way to it failed.
+    #[error("{operation}")]
+    Rpc {
+        /// What was attempted.
+        operation: &'static str,
+        /// As told by the client library.
+        source: etcd_client::Error,
+    },
+}
+
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Registry")
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A key and its value as stored.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    pub(crate) key: String,
+    pub(crate) value: Vec<u8>,
+    pub(crate) lease: i64,
+    pub(crate) modified: i64,
+}
+
+impl From<&etcd_client::KeyValue> for Entry {
+    fn from(kv: &etcd_client::KeyValue) -> Self {
+        Self {
+            key: String::from_utf8_lossy(kv.key()).into_owned(),
+            value: kv.value().to_vec(),
+            lease: kv.lease(),
+            modified: kv.mod_revision(),
+        }
+    }
+}
+
+/// All entries under a prefix as of one revision.
+#[derive(Debug)]
+pub(crate) struct Listing {
+    pub(crate) revision: i64,
+    pub(crate) entries: Vec<Entry>,
+}
+
+/// What a transaction did.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) succeeded: bool,
+    pub(crate) revision: i64,
+    /// For each get of the branch taken, in order, what it found.
+    pub(crate) found: Vec<Vec<Entry>>,
+}
+
+impl Registry {
+    /// Connects, and checks that one of the endpoints answers as a registry.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`] names the endpoint and the errno.
+    pub async fn connect(options: &ConnectOptions) -> Result<Self, ConnectError> {
+        connect::probe(options).await?;
+        let registry = Self::connect_lazy(options).await?;
+        match registry.entry("connect", crate::keys::ROOT).await {
+            Ok(_) => Ok(registry),
+            Err(source) => {
+                let endpoints = options.endpoints.join(",");
+                Err(ConnectError::NoRegistry { endpoints, source })
+            }
+        }
+    }
+
+    /// Prepares a connection without asking whether anybody answers, to start from a snapshot.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`] if an endpoint cannot be understood or its name not be resolved.
+    pub async fn connect_lazy(options: &ConnectOptions) -> Result<Self, ConnectError> {
+        let client = connect::client(options).await?;
+        let timeout = options.timeout;
+        Ok(Self { client, timeout })
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// Runs `call` for at most the time-out.
+    pub(crate) async fn call<T>(
+        &self,
+        operation: &'static str,
+        call: impl Future<Output = Result<T, etcd_client::Error>>,
+    ) -> Result<T, CallError> {
+        match tokio::time::timeout(self.timeout, call).await {
+            Ok(result) => result.map_err(|source| CallError::Rpc { operation, source }),
+            Err(_) => Err(CallError::Timeout {
+                operation,
+                after: self.timeout,
+            }),
+        }
+    }
+
+    pub(crate) async fn entry(
+        &self,
+        operation: &'static str,
+        key: impl Into<Vec<u8>>,
+    ) -> Result<Option<Entry>, CallError> {
+        let mut kv = self.client.kv_client();
+        let response = self.call(operation, kv.get(key, None)).await?;
+        Ok(response.kvs().first().map(Entry::from))
+    }
+
+    /// Everything under `prefix`, page by page at the revision of the first one.
+    pub(crate) async fn list(
+        &self,
+        operation: &'static str,
+        prefix: &str,
+    ) -> Result<Listing, CallError> {
+        let mut kv = self.client.kv_client();
+        let end = prefix_end(prefix);
+        let mut listing = Listing {
+            revision: 0,
+            entries: Vec::new(),
+        };
+        let mut from = prefix.to_owned();
+        loop {
+            let options = GetOptions::new()
+                .with_range(end.clone())
+                .with_limit(PAGE)
+                .with_revision(listing.revision);
+            let page = self
+                .call(operation, kv.get(from.clone(), Some(options)))
+                .await?;
+            if listing.revision == 0 {
+                listing.revision = page
+                    .header()
+                    .map_or(0, etcd_client::ResponseHeader::revision);
+            }
+            listing.entries.extend(page.kvs().iter().map(Entry::from));
+            match listing.entries.last() {
+                Some(last) if page.more() => from = format!("{}\0", last.key),
+                _ => return Ok(listing),
+            }
+        }
+    }
+
+    /// The records under `prefix`; values that cannot be read are logged and left out.
+    pub(crate) async fn records<R: Record>(
+        &self,
+        operation: &'static str,
+        prefix: &str,
+    ) -> Result<Vec<R>, CallError> {
+        let listing = self.list(operation, prefix).await?;
+        Ok(listing.entries.iter().filter_map(readable).collect())
+    }
+
+    pub(crate) async fn txn(
+        &self,
+        operation: &'static str,
+        when: Vec<Compare>,
+        then: Vec<TxnOp>,
+    ) -> Result<Outcome, CallError> {
+        let mut kv = self.client.kv_client();
+        let txn = Txn::new().when(when).and_then(then);
+        let response = self.call(operation, kv.txn(txn)).await?;
+        let found = response
+            .op_responses()
+            .iter()
+            .filter_map(|op| match op {
+                TxnOpResponse::Get(get) => Some(get.kvs().iter().map(Entry::from).collect()),
+                _ => None,
+            })
+            .collect();
+        Ok(Outcome {
+            succeeded: response.succeeded(),
+            revision: response
+                .header()
+                .map_or(0, etcd_client::ResponseHeader::revision),
+            found,
+        })
+    }
+}
+
+/// The record in `entry`, or `None` and a line in the log.
+pub(crate) fn readable<R: Record>(entry: &Entry) -> Option<R> {
+    R::decode(&entry.value)
+        .inspect_err(|error| {
+            warn!(
+                key = entry.key,
+                error = error as &dyn std::error::Error,
+                "set aside"
+            )
+        })
+        .ok()
+}
+
+/// The first key after all those that begin with `prefix`, which ends in a slash.
+pub(crate) fn prefix_end(prefix: &str) -> String {
+    let stem = prefix.strip_suffix('/').unwrap_or(prefix);
+    format!("{stem}0") // '0' follows '/' in ASCII
+}

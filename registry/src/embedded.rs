@@ -1,0 +1,24 @@
+//! A small server of the etcd v3 protocol on a local transactional store.
+//!
+//! For meshes without an etcd cluster: `etcd-client` and `etcdctl` work on it as they do on etcd. There is one
+//! member, no authentication and no TLS; what it does not do it refuses by name.
+//!
+//! Writes go to one thread, which commits all that wait in one durable transaction. Reads and watches see
+//! only what is committed. Watches are served from the history in the store, so a slow watcher costs nothing
+//! but its place in it; the history is bounded, and compacted without being asked.
+
+mod apply;
+mod kv;
+mod lease;
+mod lease_service;
+mod member;
+mod pb;
+mod range;
+mod server;
+mod store;
+mod tables;
+mod watch;
+mod watcher;
+mod writer;
+
+pub use server::{BindError, Bound, OpenError, Server};

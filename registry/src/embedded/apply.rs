@@ -1,0 +1,316 @@
+//! Applying writes to the tables of one transaction.
+
+use prost::Message;
+use redb::{Database, ReadableDatabase, ReadableTable, Table, WriteTransaction};
+use tonic::Status;
+
+use super::pb::etcdserverpb::{
+    DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse, RangeRequest, RangeResponse,
+};
+use super::pb::mvccpb::event::EventType;
+use super::pb::mvccpb::{Event, KeyValue};
+use super::range::View;
+use super::store::Refusal;
+use super::tables::{
+    COMPACTED, CURRENT, Keys, LEASE_KEYS, LEASES, LOG, META, REVISION, counter, current, decode,
+};
+
+/// Revisions kept for watches that resume and for reads of the past.
+const KEEP_REVISIONS: i64 = 10_000;
+/// Bytes of history kept, whatever the number of revisions.
+const KEEP_BYTES: u64 = 64 << 20;
+
+/// How much history there is.
+#[derive(Clone, Debug)]
+pub(super) struct History {
+    bytes: u64,
+}
+
+impl History {
+    pub(super) fn measure(database: &Database) -> Result<Self, redb::Error> {
+        let mut bytes = 0;
+        for item in database.begin_read()?.open_table(LOG)?.iter()? {
+            bytes += item?.1.value().len() as u64;
+        }
+        Ok(Self { bytes })
+    }
+}
+
+/// A transaction under way. Each request in it makes at most one revision.
+pub(super) struct Batch<'t> {
+    current: Table<'t, &'static [u8], &'static [u8]>,
+    log: Table<'t, (i64, u32), &'static [u8]>,
+    leases: Table<'t, i64, i64>,
+    lease_keys: Table<'t, (i64, &'static [u8]), ()>,
+    meta: Table<'t, &'static str, i64>,
+    revision: i64,
+    compacted: i64,
+    history: History,
+    /// Events of the request under way; while there are none its revision is not taken.
+    sub: u32,
+    changed: bool,
+}
+
+impl<'t> Batch<'t> {
+    pub(super) fn open(
+        transaction: &'t WriteTransaction,
+        history: History,
+    ) -> Result<Self, redb::Error> {
+        let meta = transaction.open_table(META)?;
+        Ok(Self {
+            revision: counter(&meta, REVISION)?,
+            compacted: counter(&meta, COMPACTED)?,
+            current: transaction.open_table(CURRENT)?,
+            log: transaction.open_table(LOG)?,
+            leases: transaction.open_table(LEASES)?,
+            lease_keys: transaction.open_table(LEASE_KEYS)?,
+            meta,
+            history,
+            sub: 0,
+            changed: false,
+        })
+    }
+
+    /// Compacts what is too much and writes the counters: the last revision and the history left, or `None`
+    /// if nothing has changed and there is nothing to commit.
+    pub(super) fn finish(mut self) -> Result<Option<(i64, History)>, redb::Error> {
+        if !self.changed {
+            return Ok(None);
+        }
+        // A tenth more than is kept, so that it is not done in every batch.
+        if self.revision - self.compacted > KEEP_REVISIONS + KEEP_REVISIONS / 10 {
+            self.forget(self.revision - KEEP_REVISIONS)?;
+        }
+        while self.history.bytes > KEEP_BYTES && self.compacted < self.revision {
+            let kept = (self.revision - self.compacted.max(1)) / 2;
+            self.forget(self.revision - kept)?;
+        }
+        self.meta.insert(REVISION, self.revision)?;
+        self.meta.insert(COMPACTED, self.compacted)?;
+        Ok(Some((self.revision, self.history)))
+    }
+
+    /// The last revision; within a request that has written, its own.
+    pub(super) fn revision(&self) -> i64 {
+        self.revision
+    }
+
+    /// The first revision whose history is kept.
+    pub(super) fn compacted(&self) -> i64 {
+        self.compacted
+    }
+
+    /// Ends a request: the next write makes a new revision.
+    pub(super) fn seal(&mut self) {
+        self.sub = 0;
+    }
+
+    pub(super) fn range(&self, request: &RangeRequest) -> Result<RangeResponse, Refusal> {
+        let (revision, compacted) = (self.revision, self.compacted);
+        View {
+            current: &self.current,
+            log: &self.log,
+            revision,
+            compacted,
+        }
+        .range(request)
+    }
+
+    pub(super) fn values(&self, keys: &Keys) -> Result<Vec<KeyValue>, redb::Error> {
+        current(&self.current, keys)
+    }
+
+    /// Whether `request` could be carried out. All operations of a transaction are checked before the first
+    /// is applied, so that a refused one leaves nothing behind.
+    pub(super) fn check_put(&self, request: &PutRequest) -> Result<(), Refusal> {
+        if request.key.is_empty() {
+            return Err(Status::invalid_argument("etcdserver: key is not provided").into());
+        }
+        if request.ignore_value && !request.value.is_empty() {
+            return Err(Status::invalid_argument("etcdserver: value is provided").into());
+        }
+        if request.ignore_lease && request.lease != 0 {
+            return Err(Status::invalid_argument("etcdserver: lease is provided").into());
+        }
+        if request.lease != 0 && !self.lease_exists(request.lease)? {
+            return Err(lease_not_found().into());
+        }
+        let needs_previous = request.ignore_value || request.ignore_lease;
+        if needs_previous && self.current.get(request.key.as_slice())?.is_none() {
+            return Err(Status::invalid_argument("etcdserver: key not found").into());
+        }
+        Ok(())
+    }
+
+    /// Carries out a request that was checked.
+    pub(super) fn put(&mut self, request: PutRequest) -> Result<PutResponse, Refusal> {
+        let previous: Option<KeyValue> = match self.current.get(request.key.as_slice())? {
+            Some(bytes) => Some(decode(bytes.value())?),
+            None => None,
+        };
+        let revision = self.next_revision();
+        let former = previous.clone().unwrap_or(KeyValue {
+            create_revision: revision,
+            ..KeyValue::default()
+        });
+        let kv = KeyValue {
+            create_revision: former.create_revision,
+            mod_revision: revision,
+            version: former.version + 1,
+            value: if request.ignore_value {
+                former.value
+            } else {
+                request.value
+            },
+            lease: if request.ignore_lease {
+                former.lease
+            } else {
+                request.lease
+            },
+            key: request.key,
+        };
+        if former.lease != kv.lease {
+            self.detach(former.lease, &kv.key)?;
+            if kv.lease != 0 {
+                self.lease_keys.insert((kv.lease, kv.key.as_slice()), ())?;
+            }
+        }
+        self.current
+            .insert(kv.key.as_slice(), kv.encode_to_vec().as_slice())?;
+        self.record(EventType::Put, kv, previous.clone())?;
+        Ok(PutResponse {
+            header: None,
+            prev_kv: previous.filter(|_| request.prev_kv),
+        })
+    }
+
+    pub(super) fn delete(
+        &mut self,
+        request: &DeleteRangeRequest,
+    ) -> Result<DeleteRangeResponse, Refusal> {
+        let found = self.values(&Keys::new(&request.key, &request.range_end))?;
+        let deleted = i64::try_from(found.len()).unwrap_or(i64::MAX);
+        let prev_kvs = if request.prev_kv {
+            found.clone()
+        } else {
+            Vec::new()
+        };
+        for previous in found {
+            let revision = self.next_revision();
+            self.detach(previous.lease, &previous.key)?;
+            self.current.remove(previous.key.as_slice())?;
+            let kv = KeyValue {
+                key: previous.key.clone(),
+                mod_revision: revision,
+                ..KeyValue::default()
+            };
+            self.record(EventType::Delete, kv, Some(previous))?;
+        }
+        Ok(DeleteRangeResponse {
+            header: None,
+            deleted,
+            prev_kvs,
+        })
+    }
+
+    /// Gives up the history before `revision`.
+    pub(super) fn compact(&mut self, revision: i64) -> Result<(), Refusal> {
+        if revision > self.revision {
+            let future = "etcdserver: mvcc: required revision is a future revision";
+            return Err(Status::out_of_range(future).into());
+        }
+        if revision <= self.compacted {
+            let gone = "etcdserver: mvcc: required revision has been compacted";
+            return Err(Status::out_of_range(gone).into());
+        }
+        self.forget(revision)?;
+        Ok(())
+    }
+
+    pub(super) fn lease_exists(&self, id: i64) -> Result<bool, redb::Error> {
+        Ok(self.leases.get(id)?.is_some())
+    }
+
+    pub(super) fn grant(&mut self, id: i64, ttl: i64) -> Result<(), Refusal> {
+        if self.lease_exists(id)? {
+            let exists = "etcdserver: lease already exists";
+            return Err(Status::failed_precondition(exists).into());
+        }
+        self.leases.insert(id, ttl)?;
+        self.changed = true;
+        Ok(())
+    }
+
+    /// Ends a lease and deletes its keys, in one revision.
+    pub(super) fn revoke(&mut self, id: i64) -> Result<(), Refusal> {
+        if self.leases.remove(id)?.is_none() {
+            return Err(lease_not_found().into());
+        }
+        self.changed = true;
+        let mut keys = Vec::new();
+        for item in self.lease_keys.range((id, &[][..])..)? {
+            let key = item?.0;
+            let (lease, key) = key.value();
+            if lease != id {
+                break;
+            }
+            keys.push(key.to_vec());
+        }
+        for key in keys {
+            self.delete(&DeleteRangeRequest {
+                key,
+                ..DeleteRangeRequest::default()
+            })?;
+        }
+        Ok(())
+    }
+
+    fn next_revision(&mut self) -> i64 {
+        if self.sub == 0 {
+            self.revision += 1;
+        }
+        self.revision
+    }
+
+    fn detach(&mut self, lease: i64, key: &[u8]) -> Result<(), redb::Error> {
+        if lease != 0 {
+            self.lease_keys.remove((lease, key))?;
+        }
+        Ok(())
+    }
+
+    fn record(
+        &mut self,
+        kind: EventType,
+        kv: KeyValue,
+        prev_kv: Option<KeyValue>,
+    ) -> Result<(), redb::Error> {
+        let event = Event {
+            r#type: kind.into(),
+            kv: Some(kv),
+            prev_kv,
+        }
+        .encode_to_vec();
+        self.history.bytes += event.len() as u64;
+        self.log
+            .insert((self.revision, self.sub), event.as_slice())?;
+        self.sub += 1;
+        self.changed = true;
+        Ok(())
+    }
+
+    fn forget(&mut self, before: i64) -> Result<(), redb::Error> {
+        let mut bytes = 0;
+        for item in self.log.extract_from_if(..(before, 0), |_, _| true)? {
+            bytes += item?.1.value().len() as u64;
+        }
+        self.history.bytes = self.history.bytes.saturating_sub(bytes);
+        self.compacted = before;
+        self.changed = true;
+        Ok(())
+    }
+}
+
+pub(super) fn lease_not_found() -> Status {
+    Status::not_found("etcdserver: requested lease not found")
+}

@@ -1,0 +1,155 @@
+//! The Lease service.
+
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::lease::{self, Leases};
+use super::pb::etcdserverpb::lease_server::Lease;
+use super::pb::etcdserverpb::{
+    LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
+    LeaseLeasesRequest, LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseStatus,
+    LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
+};
+use super::store::Store;
+use super::tables::LEASE_KEYS;
+
+/// Longest TTL in seconds, as etcd's.
+const MOST_TTL: i64 = 9_000_000_000;
+
+/// The service.
+pub(super) struct LeaseService {
+    pub(super) store: Store,
+    pub(super) stop: CancellationToken,
+}
+
+#[tonic::async_trait]
+impl Lease for LeaseService {
+    type LeaseKeepAliveStream = ReceiverStream<Result<LeaseKeepAliveResponse, Status>>;
+
+    async fn lease_grant(
+        &self,
+        request: Request<LeaseGrantRequest>,
+    ) -> Result<Response<LeaseGrantResponse>, Status> {
+        let LeaseGrantRequest { ttl, id } = request.into_inner();
+        if ttl > MOST_TTL {
+            return Err(Status::out_of_range("etcdserver: too large lease TTL"));
+        }
+        let id = if id == 0 {
+            rand::random_range(1..i64::MAX)
+        } else {
+            id
+        };
+        let ttl = Leases::ttl(ttl);
+        self.store.write(move |batch| batch.grant(id, ttl)).await?;
+        self.store.leases.started(id, ttl);
+        let header = Some(self.store.header_now());
+        Ok(Response::new(LeaseGrantResponse {
+            header,
+            id,
+            ttl,
+            error: String::new(),
+        }))
+    }
+
+    async fn lease_revoke(
+        &self,
+        request: Request<LeaseRevokeRequest>,
+    ) -> Result<Response<LeaseRevokeResponse>, Status> {
+        lease::revoke(&self.store, request.into_inner().id).await?;
+        Ok(Response::new(LeaseRevokeResponse {
+            header: Some(self.store.header_now()),
+        }))
+    }
+
+    async fn lease_keep_alive(
+        &self,
+        request: Request<Streaming<LeaseKeepAliveRequest>>,
+    ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
+        let mut requests = request.into_inner();
+        let (answers, stream) = mpsc::channel(16);
+        let (store, stop) = (self.store.clone(), self.stop.clone());
+        tokio::spawn(async move {
+            loop {
+                let request = tokio::select! {
+                    () = stop.cancelled() => break,
+                    () = answers.closed() => break,
+                    request = requests.message() => request,
+                };
+                let Ok(Some(LeaseKeepAliveRequest { id })) = request else {
+                    break;
+                };
+                let ttl = store.leases.keep_alive(id);
+                let header = Some(store.header_now());
+                if answers
+                    .send(Ok(LeaseKeepAliveResponse { header, id, ttl }))
+                    .await
+                    .is_err()
+                {
+                    break;
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn lease_time_to_live(
+        &self,
+        request: Request<LeaseTimeToLiveRequest>,
+    ) -> Result<Response<LeaseTimeToLiveResponse>, Status> {
+        let LeaseTimeToLiveRequest { id, keys } = request.into_inner();
+        let header = Some(self.store.header_now());
+        let Some((granted_ttl, left)) = self.store.leases.remaining(id) else {
+            let gone = LeaseTimeToLiveResponse {
+                header,
+                id,
+                ttl: -1,
+                ..Default::default()
+            };
+            return Ok(Response::new(gone));
+        };
+        let ttl = i64::try_from(left.as_secs()).unwrap_or(i64::MAX);
+        let keys = if keys {
+            self.keys_of(id).await?
+        } else {
+            Vec::new()
+        };
+        Ok(Response::new(LeaseTimeToLiveResponse {
+            header,
+            id,
+            ttl,
+            granted_ttl,
+            keys,
+        }))
+    }
+
+    async fn lease_leases(
+        &self,
+        _: Request<LeaseLeasesRequest>,
+    ) -> Result<Response<LeaseLeasesResponse>, Status> {
+        let status = |id| LeaseStatus { id };
+        let leases = self.store.leases.ids().into_iter().map(status).collect();
+        let header = Some(self.store.header_now());
+        Ok(Response::new(LeaseLeasesResponse { header, leases }))
+    }
+}
+
+impl LeaseService {
+    async fn keys_of(&self, id: i64) -> Result<Vec<Vec<u8>>, Status> {
+        self.store
+            .read(move |read| {
+                let mut keys = Vec::new();
+                for item in read.open_table(LEASE_KEYS)?.range((id, &[][..])..)? {
+                    let key = item?.0;
+                    let (lease, key) = key.value();
+                    if lease != id {
+                        break;
+                    }
+                    keys.push(key.to_vec());
+                }
+                Ok(keys)
+            })
+            .await
+    }
+}

@@ -1,0 +1,159 @@
+//! The Cluster and Maintenance services of a cluster of one.
+
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use super::pb::etcdserverpb::alarm_request::AlarmAction;
+use super::pb::etcdserverpb::cluster_server::Cluster;
+use super::pb::etcdserverpb::maintenance_server::Maintenance;
+use super::pb::etcdserverpb::{
+    AlarmRequest, AlarmResponse, DefragmentRequest, DefragmentResponse, DowngradeRequest,
+    DowngradeResponse, HashKvRequest, HashKvResponse, HashRequest, HashResponse, Member,
+    MemberAddRequest, MemberAddResponse, MemberListRequest, MemberListResponse,
+    MemberPromoteRequest, MemberPromoteResponse, MemberRemoveRequest, MemberRemoveResponse,
+    MemberUpdateRequest, MemberUpdateResponse, MoveLeaderRequest, MoveLeaderResponse,
+    SnapshotRequest, SnapshotResponse, StatusRequest, StatusResponse,
+};
+use super::store::Store;
+
+/// The version of etcd whose protocol is spoken.
+const VERSION: &str = "3.4.0";
+
+/// Both services.
+#[derive(Clone)]
+pub(super) struct MemberService {
+    pub(super) store: Store,
+    /// Where clients reach this member.
+    pub(super) url: String,
+}
+
+fn refuse<T>(what: &str) -> Result<Response<T>, Status> {
+    let message =
+        format!("the embedded registry is a single member without {what}, use an etcd cluster");
+    Err(Status::unimplemented(message))
+}
+
+#[tonic::async_trait]
+impl Cluster for MemberService {
+    async fn member_list(
+        &self,
+        _: Request<MemberListRequest>,
+    ) -> Result<Response<MemberListResponse>, Status> {
+        let member = Member {
+            id: self.store.member(),
+            name: "embedded".to_owned(),
+            client_ur_ls: vec![self.url.clone()],
+            ..Member::default()
+        };
+        let header = Some(self.store.header_now());
+        Ok(Response::new(MemberListResponse {
+            header,
+            members: vec![member],
+        }))
+    }
+
+    async fn member_add(
+        &self,
+        _: Request<MemberAddRequest>,
+    ) -> Result<Response<MemberAddResponse>, Status> {
+        refuse("changes of membership")
+    }
+
+    async fn member_remove(
+        &self,
+        _: Request<MemberRemoveRequest>,
+    ) -> Result<Response<MemberRemoveResponse>, Status> {
+        refuse("changes of membership")
+    }
+
+    async fn member_update(
+        &self,
+        _: Request<MemberUpdateRequest>,
+    ) -> Result<Response<MemberUpdateResponse>, Status> {
+        refuse("changes of membership")
+    }
+
+    async fn member_promote(
+        &self,
+        _: Request<MemberPromoteRequest>,
+    ) -> Result<Response<MemberPromoteResponse>, Status> {
+        refuse("changes of membership")
+    }
+}
+
+#[tonic::async_trait]
+impl Maintenance for MemberService {
+    type SnapshotStream = ReceiverStream<Result<SnapshotResponse, Status>>;
+
+    async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
+        let size = match tokio::fs::metadata(self.store.path()).await {
+            Ok(file) => i64::try_from(file.len()).unwrap_or(i64::MAX),
+            Err(error) => return Err(Status::unavailable(error.to_string())),
+        };
+        let header = self.store.header_now();
+        let index = header.revision.unsigned_abs();
+        Ok(Response::new(StatusResponse {
+            version: VERSION.to_owned(),
+            db_size: size,
+            db_size_in_use: size,
+            leader: header.member_id,
+            raft_index: index,
+            raft_applied_index: index,
+            raft_term: header.raft_term,
+            header: Some(header),
+            ..StatusResponse::default()
+        }))
+    }
+
+    async fn alarm(
+        &self,
+        request: Request<AlarmRequest>,
+    ) -> Result<Response<AlarmResponse>, Status> {
+        match request.into_inner().action() {
+            AlarmAction::Get | AlarmAction::Deactivate => {
+                let header = Some(self.store.header_now());
+                Ok(Response::new(AlarmResponse {
+                    header,
+                    alarms: Vec::new(),
+                }))
+            }
+            AlarmAction::Activate => refuse("alarms"),
+        }
+    }
+
+    async fn defragment(
+        &self,
+        _: Request<DefragmentRequest>,
+    ) -> Result<Response<DefragmentResponse>, Status> {
+        refuse("defragmentation, which it does not need")
+    }
+
+    async fn hash(&self, _: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
+        refuse("hashes to compare with other members")
+    }
+
+    async fn hash_kv(&self, _: Request<HashKvRequest>) -> Result<Response<HashKvResponse>, Status> {
+        refuse("hashes to compare with other members")
+    }
+
+    async fn snapshot(
+        &self,
+        _: Request<SnapshotRequest>,
+    ) -> Result<Response<Self::SnapshotStream>, Status> {
+        refuse("snapshots, copy its file while the daemon is stopped")
+    }
+
+    async fn move_leader(
+        &self,
+        _: Request<MoveLeaderRequest>,
+    ) -> Result<Response<MoveLeaderResponse>, Status> {
+        refuse("elections")
+    }
+
+    async fn downgrade(
+        &self,
+        _: Request<DowngradeRequest>,
+    ) -> Result<Response<DowngradeResponse>, Status> {
+        refuse("versions to go back to")
+    }
+}

@@ -1,0 +1,213 @@
+//! Opening, binding and serving.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use redb::{Database, DatabaseError};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use tonic::service::Routes;
+use tonic::transport::server::TcpIncoming;
+use tracing::{error, info, warn};
+
+use super::kv::KvService;
+use super::lease;
+use super::lease_service::LeaseService;
+use super::member::MemberService;
+use super::pb::etcdserverpb::cluster_server::ClusterServer;
+use super::pb::etcdserverpb::kv_server::KvServer;
+use super::pb::etcdserverpb::lease_server::LeaseServer;
+use super::pb::etcdserverpb::maintenance_server::MaintenanceServer;
+use super::pb::etcdserverpb::watch_server::WatchServer;
+use super::store::Store;
+use super::watch::WatchService;
+
+/// Largest request, as etcd by default.
+const MAX_REQUEST: usize = 3 << 19;
+
+/// Why the store could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The directory could not be made.
+    #[error("create directory {path}")]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another process has it open.
+    #[error("registry {path} is in use by another process")]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file is unreadable or damaged.
+    #[error("open registry {path}")]
+    Store {
+        /// The file.
+        path: PathBuf,
+        /// What the store said.
+        source: redb::Error,
+    },
+}
+
+/// Why the server could not listen.
+#[derive(Debug, thiserror::Error)]
+#[error("listen for registry clients on {address}")]
+pub struct BindError {
+    address: SocketAddr,
+    source: io::Error,
+}
+
+/// A store that is open, and not yet served.
+pub struct Server {
+    store: Store,
+    closed: oneshot::Receiver<()>,
+}
+
+/// A server that listens.
+pub struct Bound {
+    store: Store,
+    closed: oneshot::Receiver<()>,
+    listener: TcpListener,
+    local_addr: SocketAddr,
+}
+
+impl Server {
+    /// Opens the store in `dir`, or makes both. Blocks on the disk for a moment; after a crash, until what was
+    /// interrupted is undone.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] names the file.
+    pub fn open(dir: &Path) -> Result<Self, OpenError> {
+        let made = std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir);
+        made.map_err(|source| OpenError::Directory {
+            path: dir.to_owned(),
+            source,
+        })?;
+        let path = dir.join("registry.redb");
+        let failed = |source| OpenError::Store {
+            path: path.clone(),
+            source,
+        };
+        let database = match Database::create(&path) {
+            Ok(database) => database,
+            Err(DatabaseError::DatabaseAlreadyOpen) => return Err(OpenError::InUse { path }),
+            Err(error) => return Err(failed(error.into())),
+        };
+        let (store, closed) = Store::open(database, path.clone()).map_err(failed)?;
+        Ok(Self { store, closed })
+    }
+
+    /// Listens on `address`; port 0 takes a free one.
+    ///
+    /// # Errors
+    ///
+    /// [`BindError`] with the errno, such as for an address in use.
+    pub async fn bind(self, address: SocketAddr) -> Result<Bound, BindError> {
+        let bound = async {
+            let listener = TcpListener::bind(address).await?;
+            let local_addr = listener.local_addr()?;
+            Ok((listener, local_addr))
+        };
+        let (listener, local_addr) = bound
+            .await
+            .map_err(|source| BindError { address, source })?;
+        Ok(Bound {
+            store: self.store,
+            closed: self.closed,
+            listener,
+            local_addr,
+        })
+    }
+}
+
+impl Bound {
+    /// The address it listens on.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// Answers until `stop`; then ends all streams, lets requests finish for a moment and closes the store.
+    pub async fn serve(self, stop: CancellationToken) {
+        /// Time for requests under way when stopping.
+        const GRACE: Duration = Duration::from_secs(3);
+        /// A peer that is silent for this long is asked, and for as long again given up.
+        const PING: Duration = Duration::from_secs(10);
+        let Self {
+            store,
+            closed,
+            listener,
+            local_addr,
+        } = self;
+        // Ends with this function, however that ends.
+        let running = stop.child_token();
+        let _ended = running.clone().drop_guard();
+        let expiry = tokio::spawn(lease::expire(store.clone(), running.clone()));
+        let routes = routes(store, local_addr, &running);
+        let serve = tonic::transport::Server::builder()
+            .http2_keepalive_interval(Some(PING))
+            .http2_keepalive_timeout(Some(PING))
+            .add_routes(routes)
+            .serve_with_incoming_shutdown(
+                TcpIncoming::from(listener).with_nodelay(Some(true)),
+                stop.cancelled(),
+            );
+        let deadline = async {
+            stop.cancelled().await;
+            tokio::time::sleep(GRACE).await;
+        };
+        info!(address = %local_addr, "embedded registry serves");
+        tokio::select! {
+            served = serve => if let Err(error) = served {
+                let error: &dyn std::error::Error = &error;
+                error!(error, "embedded registry");
+            },
+            () = deadline => warn!("clients held on, the embedded registry drops them"),
+        }
+        running.cancel();
+        if let Err(error) = expiry.await {
+            error!(%error, "lease expiry ended early");
+        }
+        if tokio::time::timeout(GRACE, closed).await.is_err() {
+            warn!("the embedded registry's store is still in use");
+        }
+    }
+}
+
+fn routes(store: Store, address: SocketAddr, running: &CancellationToken) -> Routes {
+    let member = MemberService {
+        store: store.clone(),
+        url: format!("http://{address}"),
+    };
+    let watch = WatchService {
+        store: store.clone(),
+        stop: running.clone(),
+    };
+    let lease = LeaseService {
+        store: store.clone(),
+        stop: running.clone(),
+    };
+    let services =
+        Routes::new(KvServer::new(KvService(store)).max_decoding_message_size(MAX_REQUEST))
+            .add_service(WatchServer::new(watch))
+            .add_service(LeaseServer::new(lease))
+            .add_service(ClusterServer::new(member.clone()))
+            .add_service(MaintenanceServer::new(member));
+    let refused = || async {
+        let message =
+            "the embedded registry has the services KV, Watch, Lease, Cluster and Maintenance only";
+        Status::unimplemented(message).into_http::<tonic::body::Body>()
+    };
+    Routes::from(services.into_axum_router().fallback(refused))
+}

@@ -1,0 +1,257 @@
+//! The store: reads on blocking threads, writes through the writer.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use redb::{Database, ReadTransaction, ReadableDatabase};
+use tokio::sync::{oneshot, watch};
+use tonic::Status;
+use tracing::error;
+
+use super::apply::Batch;
+use super::lease::Leases;
+use super::pb::etcdserverpb::{RangeRequest, RangeResponse, ResponseHeader};
+use super::pb::mvccpb::Event;
+use super::range::View;
+use super::tables::{
+    COMPACTED, CURRENT, FORMAT, LEASE_KEYS, LEASES, LOG, MEMBER, META, REVISION, counter, decode,
+};
+use super::writer::Writer;
+
+/// Layout of the tables; another one is not touched.
+const FORMAT_VERSION: i64 = 1;
+
+/// Why a request has no answer.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// The request's own fault.
+    Status(Status),
+    /// The disk's.
+    Storage(redb::Error),
+}
+
+impl From<Status> for Refusal {
+    fn from(status: Status) -> Self {
+        Self::Status(status)
+    }
+}
+
+impl From<redb::Error> for Refusal {
+    fn from(error: redb::Error) -> Self {
+        Self::Storage(error)
+    }
+}
+
+impl From<redb::TransactionError> for Refusal {
+    fn from(error: redb::TransactionError) -> Self {
+        Self::Storage(error.into())
+    }
+}
+
+impl From<redb::TableError> for Refusal {
+    fn from(error: redb::TableError) -> Self {
+        Self::Storage(error.into())
+    }
+}
+
+impl From<redb::StorageError> for Refusal {
+    fn from(error: redb::StorageError) -> Self {
+        Self::Storage(error.into())
+    }
+}
+
+impl From<Refusal> for Status {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Status(status) => status,
+            Refusal::Storage(error) => {
+                error!(%error, "store");
+                Status::unavailable(format!("the embedded registry's store failed: {error}"))
+            }
+        }
+    }
+}
+
+/// The store, shared by all services.
+#[derive(Clone)]
+pub(super) struct Store {
+    database: Arc<Database>, // before the writer: dropped first, the thread's is the last
+    writer: Writer,
+    pub(super) leases: Arc<Leases>,
+    revision: watch::Receiver<i64>,
+    member: u64,
+    path: PathBuf,
+}
+
+/// Part of the history: whole revisions, in order.
+pub(super) struct Page {
+    pub(super) events: Vec<Event>,
+    /// The last revision covered, whether or not it has events here.
+    pub(super) upto: i64,
+}
+
+/// The history asked for begins before this revision, the first one kept.
+pub(super) struct Compacted(pub(super) i64);
+
+impl Store {
+    /// Opens or creates the tables, and starts the writer. The receiver is told when the last clone of the
+    /// store is gone and the file closed.
+    pub(super) fn open(
+        database: Database,
+        path: PathBuf,
+    ) -> Result<(Self, oneshot::Receiver<()>), redb::Error> {
+        let member = initialise(&database)?;
+        let read = database.begin_read()?;
+        let revision = counter(&read.open_table(META)?, REVISION)?;
+        let leases = Arc::new(Leases::load(&read.open_table(LEASES)?)?);
+        drop(read);
+        let database = Arc::new(database);
+        let (publish, revision) = watch::channel(revision);
+        let (writer, closed) = Writer::start(Arc::clone(&database), publish)?;
+        Ok((
+            Self {
+                database,
+                writer,
+                leases,
+                revision,
+                member,
+                path,
+            },
+            closed,
+        ))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn member(&self) -> u64 {
+        self.member
+    }
+
+    /// The last committed revision, and each later one.
+    pub(super) fn revision(&self) -> watch::Receiver<i64> {
+        self.revision.clone()
+    }
+
+    pub(super) fn header(&self, revision: i64) -> ResponseHeader {
+        ResponseHeader {
+            cluster_id: self.member,
+            member_id: self.member,
+            revision,
+            raft_term: 1,
+        }
+    }
+
+    /// A header with the last committed revision.
+    pub(super) fn header_now(&self) -> ResponseHeader {
+        self.header(*self.revision.borrow())
+    }
+
+    /// Runs `op` in the next batch, and returns what it said once that is durable.
+    pub(super) async fn write<R: Send + 'static>(
+        &self,
+        op: impl FnOnce(&mut Batch<'_>) -> Result<R, Refusal> + Send + 'static,
+    ) -> Result<R, Status> {
+        self.writer.run(op).await
+    }
+
+    /// Runs `op` on what is committed, where it may block.
+    pub(super) async fn read<R: Send + 'static>(
+        &self,
+        op: impl FnOnce(&ReadTransaction) -> Result<R, Refusal> + Send + 'static,
+    ) -> Result<R, Status> {
+        let database = Arc::clone(&self.database);
+        let work = move || op(&database.begin_read()?);
+        match tokio::task::spawn_blocking(work).await {
+            Ok(result) => result.map_err(Status::from),
+            Err(panic) => Err(Status::internal(panic.to_string())),
+        }
+    }
+
+    pub(super) async fn range(&self, request: RangeRequest) -> Result<RangeResponse, Status> {
+        let (revision, mut response) = self
+            .read(move |read| view_range(read, std::slice::from_ref(&request)))
+            .await?;
+        let mut response = response.pop().unwrap_or_default();
+        response.header = Some(self.header(revision));
+        Ok(response)
+    }
+
+    /// Events of the revisions from `from` on, about a mebibyte of them.
+    pub(super) async fn history(&self, from: i64) -> Result<Result<Page, Compacted>, Status> {
+        const PAGE: usize = 1 << 20;
+        self.read(move |read| {
+            let meta = read.open_table(META)?;
+            let (revision, compacted) = (counter(&meta, REVISION)?, counter(&meta, COMPACTED)?);
+            if from < compacted {
+                return Ok(Err(Compacted(compacted)));
+            }
+            let mut page = Page {
+                events: Vec::new(),
+                upto: revision,
+            };
+            let (mut size, mut last) = (0, from);
+            for item in read.open_table(LOG)?.range((from, 0)..)? {
+                let (key, value) = item?;
+                let at = key.value().0;
+                if at != last && size >= PAGE {
+                    page.upto = last;
+                    break;
+                }
+                last = at;
+                size += value.value().len();
+                page.events.push(decode(value.value())?);
+            }
+            Ok(Ok(page))
+        })
+        .await
+    }
+}
+
+/// Answers several range requests as of one moment, and tells its revision.
+pub(super) fn view_range(
+    read: &ReadTransaction,
+    requests: &[RangeRequest],
+) -> Result<(i64, Vec<RangeResponse>), Refusal> {
+    let (current, log, meta) = (
+        read.open_table(CURRENT)?,
+        read.open_table(LOG)?,
+        read.open_table(META)?,
+    );
+    let (revision, compacted) = (counter(&meta, REVISION)?, counter(&meta, COMPACTED)?);
+    let view = View {
+        current: &current,
+        log: &log,
+        revision,
+        compacted,
+    };
+    let responses: Result<_, _> = requests.iter().map(|request| view.range(request)).collect();
+    Ok((revision, responses?))
+}
+
+/// Makes the tables if there are none; returns the member's identifier.
+fn initialise(database: &Database) -> Result<u64, redb::Error> {
+    let write = database.begin_write()?;
+    let member = {
+        let mut meta = write.open_table(META)?;
+        let format = counter(&meta, FORMAT)?;
+        if format != 0 && format != FORMAT_VERSION {
+            let wanted = format!("format {format} is not {FORMAT_VERSION}");
+            return Err(redb::Error::Corrupted(wanted));
+        }
+        if format == 0 {
+            meta.insert(FORMAT, FORMAT_VERSION)?;
+            meta.insert(REVISION, 1)?; // as etcd: the first write makes revision 2
+            meta.insert(COMPACTED, 0)?;
+            meta.insert(MEMBER, rand::random_range(1..i64::MAX))?;
+        }
+        counter(&meta, MEMBER)?
+    };
+    write.open_table(CURRENT)?;
+    write.open_table(LOG)?;
+    write.open_table(LEASES)?;
+    write.open_table(LEASE_KEYS)?;
+    write.commit()?;
+    Ok(member.unsigned_abs())
+}

@@ -1,0 +1,131 @@
+//! Where each record lies under `/nuncio/v1/`.
+
+use std::fmt;
+
+use ipnetwork::Ipv4Network;
+
+/// Everything the mesh keeps is under this prefix.
+pub(crate) const ROOT: &str = "/nuncio/v1/";
+pub(crate) const NODES: &str = "/nuncio/v1/nodes/";
+pub(crate) const ALIVE: &str = "/nuncio/v1/alive/";
+pub(crate) const NETWORKS: &str = "/nuncio/v1/networks/";
+pub(crate) const NETWORK_NAMES: &str = "/nuncio/v1/network-names/";
+pub(crate) const VNIS: &str = "/nuncio/v1/vni/";
+pub(crate) const SUBNETS: &str = "/nuncio/v1/subnets/";
+pub(crate) const BLOCKS: &str = "/nuncio/v1/blocks/";
+pub(crate) const ENDPOINTS: &str = "/nuncio/v1/endpoints/";
+pub(crate) const SERVICES: &str = "/nuncio/v1/services/";
+
+/// A key this version of the model reads.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) enum Key {
+    Node(String),
+    Alive(String),
+    Network(String),
+    Block { network: String, cidr: Ipv4Network },
+    Endpoint { network: String, id: String },
+    Service(String),
+}
+
+impl Key {
+    /// The key's meaning, or `None` for one that only transactions or other versions read.
+    pub(crate) fn parse(key: &str) -> Option<Self> {
+        let (kind, rest) = key.strip_prefix(ROOT)?.split_once('/')?;
+        let single = || (!rest.is_empty() && !rest.contains('/')).then(|| rest.to_owned());
+        let pair = || {
+            let (first, second) = rest.split_once('/')?;
+            (!first.is_empty() && !second.is_empty()).then_some((first, second))
+        };
+        match kind {
+            "nodes" => single().map(Self::Node),
+            "alive" => single().map(Self::Alive),
+            "networks" => single().map(Self::Network),
+            "blocks" => {
+                let (network, cidr) = pair()?;
+                let (network, cidr) = (network.to_owned(), cidr.parse().ok()?);
+                Some(Self::Block { network, cidr })
+            }
+            "endpoints" => {
+                let (network, id) = pair()?;
+                let (network, id) = (network.to_owned(), id.to_owned());
+                (!id.contains('/')).then_some(Self::Endpoint { network, id })
+            }
+            "services" => match pair()? {
+                (name, "external") => Some(Self::Service(name.to_owned())),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Node(id) => write!(f, "{NODES}{id}"),
+            Self::Alive(id) => write!(f, "{ALIVE}{id}"),
+            Self::Network(id) => write!(f, "{NETWORKS}{id}"),
+            Self::Block { network, cidr } => write!(f, "{BLOCKS}{network}/{cidr}"),
+            Self::Endpoint { network, id } => write!(f, "{ENDPOINTS}{network}/{id}"),
+            Self::Service(name) => write!(f, "{SERVICES}{name}/external"),
+        }
+    }
+}
+
+/// A record's part of a key: not empty, no slash, nothing unprintable, at most 255 bytes.
+///
+/// # Errors
+///
+/// [`BadName`] carries what was given.
+pub(crate) fn check_name(name: &str) -> Result<(), BadName> {
+    let plain = |c: char| !c.is_control() && !c.is_whitespace() && c != '/';
+    if !name.is_empty() && name.len() <= 255 && name.chars().all(plain) {
+        Ok(())
+    } else {
+        Err(BadName(name.to_owned()))
+    }
+}
+
+/// A name that cannot be part of a key.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("name {0:?} is not 1 to 255 bytes without slashes, blanks and control characters")]
+pub struct BadName(pub String);
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn any_text_parses_or_not_but_never_panics(text in "\\PC*") {
+            let _ = Key::parse(&text);
+            let _ = Key::parse(&format!("{ROOT}{text}"));
+        }
+
+        #[test]
+        fn display_and_parse_agree(a in "[a-z0-9._-]{1,20}", b in "[a-z0-9._-]{1,20}", bits: u32, prefix in 0u8..=32) {
+            let cidr = Ipv4Network::new(bits.into(), prefix).unwrap();
+            let cidr = Ipv4Network::new(cidr.network(), prefix).unwrap();
+            for key in [
+                Key::Node(a.clone()),
+                Key::Alive(a.clone()),
+                Key::Network(a.clone()),
+                Key::Block { network: a.clone(), cidr },
+                Key::Endpoint { network: a.clone(), id: b.clone() },
+                Key::Service(a.clone()),
+            ] {
+                prop_assert_eq!(Key::parse(&key.to_string()), Some(key));
+            }
+        }
+    }
+
+    #[test]
+    fn names_that_would_leave_their_key_are_refused() {
+        assert!(check_name("db-1").is_ok());
+        for bad in ["", "a/b", "a b", "a\n", &"x".repeat(256)] {
+            assert!(check_name(bad).is_err(), "{bad:?}");
+        }
+    }
+}

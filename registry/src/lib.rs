@@ -1,0 +1,40 @@
+//! Tells who offers a service, and where, now (etcd).
+//!
+//! [`Registry`] is the client: it registers hosts, creates networks and claims blocks, each in one
+//! transaction. [`Presence`] keeps this host and its endpoints in the registry, [`Mirror`] keeps a
+//! [`Catalog`] of everything in memory, and both outlast outages. [`embedded`] is a server of the same
+//! protocol for meshes without an etcd cluster.
+
+mod backoff;
+mod blocks;
+mod catalog;
+mod claim;
+mod client;
+mod connect;
+pub mod embedded;
+mod keys;
+mod latest;
+mod mirror;
+mod model;
+mod networks;
+mod nodes;
+mod presence;
+mod services;
+mod subnets;
+mod wire;
+
+pub use blocks::{ClaimBlockError, ReleaseBlockError};
+pub use catalog::Catalog;
+pub use client::{CallError, Registry};
+pub use connect::{ConnectError, ConnectOptions, Failures};
+pub use keys::BadName;
+pub use mirror::Mirror;
+pub use model::{
+    BlockRecord, EndpointRecord, NetworkRecord, NodeRecord, PortRecord, Protocol, ServiceRecord,
+    Upstream,
+};
+pub use networks::{CreateNetworkError, NetworkRequest, RemoveNetworkError};
+pub use nodes::RegisterNodeError;
+pub use presence::{Presence, PresenceState};
+pub use services::PutServiceError;
+pub use subnets::{SubnetTooSmall, block_prefix};

@@ -1,0 +1,248 @@
+//! A copy of the registry in memory, kept up to date, that outlasts outages and restarts.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::backoff::Backoff;
+use crate::catalog::Catalog;
+use crate::client::{CallError, Registry};
+use crate::keys::ROOT;
+
+mod feed;
+mod hold;
+mod snapshot;
+
+use feed::{Feed, FeedError, Update};
+use hold::Hold;
+
+/// Keeps a [`Catalog`] of everything in the registry.
+#[derive(Debug)]
+pub struct Mirror {
+    catalog: watch::Receiver<Arc<Catalog>>,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Mirror {
+    /// Begins to follow the registry. With a `snapshot`, the catalog starts as what that file holds, stale
+    /// until the registry answers, and the file is rewritten as things change, at most every few seconds.
+    pub fn start(registry: Registry, snapshot: Option<PathBuf>) -> Self {
+        let stop = CancellationToken::new();
+        let (publish, catalog) = watch::channel(Arc::new(Catalog::default()));
+        let follower = Follower::new(registry, snapshot, publish);
+        let stopped = stop.clone();
+        let task = tokio::spawn(async move { follower.run(stopped).await });
+        Self {
+            catalog,
+            stop,
+            task,
+        }
+    }
+
+    /// The catalog, and each change of it.
+    pub fn catalog(&self) -> watch::Receiver<Arc<Catalog>> {
+        self.catalog.clone()
+    }
+
+    /// Ends the task, after writing a last snapshot. Receivers keep the last catalog.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        if let Err(error) = self.task.await {
+            warn!(%error, "mirror ended early");
+        }
+    }
+}
+
+/// The task behind a [`Mirror`].
+struct Follower {
+    registry: Registry,
+    snapshot: Option<PathBuf>,
+    publish: watch::Sender<Arc<Catalog>>,
+    /// Keys and values as the registry has them.
+    raw: BTreeMap<String, Vec<u8>>,
+    /// What the registry says, without what is held back.
+    truth: Catalog,
+    hold: Hold,
+    /// When the snapshot on disk fell behind.
+    unsaved: Option<Instant>,
+}
+
+impl Follower {
+    /// Time between two rewrites of the snapshot.
+    const SAVE: Duration = Duration::from_secs(3);
+    /// Lists again now and then: a watch that lost something would never say so.
+    const RELIST: Duration = Duration::from_secs(300);
+
+    fn new(
+        registry: Registry,
+        snapshot: Option<PathBuf>,
+        publish: watch::Sender<Arc<Catalog>>,
+    ) -> Self {
+        let (raw, truth) = (BTreeMap::new(), Catalog::default());
+        Self {
+            registry,
+            snapshot,
+            publish,
+            raw,
+            truth,
+            hold: Hold::default(),
+            unsaved: None,
+        }
+    }
+
+    async fn run(mut self, stop: CancellationToken) {
+        self.load().await;
+        let mut backoff = Backoff::outage();
+        loop {
+            let ended = tokio::select! {
+                () = stop.cancelled() => break,
+                ended = self.follow(&mut backoff) => ended,
+            };
+            if let Err(error) = ended {
+                self.mark_stale(&error);
+                tokio::select! {
+                    () = stop.cancelled() => break,
+                    () = backoff.wait() => {}
+                }
+            }
+        }
+        if self.unsaved.is_some() {
+            self.save().await;
+        }
+    }
+
+    async fn load(&mut self) {
+        let Some(path) = self.snapshot.clone() else {
+            return;
+        };
+        match snapshot::load(path.clone()).await {
+            Ok(Some(saved)) => {
+                for (key, value) in &saved.entries {
+                    self.truth.apply(key, Some(value));
+                }
+                self.truth.revision = saved.revision;
+                self.truth.stale = Some(saved.written);
+                self.raw = saved.entries;
+                self.show();
+            }
+            Ok(None) => {}
+            Err(error) => {
+                let error: &dyn std::error::Error = &error;
+                warn!(path = %path.display(), error, "snapshot is of no use, starting without");
+            }
+        }
+    }
+
+    /// Lists everything, then follows the changes. `Ok` means that it is time to list again.
+    async fn follow(&mut self, backoff: &mut Backoff) -> Result<(), FeedError> {
+        self.relist().await?;
+        let mut feed = Feed::open(&self.registry, self.truth.revision + 1).await?;
+        backoff.reset();
+        let relist = Instant::now() + Self::RELIST;
+        loop {
+            let save = self.unsaved.map(|since| since + Self::SAVE);
+            let release = self.hold.deadline();
+            tokio::select! {
+                update = feed.next() => match update? {
+                    Update::Changes { revision, changes } => self.change(revision, changes),
+                    Update::Compacted => return Ok(()),
+                },
+                () = until(save) => self.save().await,
+                () = until(release) => self.show(),
+                () = tokio::time::sleep_until(relist) => return Ok(()),
+            }
+        }
+    }
+
+    async fn relist(&mut self) -> Result<(), CallError> {
+        let listing = self.registry.list("list the registry", ROOT).await?;
+        let fresh: BTreeMap<String, Vec<u8>> = listing
+            .entries
+            .into_iter()
+            .map(|entry| (entry.key, entry.value))
+            .collect();
+        let gone = self.raw.keys().filter(|key| !fresh.contains_key(*key));
+        let mut changes: Vec<(String, Option<Vec<u8>>)> =
+            gone.map(|key| (key.clone(), None)).collect();
+        let new = fresh
+            .iter()
+            .filter(|(key, value)| self.raw.get(*key) != Some(value));
+        changes.extend(new.map(|(key, value)| (key.clone(), Some(value.clone()))));
+        if self.truth.stale.take().is_some() {
+            info!(
+                revision = listing.revision,
+                changes = changes.len(),
+                "registry is back"
+            );
+        }
+        self.change(listing.revision, changes);
+        Ok(())
+    }
+
+    fn change(&mut self, revision: i64, changes: Vec<(String, Option<Vec<u8>>)>) {
+        let before = self.truth.clone();
+        for (key, value) in changes {
+            self.truth.apply(&key, value.as_deref());
+            match value {
+                Some(value) => self.raw.insert(key, value),
+                None => self.raw.remove(&key),
+            };
+            self.unsaved.get_or_insert_with(Instant::now);
+        }
+        self.truth.revision = revision;
+        self.hold.observe(Instant::now(), &before, &self.truth);
+        self.show();
+    }
+
+    fn mark_stale(&mut self, error: &FeedError) {
+        if self.truth.stale.is_none() {
+            let error: &dyn std::error::Error = error;
+            warn!(error, "registry lost, going on with what is known");
+            self.truth.stale = Some(SystemTime::now());
+            self.show();
+        }
+    }
+
+    fn show(&mut self) {
+        let shown = self.hold.overlay(Instant::now(), &self.truth);
+        self.publish.send_if_modified(|current| {
+            let changed = **current != shown;
+            if changed {
+                *current = Arc::new(shown);
+            }
+            changed
+        });
+    }
+
+    async fn save(&mut self) {
+        self.unsaved = None;
+        let Some(path) = self.snapshot.clone() else {
+            return;
+        };
+        let saved = snapshot::Snapshot {
+            revision: self.truth.revision,
+            written: self.truth.stale.unwrap_or_else(SystemTime::now),
+            entries: self.raw.clone(),
+        };
+        if let Err(error) = snapshot::save(path.clone(), saved).await {
+            let error: &dyn std::error::Error = &error;
+            warn!(path = %path.display(), error, "snapshot was not written");
+        }
+    }
+}
+
+/// Sleeps until `at`, or for ever.
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,142 @@
+//! What the registry holds, as values that are known to be well formed.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnetwork::Ipv4Network;
+
+/// A host of the mesh.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct NodeRecord {
+    /// Stable identifier, chosen once per data root.
+    pub id: String,
+    /// Name people use; unique among live nodes.
+    pub name: String,
+    /// Underlay address of the node's VTEP.
+    pub address: IpAddr,
+    /// MAC address of the node's VTEP.
+    pub mac: [u8; 6],
+    /// UDP port of the node's VTEP.
+    pub port: u16,
+    /// Grows with each start of the node's daemon; an older one can no longer write.
+    pub incarnation: u64,
+}
+
+/// A network, known on all hosts.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct NetworkRecord {
+    /// 64 hexadecimal digits.
+    pub id: String,
+    /// Unique in the mesh.
+    pub name: String,
+    /// `bridge` or `overlay`.
+    pub driver: String,
+    /// VXLAN network identifier, unique in the mesh.
+    pub vni: u32,
+    /// All addresses of the network; each host takes blocks of it.
+    pub subnet: Ipv4Network,
+    /// Without a way out of the mesh.
+    pub internal: bool,
+    /// Open to containers that are not part of a service.
+    pub attachable: bool,
+    /// MTU asked for; `None` leaves it to each host's underlay.
+    pub mtu: Option<u16>,
+    /// Driver options as given.
+    pub options: BTreeMap<String, String>,
+    /// Labels as given.
+    pub labels: BTreeMap<String, String>,
+    /// When it was created, RFC 3339.
+    pub created: String,
+}
+
+/// One host's share of a network's subnet.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct BlockRecord {
+    /// Identifier of the network.
+    pub network: String,
+    /// The share.
+    pub cidr: Ipv4Network,
+    /// Identifier of the owning node.
+    pub node: String,
+    /// Incarnation of the owner when it claimed the block.
+    pub incarnation: u64,
+}
+
+/// Transport protocol of a port.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Protocol {
+    /// TCP, which sorts first.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        })
+    }
+}
+
+/// A port an endpoint exposes.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct PortRecord {
+    /// Port number, never 0.
+    pub port: u16,
+    /// Transport protocol.
+    pub protocol: Protocol,
+}
+
+/// A running container on a network. It lives as long as its node's lease.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct EndpointRecord {
+    /// Identifier of the network.
+    pub network: String,
+    /// Identifier of the container.
+    pub id: String,
+    /// Name of the container.
+    pub name: String,
+    /// Identifier of the node it runs on.
+    pub node: String,
+    /// Name of the node it runs on.
+    pub node_name: String,
+    /// Its address on the network.
+    pub address: Ipv4Addr,
+    /// Other names it answers to on the network.
+    pub aliases: Vec<String>,
+    /// Ports it exposes.
+    pub ports: Vec<PortRecord>,
+    /// Labels of the container.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A place that answers for a service: an address or host name, and a port.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Upstream {
+    /// IP address or host name, without brackets.
+    pub host: String,
+    /// Port number, never 0.
+    pub port: u16,
+}
+
+impl fmt::Display for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// A service outside of the mesh, entered by hand.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ServiceRecord {
+    /// Name it is found under.
+    pub name: String,
+    /// Where it answers.
+    pub upstreams: Vec<Upstream>,
+}

@@ -1,0 +1,133 @@
+//! Registering hosts.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use etcd_client::{Compare, CompareOp, GetOptions, TxnOp};
+
+use crate::backoff::Backoff;
+use crate::client::{CallError, Registry, readable};
+use crate::keys::{self, ALIVE, BadName, Key, NODES, check_name};
+use crate::model::NodeRecord;
+use crate::wire::Record;
+
+/// Why a node could not be registered.
+#[derive(Debug, thiserror::Error)]
+pub enum RegisterNodeError {
+    /// Another live node has this name.
+    #[error("node name {name} is in use by live node {by}, choose another one with --node-name")]
+    NameTaken {
+        /// The name.
+        name: String,
+        /// Identifier of the node that has it.
+        by: String,
+    },
+    /// Another live node has this underlay address.
+    #[error(
+        "address {address} is in use by live node {by}, choose another one with --advertise-addr"
+    )]
+    AddressTaken {
+        /// The address.
+        address: IpAddr,
+        /// Name of the node that has it.
+        by: String,
+    },
+    /// A later incarnation of this node has registered.
+    #[error("node {id} runs already as incarnation {found}, this one is {own}")]
+    Superseded {
+        /// Identifier of the node.
+        id: String,
+        /// Incarnation of this record.
+        own: u64,
+        /// Incarnation registered.
+        found: u64,
+    },
+    /// The name or identifier cannot be part of a key.
+    #[error(transparent)]
+    Invalid(#[from] BadName),
+    /// Others kept registering in between.
+    #[error("register node {0}: too many others register at once")]
+    Contended(String),
+    /// The registry could not be asked.
+    #[error(transparent)]
+    Call(#[from] CallError),
+}
+
+/// Attempts of an optimistic transaction, of which one contender succeeds each round.
+pub(crate) const ATTEMPTS: usize = 100;
+
+impl Registry {
+    /// Enters `node`, or renews it with its new incarnation, address and name.
+    ///
+    /// # Errors
+    ///
+    /// [`RegisterNodeError`], if the name or address is that of another node whose lease lives.
+    pub async fn register_node(&self, node: &NodeRecord) -> Result<(), RegisterNodeError> {
+        const OPERATION: &str = "register node";
+        check_name(&node.id)?;
+        check_name(&node.name)?;
+        let key = Key::Node(node.id.clone()).to_string();
+        let mut backoff = Backoff::contention();
+        for _ in 0..ATTEMPTS {
+            let keys_only = GetOptions::new().with_prefix().with_keys_only();
+            let gets = vec![
+                TxnOp::get(NODES, Some(GetOptions::new().with_prefix())),
+                TxnOp::get(ALIVE, Some(keys_only)),
+            ];
+            let before = self.txn(OPERATION, Vec::new(), gets).await?;
+            let [entries, alive] = before.found.as_slice() else {
+                unreachable!("two gets have two answers")
+            };
+            let alive: BTreeSet<&str> = alive
+                .iter()
+                .filter_map(|entry| entry.key.strip_prefix(ALIVE))
+                .collect();
+            let known: Vec<NodeRecord> = entries.iter().filter_map(readable).collect();
+            check_conflicts(node, &known, &alive)?;
+            let previous = entries.iter().find(|entry| entry.key == key);
+            let value = node.encode(previous.map(|entry| entry.value.as_slice()));
+            let unchanged = Compare::mod_revision(NODES, CompareOp::Less, before.revision + 1);
+            let put = TxnOp::put(key.clone(), value, None);
+            let when = vec![unchanged.with_range(crate::client::prefix_end(NODES))];
+            if self.txn(OPERATION, when, vec![put]).await?.succeeded {
+                return Ok(());
+            }
+            backoff.wait().await;
+        }
+        Err(RegisterNodeError::Contended(node.id.clone()))
+    }
+
+    /// All nodes ever registered, alive or not.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`] if the registry does not answer.
+    pub async fn nodes(&self) -> Result<Vec<NodeRecord>, CallError> {
+        self.records("list nodes", keys::NODES).await
+    }
+}
+
+fn check_conflicts(
+    node: &NodeRecord,
+    known: &[NodeRecord],
+    alive: &BTreeSet<&str>,
+) -> Result<(), RegisterNodeError> {
+    for other in known {
+        if other.id == node.id {
+            if other.incarnation > node.incarnation {
+                let (id, own, found) = (node.id.clone(), node.incarnation, other.incarnation);
+                return Err(RegisterNodeError::Superseded { id, own, found });
+            }
+        } else if alive.contains(other.id.as_str()) {
+            if other.name == node.name {
+                let (name, by) = (node.name.clone(), other.id.clone());
+                return Err(RegisterNodeError::NameTaken { name, by });
+            }
+            if other.address == node.address {
+                let (address, by) = (node.address, other.name.clone());
+                return Err(RegisterNodeError::AddressTaken { address, by });
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,192 @@
+//! One connection's worth of presence: a lease kept alive, and writes under it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use etcd_client::{LeaseGrantOptions, LeaseKeepAliveStream, LeaseKeeper, PutOptions, Txn, TxnOp};
+use tracing::debug;
+
+use super::EndpointId;
+use crate::client::{CallError, Registry};
+use crate::keys::{ENDPOINTS, Key};
+use crate::model::EndpointRecord;
+use crate::wire::Record;
+
+/// How long a host that says nothing is held to be alive.
+pub(super) const LEASE_TTL: Duration = Duration::from_secs(10);
+
+/// Keys written per transaction; etcd allows 128 operations.
+const BATCH: usize = 100;
+
+/// Why a session ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SessionError {
+    #[error("lease {0:x} has expired")]
+    LeaseLost(i64),
+    #[error("the keep-alive stream of lease {0:x} has ended")]
+    StreamEnded(i64),
+    #[error(transparent)]
+    Call(#[from] CallError),
+}
+
+/// A lease with its keep-alive stream open.
+pub(super) struct Session {
+    registry: Registry,
+    node: String,
+    keeper: LeaseKeeper,
+    answers: LeaseKeepAliveStream,
+}
+
+impl Session {
+    /// Goes on with `lease` if it still lives, else grants a new one and leaves it there.
+    pub(super) async fn open(
+        registry: &Registry,
+        node: &str,
+        lease: &mut Option<i64>,
+    ) -> Result<Self, SessionError> {
+        let mut client = registry.client().lease_client();
+        if let Some(former) = *lease {
+            let left = registry
+                .call("ask for lease", client.time_to_live(former, None))
+                .await?;
+            if left.ttl() <= 0 {
+                *lease = None;
+            }
+        }
+        let id = match *lease {
+            Some(id) => id,
+            None => {
+                let seconds = i64::try_from(LEASE_TTL.as_secs()).unwrap_or(i64::MAX);
+                let grant = client.grant(seconds, Some(LeaseGrantOptions::new()));
+                let id = registry.call("grant lease", grant).await?.id();
+                *lease = Some(id);
+                id
+            }
+        };
+        let stream = registry
+            .call("keep lease alive", client.keep_alive(id))
+            .await;
+        let (keeper, answers) = match stream {
+            Ok(opened) => opened,
+            Err(error) => {
+                *lease = None; // it may be what is wrong
+                return Err(error.into());
+            }
+        };
+        Ok(Self {
+            registry: registry.clone(),
+            node: node.to_owned(),
+            keeper,
+            answers,
+        })
+    }
+
+    pub(super) fn lease(&self) -> i64 {
+        self.keeper.id()
+    }
+
+    pub(super) async fn keep_alive(&mut self) -> Result<(), SessionError> {
+        const OPERATION: &str = "keep lease alive";
+        let id = self.keeper.id();
+        self.registry
+            .call(OPERATION, self.keeper.keep_alive())
+            .await?;
+        let answer = self
+            .registry
+            .call(OPERATION, self.answers.message())
+            .await?;
+        match answer {
+            Some(answer) if answer.ttl() > 0 => Ok(()),
+            Some(_) => Err(SessionError::LeaseLost(id)),
+            None => Err(SessionError::StreamEnded(id)),
+        }
+    }
+
+    /// Makes this node's keys be exactly `wanted`, and the node alive.
+    pub(super) async fn reconcile(
+        &self,
+        wanted: &BTreeMap<EndpointId, EndpointRecord>,
+    ) -> Result<(), SessionError> {
+        let listing = self.registry.list("list endpoints", ENDPOINTS).await?;
+        let mut missing = wanted.clone();
+        let mut ops = Vec::new();
+        for entry in &listing.entries {
+            let Some(Key::Endpoint { network, id }) = Key::parse(&entry.key) else {
+                continue;
+            };
+            if let Some(endpoint) = missing.remove(&(network, id)) {
+                let value = endpoint.encode(Some(&entry.value));
+                if value != entry.value || entry.lease != self.lease() {
+                    ops.push(self.put(entry.key.clone(), value));
+                }
+            } else if EndpointRecord::decode(&entry.value)
+                .is_ok_and(|found| found.node == self.node)
+            {
+                ops.push(TxnOp::delete(entry.key.clone(), None));
+            }
+        }
+        for ((network, id), endpoint) in missing {
+            ops.push(self.put(
+                Key::Endpoint { network, id }.to_string(),
+                endpoint.encode(None),
+            ));
+        }
+        debug!(changes = ops.len(), "reconcile endpoints");
+        // Alive comes last: whoever sees this node return sees its endpoints too.
+        let alive = Key::Alive(self.node.clone()).to_string();
+        let entry = self
+            .registry
+            .entry("ask whether alive", alive.clone())
+            .await?;
+        if entry.is_none_or(|entry| entry.lease != self.lease()) {
+            ops.push(self.put(alive, br#"{"v":1}"#.to_vec()));
+        }
+        self.apply(ops).await
+    }
+
+    /// Writes the endpoints that changed; `None` deletes.
+    pub(super) async fn write(
+        &self,
+        changed: Vec<(EndpointId, Option<EndpointRecord>)>,
+    ) -> Result<(), SessionError> {
+        let mut ops = Vec::new();
+        for ((network, id), endpoint) in changed {
+            let key = Key::Endpoint { network, id }.to_string();
+            let previous = self.registry.entry("read endpoint", key.clone()).await?;
+            ops.push(match endpoint {
+                Some(endpoint) => {
+                    let value =
+                        endpoint.encode(previous.as_ref().map(|entry| entry.value.as_slice()));
+                    self.put(key, value)
+                }
+                None => TxnOp::delete(key, None),
+            });
+        }
+        self.apply(ops).await
+    }
+
+    fn put(&self, key: String, value: Vec<u8>) -> TxnOp {
+        TxnOp::put(key, value, Some(PutOptions::new().with_lease(self.lease())))
+    }
+
+    async fn apply(&self, mut ops: Vec<TxnOp>) -> Result<(), SessionError> {
+        let mut kv = self.registry.client().kv_client();
+        while !ops.is_empty() {
+            let batch: Vec<TxnOp> = ops.drain(..ops.len().min(BATCH)).collect();
+            let txn = Txn::new().and_then(batch);
+            self.registry.call("write endpoints", kv.txn(txn)).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Gives a lease back as far as the registry can be reached; else it expires by itself.
+pub(super) async fn revoke(registry: &Registry, lease: i64) {
+    let mut client = registry.client().lease_client();
+    if let Err(error) = registry.call("revoke lease", client.revoke(lease)).await {
+        debug!(
+            error = &error as &dyn std::error::Error,
+            "lease is left to expire"
+        );
+    }
+}

@@ -1,0 +1,367 @@
+//! Records as JSON values, the one place that knows how they are written.
+//!
+//! Each value has `"v": 1`. Fields this version does not know are kept when a value is rewritten, so an
+//! older daemon does not undo what a newer one wrote.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnetwork::Ipv4Network;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::model::{
+    BlockRecord, EndpointRecord, NetworkRecord, NodeRecord, PortRecord, Protocol, ServiceRecord,
+    Upstream,
+};
+
+const VERSION: u64 = 1;
+
+/// Why a value was set aside.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// It is not a JSON object of the right shape.
+    #[error("not a valid record")]
+    Json(#[from] serde_json::Error),
+    /// It lacks a version, or is of another one.
+    #[error("version {found} is not {VERSION}, the one this daemon reads")]
+    Version {
+        /// The `v` field as JSON.
+        found: Value,
+    },
+    /// A field has a value the record cannot have.
+    #[error("field {field} has the value {value:?}")]
+    Field {
+        /// Name of the field.
+        field: &'static str,
+        /// What it held.
+        value: String,
+    },
+}
+
+/// A record with a wire form.
+pub(crate) trait Record: Sized {
+    /// Reads a value.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError`] says what is wrong; the caller sets the value aside and carries on.
+    fn decode(value: &[u8]) -> Result<Self, DecodeError>;
+
+    /// The record's own fields.
+    fn fields(&self) -> Map<String, Value>;
+
+    /// The record as JSON, with those fields of `previous` that this version does not know.
+    fn encode(&self, previous: Option<&[u8]>) -> Vec<u8> {
+        let mut object = Map::new();
+        object.insert("v".to_owned(), VERSION.into());
+        object.extend(self.fields());
+        let previous = previous.and_then(|bytes| serde_json::from_slice(bytes).ok());
+        if let Some(Value::Object(previous)) = previous {
+            for (field, value) in previous {
+                object.entry(field).or_insert(value);
+            }
+        }
+        Value::Object(object).to_string().into_bytes()
+    }
+}
+
+pub(crate) fn parse<'de, W: Deserialize<'de>>(value: &'de [u8]) -> Result<W, DecodeError> {
+    #[derive(Deserialize)]
+    struct Versioned {
+        #[serde(default)]
+        v: Value,
+    }
+    let Versioned { v } = serde_json::from_slice(value)?;
+    if v.as_u64() != Some(VERSION) {
+        return Err(DecodeError::Version { found: v });
+    }
+    Ok(serde_json::from_slice(value)?)
+}
+
+pub(crate) fn fields_of<W: Serialize>(wire: &W) -> Map<String, Value> {
+    match serde_json::to_value(wire) {
+        Ok(Value::Object(fields)) => fields,
+        other => unreachable!("wire structs are JSON objects with string keys: {other:?}"),
+    }
+}
+
+/// A network with no host bits set, so that each has one spelling and one key.
+fn canonical(field: &'static str, cidr: Ipv4Network) -> Result<Ipv4Network, DecodeError> {
+    if cidr.ip() == cidr.network() {
+        Ok(cidr)
+    } else {
+        let value = cidr.to_string();
+        Err(DecodeError::Field { field, value })
+    }
+}
+
+fn parse_mac(text: &str) -> Option<[u8; 6]> {
+    let mut octets = text.split(':');
+    let mut mac = [0; 6];
+    for octet in &mut mac {
+        let digits = octets.next().filter(|digits| digits.len() == 2)?;
+        *octet = u8::from_str_radix(digits, 16).ok()?;
+    }
+    octets.next().is_none().then_some(mac)
+}
+
+#[derive(Deserialize, Serialize)]
+struct NodeWire {
+    id: String,
+    name: String,
+    address: IpAddr,
+    mac: String,
+    port: u16,
+    incarnation: u64,
+}
+
+impl Record for NodeRecord {
+    fn decode(value: &[u8]) -> Result<Self, DecodeError> {
+        let wire: NodeWire = parse(value)?;
+        let Some(mac) = parse_mac(&wire.mac) else {
+            return Err(DecodeError::Field {
+                field: "mac",
+                value: wire.mac,
+            });
+        };
+        let NodeWire {
+            id,
+            name,
+            address,
+            port,
+            incarnation,
+            ..
+        } = wire;
+        Ok(Self {
+            id,
+            name,
+            address,
+            mac,
+            port,
+            incarnation,
+        })
+    }
+
+    fn fields(&self) -> Map<String, Value> {
+        let [a, b, c, d, e, f] = self.mac;
+        fields_of(&NodeWire {
+            id: self.id.clone(),
+            name: self.name.clone(),
+            address: self.address,
+            mac: format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}"),
+            port: self.port,
+            incarnation: self.incarnation,
+        })
+    }
+}
+
+#[derive(Deserialize, Serialize)]
+struct NetworkWire {
+    id: String,
+    name: String,
+    driver: String,
+    vni: u32,
+    subnet: Ipv4Network,
+    #[serde(default)]
+    internal: bool,
+    #[serde(default)]
+    attachable: bool,
+    #[serde(default)]
+    mtu: Option<u16>,
+    #[serde(default)]
+    options: BTreeMap<String, String>,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+    #[serde(default)]
+    created: String,
+}
+
+impl Record for NetworkRecord {
+    fn decode(value: &[u8]) -> Result<Self, DecodeError> {
+        let wire: NetworkWire = parse(value)?;
+        if wire.vni >> 24 != 0 {
+            let value = wire.vni.to_string();
+            return Err(DecodeError::Field {
+                field: "vni",
+                value,
+            });
+        }
+        Ok(Self {
+            subnet: canonical("subnet", wire.subnet)?,
+            id: wire.id,
+            name: wire.name,
+            driver: wire.driver,
+            vni: wire.vni,
+            internal: wire.internal,
+            attachable: wire.attachable,
+            mtu: wire.mtu,
+            options: wire.options,
+            labels: wire.labels,
+            created: wire.created,
+        })
+    }
+
+    fn fields(&self) -> Map<String, Value> {
+        fields_of(&NetworkWire {
+            id: self.id.clone(),
+            name: self.name.clone(),
+            driver: self.driver.clone(),
+            vni: self.vni,
+            subnet: self.subnet,
+            internal: self.internal,
+            attachable: self.attachable,
+            mtu: self.mtu,
+            options: self.options.clone(),
+            labels: self.labels.clone(),
+            created: self.created.clone(),
+        })
+    }
+}
+
+#[derive(Deserialize, Serialize)]
+struct BlockWire {
+    network: String,
+    cidr: Ipv4Network,
+    node: String,
+    incarnation: u64,
+}
+
+impl Record for BlockRecord {
+    fn decode(value: &[u8]) -> Result<Self, DecodeError> {
+        let BlockWire {
+            network,
+            cidr,
+            node,
+            incarnation,
+        } = parse(value)?;
+        let cidr = canonical("cidr", cidr)?;
+        Ok(Self {
+            network,
+            cidr,
+            node,
+            incarnation,
+        })
+    }
+
+    fn fields(&self) -> Map<String, Value> {
+        fields_of(&BlockWire {
+            network: self.network.clone(),
+            cidr: self.cidr,
+            node: self.node.clone(),
+            incarnation: self.incarnation,
+        })
+    }
+}
+
+#[derive(Clone, Copy, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum ProtocolWire {
+    Tcp,
+    Udp,
+}
+
+#[derive(Deserialize, Serialize)]
+struct PortWire {
+    port: u16,
+    protocol: ProtocolWire,
+}
+
+#[derive(Deserialize, Serialize)]
+struct EndpointWire {
+    network: String,
+    id: String,
+    name: String,
+    node: String,
+    #[serde(default)]
+    node_name: String,
+    address: Ipv4Addr,
+    #[serde(default)]
+    aliases: Vec<String>,
+    #[serde(default)]
+    ports: Vec<PortWire>,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+}
+
+impl Record for EndpointRecord {
+    fn decode(value: &[u8]) -> Result<Self, DecodeError> {
+        let wire: EndpointWire = parse(value)?;
+        let port = |wire: &PortWire| PortRecord {
+            port: wire.port,
+            protocol: match wire.protocol {
+                ProtocolWire::Tcp => Protocol::Tcp,
+                ProtocolWire::Udp => Protocol::Udp,
+            },
+        };
+        Ok(Self {
+            ports: wire.ports.iter().map(port).collect(),
+            network: wire.network,
+            id: wire.id,
+            name: wire.name,
+            node: wire.node,
+            node_name: wire.node_name,
+            address: wire.address,
+            aliases: wire.aliases,
+            labels: wire.labels,
+        })
+    }
+
+    fn fields(&self) -> Map<String, Value> {
+        let port = |record: &PortRecord| PortWire {
+            port: record.port,
+            protocol: match record.protocol {
+                Protocol::Tcp => ProtocolWire::Tcp,
+                Protocol::Udp => ProtocolWire::Udp,
+            },
+        };
+        fields_of(&EndpointWire {
+            network: self.network.clone(),
+            id: self.id.clone(),
+            name: self.name.clone(),
+            node: self.node.clone(),
+            node_name: self.node_name.clone(),
+            address: self.address,
+            aliases: self.aliases.clone(),
+            ports: self.ports.iter().map(port).collect(),
+            labels: self.labels.clone(),
+        })
+    }
+}
+
+#[derive(Deserialize, Serialize)]
+struct ServiceWire {
+    name: String,
+    upstreams: Vec<UpstreamWire>,
+}
+
+#[derive(Deserialize, Serialize)]
+struct UpstreamWire {
+    host: String,
+    port: u16,
+}
+
+impl Record for ServiceRecord {
+    fn decode(value: &[u8]) -> Result<Self, DecodeError> {
+        let ServiceWire { name, upstreams } = parse(value)?;
+        let upstreams = upstreams
+            .into_iter()
+            .map(|UpstreamWire { host, port }| Upstream { host, port })
+            .collect();
+        Ok(Self { name, upstreams })
+    }
+
+    fn fields(&self) -> Map<String, Value> {
+        let wire = |upstream: &Upstream| UpstreamWire {
+            host: upstream.host.clone(),
+            port: upstream.port,
+        };
+        fields_of(&ServiceWire {
+            name: self.name.clone(),
+            upstreams: self.upstreams.iter().map(wire).collect(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,171 @@
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use proptest::collection::{btree_map, vec};
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+
+fn cidr() -> impl Strategy<Value = Ipv4Network> {
+    (any::<u32>(), 0u8..=32).prop_map(|(bits, prefix)| {
+        let loose = Ipv4Network::new(bits.into(), prefix).unwrap();
+        Ipv4Network::new(loose.network(), prefix).unwrap()
+    })
+}
+
+fn strings() -> impl Strategy<Value = BTreeMap<String, String>> {
+    btree_map("\\PC{0,8}", "\\PC{0,8}", 0..4)
+}
+
+fn endpoint() -> impl Strategy<Value = EndpointRecord> {
+    let port = (any::<u16>(), any::<bool>()).prop_map(|(port, tcp)| PortRecord {
+        port,
+        protocol: if tcp { Protocol::Tcp } else { Protocol::Udp },
+    });
+    let names = (
+        "\\PC{1,8}",
+        "\\PC{1,8}",
+        "\\PC{1,8}",
+        "\\PC{1,8}",
+        "\\PC{0,8}",
+    );
+    (
+        names,
+        any::<Ipv4Addr>(),
+        vec("\\PC{0,8}", 0..3),
+        vec(port, 0..4),
+        strings(),
+    )
+        .prop_map(
+            |((network, id, name, node, node_name), address, aliases, ports, labels)| {
+                EndpointRecord {
+                    network,
+                    id,
+                    name,
+                    node,
+                    node_name,
+                    address,
+                    aliases,
+                    ports,
+                    labels,
+                }
+            },
+        )
+}
+
+fn network() -> impl Strategy<Value = NetworkRecord> {
+    let texts = ("\\PC{1,8}", "\\PC{1,8}", "\\PC{1,8}", "\\PC{0,8}");
+    let flags = (
+        any::<bool>(),
+        any::<bool>(),
+        any::<Option<u16>>(),
+        0u32..1 << 24,
+    );
+    (texts, cidr(), flags, strings(), strings()).prop_map(
+        |(
+            (id, name, driver, created),
+            subnet,
+            (internal, attachable, mtu, vni),
+            options,
+            labels,
+        )| {
+            NetworkRecord {
+                id,
+                name,
+                driver,
+                vni,
+                subnet,
+                internal,
+                attachable,
+                mtu,
+                options,
+                labels,
+                created,
+            }
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_bytes_are_refused_without_a_panic(bytes in vec(any::<u8>(), 0..200)) {
+        prop_assert!(NodeRecord::decode(&bytes).is_err());
+        prop_assert!(NetworkRecord::decode(&bytes).is_err());
+        prop_assert!(BlockRecord::decode(&bytes).is_err());
+        prop_assert!(EndpointRecord::decode(&bytes).is_err());
+        prop_assert!(ServiceRecord::decode(&bytes).is_err());
+    }
+
+    #[test]
+    fn a_damaged_value_never_panics(record in endpoint(), at: prop::sample::Index, byte: u8) {
+        let mut value = record.encode(None);
+        let at = at.index(value.len());
+        value[at] = byte;
+        let _ = EndpointRecord::decode(&value);
+        let _ = NetworkRecord::decode(&value);
+    }
+
+    #[test]
+    fn endpoints_come_back(record in endpoint()) {
+        prop_assert_eq!(EndpointRecord::decode(&record.encode(None)).unwrap(), record);
+    }
+
+    #[test]
+    fn networks_come_back(record in network()) {
+        prop_assert_eq!(NetworkRecord::decode(&record.encode(None)).unwrap(), record);
+    }
+
+    #[test]
+    fn blocks_come_back(cidr in cidr(), network in "\\PC{1,8}", node in "\\PC{1,8}", incarnation: u64) {
+        let record = BlockRecord { network, cidr, node, incarnation };
+        prop_assert_eq!(BlockRecord::decode(&record.encode(None)).unwrap(), record);
+    }
+
+    #[test]
+    fn nodes_come_back(id in "\\PC{1,8}", name in "\\PC{1,8}", address: IpAddr, mac: [u8; 6], port: u16, incarnation: u64) {
+        let record = NodeRecord { id, name, address, mac, port, incarnation };
+        prop_assert_eq!(NodeRecord::decode(&record.encode(None)).unwrap(), record);
+    }
+
+    #[test]
+    fn another_version_is_refused(record in endpoint(), v in 2u64..) {
+        let mut value: Value = serde_json::from_slice(&record.encode(None)).unwrap();
+        value["v"] = v.into();
+        let refused = EndpointRecord::decode(value.to_string().as_bytes());
+        prop_assert!(matches!(refused, Err(DecodeError::Version { .. })));
+    }
+}
+
+#[test]
+fn unknown_fields_survive_a_rewrite_and_known_ones_do_not() {
+    let newer = json!({
+        "v": 1, "name": "old", "upstreams": [], "weight": 3, "tls": {"sni": "x"},
+    });
+    let record = ServiceRecord {
+        name: "new".to_owned(),
+        upstreams: Vec::new(),
+    };
+    let value = record.encode(Some(newer.to_string().as_bytes()));
+    let value: Value = serde_json::from_slice(&value).unwrap();
+    let expected = json!({
+        "v": 1, "name": "new", "upstreams": [], "weight": 3, "tls": {"sni": "x"},
+    });
+    assert_eq!(value, expected);
+}
+
+#[test]
+fn a_subnet_with_host_bits_and_a_wide_vni_are_named() {
+    let block =
+        json!({"v": 1, "network": "n", "cidr": "10.0.0.1/24", "node": "a", "incarnation": 1});
+    let error = BlockRecord::decode(block.to_string().as_bytes()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "field cidr has the value \"10.0.0.1/24\""
+    );
+
+    let network = json!({
+        "v": 1, "id": "n", "name": "n", "driver": "overlay", "vni": 1 << 24, "subnet": "10.0.0.0/24",
+    });
+    let error = NetworkRecord::decode(network.to_string().as_bytes()).unwrap_err();
+    assert_eq!(error.to_string(), "field vni has the value \"16777216\"");
+}
