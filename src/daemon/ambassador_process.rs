@@ -1,0 +1,133 @@
+//! The host's ambassador: a process of its own, which the daemon starts, finds again and tells what to carry.
+
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use nuncio_overlay::NamesDocument;
+use serde_json::Value;
+use tokio::net::UnixStream;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::refusal::Refusal;
+
+/// How long one request may take; binding a thousand listeners is far below it.
+const REQUEST: Duration = Duration::from_secs(10);
+/// How long a new process may take to answer.
+const START: Duration = Duration::from_secs(10);
+/// Pause between two looks for a new process's socket.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// The way to the host's ambassador. It holds no state: each call says everything.
+pub(crate) struct AmbassadorProcess {
+    binary: PathBuf,
+    socket: PathBuf,
+    log: PathBuf,
+}
+
+impl AmbassadorProcess {
+    pub(crate) fn new(binary: PathBuf, exec_root: &Path) -> Self {
+        Self {
+            binary,
+            socket: exec_root.join("ambassador.sock"),
+            log: exec_root.join("ambassador.log"),
+        }
+    }
+
+    /// Replaces what it listens on and where that leads; what stays the same is not touched.
+    pub(crate) async fn configure(&self, forwards: &Value) -> anyhow::Result<()> {
+        self.put("/config", forwards.to_string()).await.context("configure the host's ambassador")
+    }
+
+    /// Replaces the names that containers resolve.
+    pub(crate) async fn name(&self, names: &NamesDocument) -> anyhow::Result<()> {
+        let body = serde_json::to_string(names)?;
+        self.put("/names", body).await.context("tell names to the host's ambassador")
+    }
+
+    /// Whether the process is there.
+    pub(crate) async fn answers(&self) -> bool {
+        UnixStream::connect(&self.socket).await.is_ok()
+    }
+
+    async fn put(&self, path: &str, body: String) -> anyhow::Result<()> {
+        let stream = match UnixStream::connect(&self.socket).await {
+            Ok(stream) => stream,
+            Err(_) => self.spawn().await?,
+        };
+        let request = Request::builder()
+            .method(Method::PUT)
+            .uri(path)
+            .header("host", "ambassador")
+            .header("content-type", "application/json")
+            .body(Full::new(Bytes::from(body)))?;
+        timeout(REQUEST, send(stream, request)).await.context("no answer in time")?
+    }
+
+    async fn spawn(&self) -> anyhow::Result<UnixStream> {
+        super::state_file::remove(&self.socket)?;
+        let log = std::fs::File::options().create(true).append(true).open(&self.log)?;
+        let mut admin = std::ffi::OsString::from("unix://");
+        admin.push(&self.socket);
+        let mut child = Command::new(&self.binary)
+            .args(["ambassador", "--names", "--admin"])
+            .arg(&admin)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .process_group(0)
+            .spawn()
+            .with_context(|| format!("start {}", self.binary.display()))?;
+        let deadline = Instant::now() + START;
+        let stream = loop {
+            match UnixStream::connect(&self.socket).await {
+                Ok(stream) => break stream,
+                Err(error) if Instant::now() > deadline => {
+                    return Err(error).with_context(|| format!("the ambassador does not answer, see {}", self.log.display()));
+                }
+                Err(_) => {}
+            }
+            if let Some(status) = child.try_wait()? {
+                bail!("the ambassador ended at once ({status}), see {}", self.log.display());
+            }
+            sleep(LOOK).await;
+        };
+        tracing::info!(pid = child.id(), "started the host's ambassador");
+        std::thread::spawn(move || child.wait()); // reaps it, should it end before the daemon
+        Ok(stream)
+    }
+
+    /// Ends the process, when nothing is left for it to carry.
+    pub(crate) fn end(&self) -> anyhow::Result<()> {
+        let Ok(stream) = std::os::unix::net::UnixStream::connect(&self.socket) else {
+            return Ok(());
+        };
+        let peer = rustix::net::sockopt::socket_peercred(&stream)?;
+        rustix::process::kill_process(peer.pid, rustix::process::Signal::TERM)?;
+        Ok(super::state_file::remove(&self.socket)?)
+    }
+}
+
+async fn send(stream: UnixStream, request: Request<Full<Bytes>>) -> anyhow::Result<()> {
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let driving = tokio::spawn(connection);
+    let answer = sender.send_request(request).await?;
+    let status = answer.status();
+    let body = answer.into_body().collect().await?.to_bytes();
+    driving.abort();
+    if status.is_success() {
+        return Ok(());
+    }
+    let message = serde_json::from_slice::<Value>(&body).ok();
+    let message = message.as_ref().and_then(|body| body["message"].as_str()).unwrap_or("no message");
+    match status {
+        StatusCode::CONFLICT => Err(Refusal::conflict(message).into()),
+        _ => bail!("{status}: {message}"),
+    }
+}

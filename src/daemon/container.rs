@@ -1,0 +1,170 @@
+//! One container in the daemon's memory.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use nuncio_runtime::{Attach, AttachOptions, Shim};
+use tokio::sync::{oneshot, watch};
+
+use super::record::{Phase, Record};
+use super::state_file;
+
+/// What those who wait for a container see.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Status {
+    pub(crate) running: bool,
+    /// How often it has ended since the daemon started.
+    pub(crate) ends: u64,
+    /// Exit code of the last end.
+    pub(crate) code: i32,
+    /// Why the last start failed, else empty.
+    pub(crate) error: String,
+    pub(crate) removed: bool,
+}
+
+/// A container: its record, the shim that holds its process, and those who wait for either.
+pub(crate) struct Container {
+    pub(crate) id: String,
+    /// `DATA_ROOT/containers/<id>`.
+    pub(crate) directory: PathBuf,
+    /// `EXEC_ROOT/run/<id>`, the shim's.
+    pub(crate) run_directory: PathBuf,
+    /// `EXEC_ROOT/netns/<id>`.
+    pub(crate) netns: PathBuf,
+    /// Held over start, end and removal, so that these never overlap.
+    pub(crate) turn: tokio::sync::Mutex<()>,
+    record: Mutex<Record>,
+    status: watch::Sender<Status>,
+    process: Mutex<Process>,
+}
+
+#[derive(Default)]
+struct Process {
+    /// Set from the moment the host begins to make room for it until that room is given back.
+    active: bool,
+    shim: Option<Arc<Shim>>,
+    waiting: Vec<Waiting>,
+}
+
+/// A client that attached before the process was there.
+struct Waiting {
+    options: AttachOptions,
+    answer: oneshot::Sender<Attach>,
+}
+
+impl Container {
+    pub(crate) fn new(record: Record, directory: PathBuf, exec_root: &std::path::Path) -> Arc<Self> {
+        let id = record.id.clone();
+        let code = match &record.phase {
+            Phase::Exited { code, .. } => *code,
+            Phase::Created | Phase::Running { .. } => 0,
+        };
+        Arc::new(Self {
+            directory,
+            run_directory: exec_root.join("run").join(&id),
+            netns: exec_root.join("netns").join(&id),
+            turn: tokio::sync::Mutex::new(()),
+            record: Mutex::new(record),
+            status: watch::Sender::new(Status { code, ..Status::default() }),
+            process: Mutex::default(),
+            id,
+        })
+    }
+
+    pub(crate) fn view(&self) -> Record {
+        locked(&self.record).clone()
+    }
+
+    pub(crate) fn name(&self) -> String {
+        locked(&self.record).name.clone()
+    }
+
+    pub(crate) fn status(&self) -> watch::Receiver<Status> {
+        self.status.subscribe()
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        self.status.borrow().running
+    }
+
+    /// Whether the host holds addresses, ports and names for its process.
+    pub(crate) fn is_active(&self) -> bool {
+        locked(&self.process).active
+    }
+
+    pub(crate) fn set_active(&self, active: bool) {
+        locked(&self.process).active = active;
+    }
+
+    /// Changes the record, on disk first.
+    pub(crate) fn update<T>(&self, change: impl FnOnce(&mut Record) -> T) -> anyhow::Result<T> {
+        let mut record = locked(&self.record);
+        let mut next = record.clone();
+        let result = change(&mut next);
+        state_file::write(&self.directory.join("container.json"), &next)?;
+        *record = next;
+        Ok(result)
+    }
+
+    pub(crate) fn set_status(&self, change: impl FnOnce(&mut Status)) {
+        self.status.send_modify(change);
+    }
+
+    pub(crate) fn log_path(&self) -> PathBuf {
+        self.directory.join(format!("{}-json.log", self.id))
+    }
+
+    /// The running process's shim.
+    pub(crate) fn shim(&self) -> Option<Arc<Shim>> {
+        locked(&self.process).shim.clone()
+    }
+
+    /// Attaches now, or as soon as the next start has made the process, before it runs its first instruction.
+    pub(crate) async fn attach(&self, options: AttachOptions) -> anyhow::Result<Option<Attach>> {
+        let answer = {
+            let mut process = locked(&self.process);
+            match process.shim.clone() {
+                Some(shim) => Err(shim),
+                None => {
+                    let (answer, answered) = oneshot::channel();
+                    process.waiting.retain(|waiting| !waiting.answer.is_closed());
+                    process.waiting.push(Waiting { options: options.clone(), answer });
+                    Ok(answered)
+                }
+            }
+        };
+        match answer {
+            Err(shim) => Ok(Some(shim.attach(options).await?)),
+            Ok(answered) => Ok(answered.await.ok()),
+        }
+    }
+
+    /// Makes `shim` the container's and connects those who attached early.
+    pub(crate) async fn adopt(&self, shim: Arc<Shim>) -> anyhow::Result<()> {
+        let waiting = {
+            let mut process = locked(&self.process);
+            process.active = true;
+            process.shim = Some(Arc::clone(&shim));
+            std::mem::take(&mut process.waiting)
+        };
+        for Waiting { options, answer } in waiting {
+            if !answer.is_closed() {
+                // A client that has gone meanwhile takes its stream with it.
+                let _ = answer.send(shim.attach(options).await?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets the process, and tells those who still wait to attach that there is none.
+    pub(crate) fn abandon(&self) {
+        let mut process = locked(&self.process);
+        process.shim = None;
+        process.waiting.clear();
+    }
+}
+
+/// Locks state whose holders never panic between two writes that belong together.
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

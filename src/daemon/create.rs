@@ -1,0 +1,236 @@
+//! Making a container's record, and finding it again.
+
+use std::sync::{Arc, PoisonError};
+
+use nuncio_runtime::{FindImageError, Image};
+
+use super::config::{ContainerConfig, NetworkMode, Port};
+use super::container::Container;
+use super::record::{Phase, Record};
+use super::refusal::Refusal;
+use super::{Daemon, names, state_file};
+
+/// Names of the image that is this binary.
+const BUILT_IN: [&str; 2] = ["nuncio/ambassador", "svendowideit/ambassador"];
+/// What a process finds programs with unless the image says otherwise; Docker's.
+const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A container that was made.
+#[derive(Clone, Debug)]
+pub(crate) struct Created {
+    pub(crate) id: String,
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Daemon {
+    /// Writes down a new container; nothing of it runs yet.
+    pub(crate) async fn create(
+        &self,
+        name: Option<&str>,
+        config: ContainerConfig,
+        platform: Option<&str>,
+    ) -> anyhow::Result<Created> {
+        let image = self.find_image(&config.image).await?;
+        let mut warnings = Vec::new();
+        let own = format!("{}/{}", image.config.os(), image.config.architecture());
+        if platform.is_some_and(|platform| !platform.is_empty() && !own.starts_with(platform)) {
+            warnings.push(format!("The requested image's platform ({own}) does not match {}", platform.unwrap_or_default()));
+        }
+        let config = merge(config, &image)?;
+        self.check_networks(&config).await?;
+        let id = super::new_id();
+        let directory = self.options.data_root.join("containers").join(&id);
+        let record = Record {
+            v: 1,
+            name: String::new(),
+            created: jiff::Timestamp::now(),
+            image_id: image.id.clone(),
+            phase: Phase::Created,
+            endpoints: std::collections::BTreeMap::new(),
+            published: Vec::new(),
+            links: Vec::new(),
+            id: id.clone(),
+            config,
+        };
+        let container = self.enter(name, record, &directory)?;
+        let written = std::fs::create_dir(&directory).map_err(anyhow::Error::from).and_then(|()| container.update(|_| ()));
+        if let Err(error) = written {
+            self.forget_container(&id);
+            state_file::remove(&directory)?;
+            return Err(error);
+        }
+        Ok(Created { id, warnings })
+    }
+
+    /// Takes the name and enters the container under its id.
+    fn enter(&self, name: Option<&str>, mut record: Record, directory: &std::path::Path) -> anyhow::Result<Arc<Container>> {
+        let mut containers = self.containers.write().unwrap_or_else(PoisonError::into_inner);
+        let holder = |name: &str| containers.values().find(|other| other.name() == name).map(|other| other.id.clone());
+        record.name = match name {
+            Some(name) => {
+                if let Some(holder) = holder(name) {
+                    return Err(name_taken(name, &holder).into());
+                }
+                name.to_owned()
+            }
+            None => (0..).map(names::random).find(|name| holder(name).is_none()).unwrap_or_default(),
+        };
+        let container = Container::new(record, directory.to_owned(), &self.options.exec_root);
+        containers.insert(container.id.clone(), Arc::clone(&container));
+        Ok(container)
+    }
+
+    async fn check_networks(&self, config: &ContainerConfig) -> anyhow::Result<()> {
+        let host = &config.host;
+        let networked = matches!(host.network, NetworkMode::Default | NetworkMode::Named(_));
+        if !networked && !host.links.is_empty() {
+            let message = format!("conflicting options: --network {} and links (--link) are incompatible", host.network);
+            return Err(Refusal::invalid(message).into());
+        }
+        if let NetworkMode::Container(other) = &host.network {
+            self.container(other)?;
+        }
+        if let NetworkMode::Named(name) = &host.network {
+            self.find_network(name).await?;
+        }
+        for name in config.endpoints.keys().filter(|name| *name != "default" && networked) {
+            self.find_network(name).await?;
+        }
+        Ok(())
+    }
+
+    /// The image of that name or id; the built-in one is made of this binary when it is asked for.
+    pub(crate) async fn find_image(&self, wanted: &str) -> anyhow::Result<Arc<Image>> {
+        let bare = wanted.strip_prefix("docker.io/").unwrap_or(wanted);
+        let bare = bare.strip_suffix(":latest").unwrap_or(bare);
+        if BUILT_IN.contains(&bare) {
+            let config = nuncio_runtime::BuiltinConfig {
+                entrypoint: vec!["/nuncio".into(), "ambassador".into()],
+                ..nuncio_runtime::BuiltinConfig::default()
+            };
+            return Ok(Arc::new(self.images.install_builtin(&BUILT_IN, &self.binary, &config).await?));
+        }
+        match self.images.find(wanted) {
+            Ok(image) => Ok(Arc::new(image)),
+            Err(FindImageError::NoSuchImage { .. }) => Err(Refusal::not_found(format!("No such image: {}", tagged(wanted))).into()),
+            Err(error) => Err(Refusal::invalid(format!("{:#}", anyhow::Error::from(error))).into()),
+        }
+    }
+
+    /// The container of that name or id, or the only one whose id begins so.
+    pub(crate) fn container(&self, wanted: &str) -> anyhow::Result<Arc<Container>> {
+        let containers = self.containers.read().unwrap_or_else(PoisonError::into_inner);
+        let name = wanted.strip_prefix('/').unwrap_or(wanted);
+        if let Some(found) = containers.get(wanted) {
+            return Ok(Arc::clone(found));
+        }
+        if let Some(found) = containers.values().find(|container| container.name() == name) {
+            return Ok(Arc::clone(found));
+        }
+        let mut begin = containers.values().filter(|container| !wanted.is_empty() && container.id.starts_with(wanted));
+        match (begin.next(), begin.next()) {
+            (Some(found), None) => Ok(Arc::clone(found)),
+            (Some(_), Some(_)) => Err(Refusal::invalid(format!("multiple containers begin with {wanted}: give more digits")).into()),
+            (None, _) => Err(Refusal::not_found(format!("No such container: {wanted}")).into()),
+        }
+    }
+
+    /// All containers, the newest first.
+    pub(crate) fn containers(&self) -> Vec<Arc<Container>> {
+        let containers = self.containers.read().unwrap_or_else(PoisonError::into_inner);
+        let mut all: Vec<_> = containers.values().cloned().collect();
+        drop(containers);
+        all.sort_by_key(|container| std::cmp::Reverse(container.view().created));
+        all
+    }
+
+    pub(super) fn forget_container(&self, id: &str) {
+        self.containers.write().unwrap_or_else(PoisonError::into_inner).remove(id);
+    }
+
+    /// Gives a container another name; other hosts hear of it too.
+    pub(crate) async fn rename(&self, container: &Arc<Container>, name: &str) -> anyhow::Result<()> {
+        let _turn = container.turn.lock().await;
+        if self.containers().iter().any(|other| other.name() == name && other.id == container.id) {
+            return Err(Refusal::invalid("Renaming a container with the same name as its current name").into());
+        }
+        {
+            let containers = self.containers.write().unwrap_or_else(PoisonError::into_inner);
+            if let Some(holder) = containers.values().find(|other| other.name() == name) {
+                return Err(name_taken(name, &holder.id).into());
+            }
+            container.update(|record| name.clone_into(&mut record.name))?;
+        }
+        if container.is_running() {
+            self.publish(&container.view());
+        }
+        self.sync().await
+    }
+}
+
+fn name_taken(name: &str, holder: &str) -> Refusal {
+    Refusal::conflict(format!(
+        "Conflict. The container name \"/{name}\" is already in use by container \"{holder}\". You have to remove (or rename) that container to be able to reuse that name."
+    ))
+}
+
+fn tagged(reference: &str) -> String {
+    let last = reference.rsplit('/').next().unwrap_or(reference);
+    if last.contains([':', '@']) { reference.to_owned() } else { format!("{reference}:latest") }
+}
+
+/// Fills in what the image says where the user said nothing.
+fn merge(mut config: ContainerConfig, image: &Image) -> anyhow::Result<ContainerConfig> {
+    let empty = nuncio_runtime::ImageConfig::default();
+    let defaults = image.config.config().as_ref().unwrap_or(&empty);
+    if config.entrypoint.is_none() {
+        config.entrypoint.clone_from(defaults.entrypoint());
+        if config.cmd.as_ref().is_none_or(Vec::is_empty) {
+            config.cmd.clone_from(defaults.cmd());
+        }
+    }
+    let given = config.entrypoint.iter().chain(&config.cmd).flatten().next();
+    if given.is_none_or(String::is_empty) {
+        return Err(Refusal::invalid("no command specified").into());
+    }
+    let mut env: Vec<String> = Vec::new();
+    let inherited = defaults.env().iter().flatten().cloned();
+    for variable in [PATH.to_owned()].into_iter().chain(inherited).chain(std::mem::take(&mut config.env)) {
+        let name = variable.split('=').next().unwrap_or_default();
+        env.retain(|other| other.split('=').next() != Some(name));
+        if variable.contains('=') {
+            env.push(variable); // a name alone takes the variable away
+        }
+    }
+    config.env = env;
+    if config.user.is_empty() {
+        config.user = defaults.user().clone().unwrap_or_default();
+    }
+    if config.working_dir.is_empty() {
+        config.working_dir = defaults.working_dir().clone().unwrap_or_default();
+    }
+    if config.stop_signal.is_empty() {
+        config.stop_signal = defaults.stop_signal().clone().unwrap_or_default();
+    }
+    let exposed = defaults.exposed_ports().iter().flatten().filter_map(|port| port.parse::<Port>().ok());
+    config.exposed.extend(exposed);
+    config.exposed.extend(config.host.publish.iter().map(|binding| binding.port));
+    config.exposed.sort_unstable();
+    config.exposed.dedup();
+    for (name, value) in defaults.labels().iter().flatten() {
+        config.labels.entry(name.clone()).or_insert_with(|| value.clone());
+    }
+    Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_without_a_tag_is_its_latest() {
+        assert_eq!(tagged("redis"), "redis:latest");
+        assert_eq!(tagged("127.0.0.1:5000/redis"), "127.0.0.1:5000/redis:latest");
+        assert_eq!(tagged("redis:7"), "redis:7");
+    }
+}

@@ -1,0 +1,167 @@
+//! Further processes in a container that runs.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use nuncio_runtime::{Attach, AttachOptions, ExecSpec, Shim};
+
+use super::container::{Container, locked};
+use super::refusal::Refusal;
+use super::{Daemon, start, state_file};
+
+/// Ended execs that are remembered for `inspect`; the oldest are forgotten beyond it.
+const REMEMBERED: usize = 1024;
+
+/// What `exec` asks for.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ExecConfig {
+    pub(crate) cmd: Vec<String>,
+    pub(crate) env: Vec<String>,
+    pub(crate) cwd: String,
+    pub(crate) user: String,
+    pub(crate) tty: bool,
+    pub(crate) attach_stdin: bool,
+    pub(crate) attach_stdout: bool,
+    pub(crate) attach_stderr: bool,
+    pub(crate) privileged: bool,
+    pub(crate) detach_keys: String,
+}
+
+/// A process to be run, that runs, or that has run in a container.
+pub(crate) struct Exec {
+    pub(crate) id: String,
+    pub(crate) config: ExecConfig,
+    container: Arc<Container>,
+    run_directory: PathBuf,
+    state: Mutex<State>,
+}
+
+enum State {
+    Created,
+    Running(Arc<Shim>),
+    Ended(i32),
+}
+
+/// An exec as it is shown.
+#[derive(Clone, Debug)]
+pub(crate) struct ExecView {
+    pub(crate) id: String,
+    pub(crate) container_id: String,
+    pub(crate) config: ExecConfig,
+    pub(crate) running: bool,
+    pub(crate) code: Option<i32>,
+    pub(crate) pid: Option<u32>,
+}
+
+impl Exec {
+    pub(crate) fn view(&self) -> ExecView {
+        let (running, code, pid) = match &*locked(&self.state) {
+            State::Created => (false, None, None),
+            State::Running(shim) => (true, None, Some(shim.pid())),
+            State::Ended(code) => (false, Some(*code), None),
+        };
+        let (id, container_id, config) = (self.id.clone(), self.container.id.clone(), self.config.clone());
+        ExecView { id, container_id, config, running, code, pid }
+    }
+
+    fn shim(&self) -> Option<Arc<Shim>> {
+        match &*locked(&self.state) {
+            State::Running(shim) => Some(Arc::clone(shim)),
+            State::Created | State::Ended(_) => None,
+        }
+    }
+}
+
+impl Daemon {
+    pub(crate) fn exec_create(&self, container: &Arc<Container>, config: ExecConfig) -> anyhow::Result<String> {
+        if !container.is_running() {
+            return Err(Refusal::conflict(format!("container {} is not running", container.id)).into());
+        }
+        if config.cmd.is_empty() {
+            return Err(Refusal::invalid("No exec command specified").into());
+        }
+        let id = super::new_id();
+        let exec = Exec {
+            run_directory: self.options.exec_root.join("exec").join(&id),
+            container: Arc::clone(container),
+            state: Mutex::new(State::Created),
+            id: id.clone(),
+            config,
+        };
+        let mut execs = locked(&self.execs);
+        while execs.len() >= REMEMBERED {
+            let ended = execs.iter().position(|exec| exec.shim().is_none());
+            let Some(ended) = ended else {
+                return Err(Refusal::conflict(format!("{REMEMBERED} execs run already")).into());
+            };
+            execs.remove(ended);
+        }
+        execs.push_back(Arc::new(exec));
+        Ok(id)
+    }
+
+    pub(crate) fn exec(&self, id: &str) -> anyhow::Result<Arc<Exec>> {
+        let execs = locked(&self.execs);
+        let found = execs.iter().find(|exec| exec.id == id).cloned();
+        found.ok_or_else(|| Refusal::not_found(format!("No such exec instance: {id}")).into())
+    }
+
+    /// Runs it; the streams are connected before its first instruction.
+    pub(crate) async fn exec_start(self: &Arc<Self>, exec: &Arc<Exec>, detach: bool) -> anyhow::Result<Option<Attach>> {
+        if !matches!(&*locked(&exec.state), State::Created) {
+            return Err(Refusal::conflict(format!("exec {} was started already", exec.id)).into());
+        }
+        let record = exec.container.view();
+        let config = &exec.config;
+        let mut env = start::environment(&record);
+        env.extend(config.env.iter().cloned());
+        let spec = ExecSpec {
+            args: config.cmd.clone(),
+            env,
+            cwd: config.cwd.clone(),
+            user: config.user.clone(),
+            tty: config.tty,
+            open_stdin: config.attach_stdin,
+            privileged: config.privileged,
+        };
+        let spawned = Shim::spawn_exec(&self.binary, &exec.container.run_directory, &exec.run_directory, &spec).await;
+        let shim = match spawned {
+            Ok(shim) => Arc::new(shim),
+            Err(error) => {
+                state_file::remove(&exec.run_directory)?;
+                *locked(&exec.state) = State::Ended(if error.to_string().contains("not found") { 127 } else { 126 });
+                return Err(error.into());
+            }
+        };
+        *locked(&exec.state) = State::Running(Arc::clone(&shim));
+        let attached = match detach {
+            true => None,
+            false => Some(
+                shim.attach(AttachOptions {
+                    stdin: config.attach_stdin,
+                    stdout: config.attach_stdout,
+                    stderr: config.attach_stderr,
+                    ..AttachOptions::default()
+                })
+                .await?,
+            ),
+        };
+        shim.start().await?;
+        let exec = Arc::clone(exec);
+        tokio::spawn(async move {
+            let code = shim.wait().await.map_or(137, |status| status.code);
+            *locked(&exec.state) = State::Ended(code);
+            if let Err(error) = state_file::remove(&exec.run_directory) {
+                tracing::warn!(exec = exec.id, %error, "remove what an exec left");
+            }
+        });
+        Ok(attached)
+    }
+
+    pub(crate) async fn exec_resize(&self, exec: &Arc<Exec>, w: u16, h: u16) -> anyhow::Result<()> {
+        match exec.shim() {
+            Some(shim) => Ok(shim.resize(w, h).await?),
+            None => Err(Refusal::conflict(format!("exec {} is not running", exec.id)).into()),
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! The daemon: decides what runs on this host and how it is reached. It holds nothing that runs; those
+//! are the shims, the ambassador and the kernel, which go on without it and are found again.
+
+mod ambassador_process;
+pub(crate) mod config;
+pub(crate) mod container;
+mod create;
+mod end;
+pub(crate) mod exec;
+mod files;
+mod link;
+mod names;
+pub(crate) mod networks;
+mod node;
+mod plane;
+mod ports;
+pub(crate) mod record;
+pub(crate) mod refusal;
+mod serve;
+mod signal;
+mod start;
+mod state_file;
+pub(crate) mod view;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use ipnetwork::Ipv4Network;
+use nuncio_overlay::{AddressBook, Kernel, MacAddr, default_underlay_address};
+use nuncio_registry::{Catalog, ConnectOptions, Mirror, NetworkRecord, NodeRecord, Presence, Registry, embedded};
+use nuncio_runtime::ImageStore;
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use self::ambassador_process::AmbassadorProcess;
+use self::container::Container;
+use self::exec::Exec;
+use self::networks::LocalNetwork;
+use self::node::Identity;
+use self::record::{Phase, Record};
+use crate::cli::daemon::{DaemonOptions, RegistryChoice};
+
+pub(crate) use self::serve::run;
+
+/// Bridge of the default network.
+pub(crate) const DEFAULT_BRIDGE: &str = "nuncio0";
+/// Port of the embedded registry, etcd's own.
+const REGISTRY_PORT: u16 = 2379;
+/// How long the registry may take to answer at start.
+const REGISTRY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a request waits for the registry to know of it, or to be heard from; then it goes on without.
+const SETTLE: Duration = Duration::from_secs(2);
+
+/// A host's daemon.
+pub(crate) struct Daemon {
+    pub(crate) options: DaemonOptions,
+    pub(crate) node: Identity,
+    binary: PathBuf,
+    images: ImageStore,
+    registry: Registry,
+    presence: Presence,
+    mirror: Mirror,
+    catalog: watch::Receiver<Arc<Catalog>>,
+    default_record: OnceLock<NetworkRecord>,
+    containers: RwLock<BTreeMap<String, Arc<Container>>>,
+    execs: Mutex<VecDeque<Arc<Exec>>>,
+    local_networks: Mutex<BTreeMap<String, LocalNetwork>>,
+    /// This host's blocks by network id.
+    blocks: Mutex<BTreeMap<String, Vec<Ipv4Network>>>,
+    addresses: Mutex<AddressBook>,
+    /// Where each link's forward led when that was last known.
+    link_targets: Mutex<BTreeMap<String, Vec<String>>>,
+    kernel: tokio::sync::Mutex<Kernel>,
+    ambassador: AmbassadorProcess,
+    /// Held while the daemon runs, so that no second one works in the same directory.
+    _lock: std::fs::File,
+}
+
+/// 64 hexadecimal digits, by chance.
+pub(crate) fn new_id() -> String {
+    format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple())
+}
+
+impl Daemon {
+    /// Makes everything ready but serves nobody yet.
+    async fn open(options: DaemonOptions, stop: &CancellationToken) -> anyhow::Result<Arc<Self>> {
+        if options.bridge.is_some() {
+            bail!("--bridge is not built yet: containers are on {DEFAULT_BRIDGE}, leave the flag out");
+        }
+        if options.metrics.is_some() {
+            bail!("--metrics-addr is not built yet: leave the flag out");
+        }
+        make_directories(&options)?;
+        let lock = lock(&options.data_root)?;
+        let address = match options.advertise {
+            Some(address) => address,
+            None => default_underlay_address().await.context("choose an address for other hosts to reach this one")?,
+        };
+        nuncio_overlay::mtu_of_address(address).await.with_context(|| format!("--advertise-addr {address}"))?;
+        let name = options.node_name.clone().unwrap_or_else(node::hostname);
+        let node = Identity::load(&options.data_root, name, address)?;
+        let registry = open_registry(&options, &node, stop).await?;
+        let mirror = Mirror::start(registry.clone(), Some(options.data_root.join("catalog.json")));
+        let records = load_records(&options.data_root)?;
+        let local_networks = networks::load_local(&options.data_root.join("networks"))?;
+        let presence = start_presence(&registry, &node, &records, &local_networks);
+        let binary = std::env::current_exe().context("find the running binary")?;
+        let containers = records.into_iter().map(|record| {
+            let directory = options.data_root.join("containers").join(&record.id);
+            (record.id.clone(), Container::new(record, directory, &options.exec_root))
+        });
+        let daemon = Arc::new(Self {
+            images: ImageStore::open(&options.data_root.join("images"))?,
+            presence,
+            catalog: mirror.catalog(),
+            mirror,
+            default_record: OnceLock::new(),
+            containers: RwLock::new(containers.collect()),
+            execs: Mutex::default(),
+            local_networks: Mutex::new(local_networks),
+            blocks: Mutex::new(state_file::read(&options.data_root.join("blocks.json"))?.unwrap_or_default()),
+            addresses: Mutex::new(AddressBook::open(&options.data_root.join("addresses.json"))?),
+            link_targets: Mutex::default(),
+            kernel: tokio::sync::Mutex::new(Kernel::open().await?),
+            ambassador: AmbassadorProcess::new(binary.clone(), &options.exec_root),
+            _lock: lock,
+            binary,
+            registry,
+            node,
+            options,
+        });
+        daemon.join_mesh().await?;
+        Ok(daemon)
+    }
+
+    /// Makes this host known, if the registry is there; a host that was in the mesh before goes on without.
+    async fn join_mesh(&self) -> anyhow::Result<()> {
+        let node = NodeRecord {
+            id: self.node.id.clone(),
+            name: self.node.name.clone(),
+            address: self.node.address,
+            mac: MacAddr::of_node(&self.node.id).octets(),
+            port: self.options.vxlan_port,
+            incarnation: self.node.incarnation,
+        };
+        match self.registry.register_node(&node).await {
+            Ok(()) => self.catch_up().await,
+            Err(nuncio_registry::RegisterNodeError::Call(error)) if self.default_network().is_some() => {
+                tracing::warn!(%error, "the registry does not answer: going on with what was known");
+            }
+            Err(error) => return Err(error).context("join the mesh"),
+        }
+        self.ensure_default_network().await
+    }
+
+    /// Waits until all that was in the registry before the call is known here, for a bounded time.
+    pub(super) async fn catch_up(&self) {
+        let mut catalog = self.catalog.clone();
+        let caught_up = async {
+            let latest = self.registry.latest_revision().await?;
+            catalog.wait_for(|catalog| catalog.revision >= latest).await.context("the mirror has ended")?;
+            anyhow::Ok(())
+        };
+        match timeout(SETTLE, caught_up).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(error = format!("{error:#}"), "ask the registry for news"),
+            Err(_) => tracing::warn!("the registry's news did not come within {SETTLE:?}"),
+        }
+    }
+
+    /// Waits until the registry knows what was published, for a bounded time.
+    pub(super) async fn await_registration(&self) {
+        if timeout(SETTLE, self.presence.settled()).await.is_err() {
+            tracing::warn!("the registry does not answer: other hosts will hear of this later");
+        }
+    }
+}
+
+fn make_directories(options: &DaemonOptions) -> anyhow::Result<()> {
+    let data = ["containers", "images", "networks"].map(|name| options.data_root.join(name));
+    let exec = ["run", "netns", "exec"].map(|name| options.exec_root.join(name));
+    for directory in data.iter().chain(&exec) {
+        std::fs::create_dir_all(directory).with_context(|| format!("make {}", directory.display()))?;
+    }
+    Ok(())
+}
+
+fn lock(data_root: &Path) -> anyhow::Result<std::fs::File> {
+    use rustix::fs::{FlockOperation, flock};
+    let path = data_root.join("lock");
+    let file = std::fs::File::create(&path).with_context(|| format!("open {}", path.display()))?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive).with_context(|| {
+        format!("another daemon works in {}: stop it, or give this one another --data-root", data_root.display())
+    })?;
+    Ok(file)
+}
+
+async fn open_registry(
+    options: &DaemonOptions,
+    node: &Identity,
+    stop: &CancellationToken,
+) -> anyhow::Result<Registry> {
+    let known = options.data_root.join("catalog.json").exists();
+    let endpoints = match &options.registry {
+        RegistryChoice::Urls(urls) => urls.clone(),
+        RegistryChoice::Embedded => {
+            let wanted = match (options.registry_listen, options.advertise) {
+                (Some(address), _) => address,
+                (None, Some(address)) => (address, REGISTRY_PORT).into(),
+                (None, None) => ([127, 0, 0, 1], REGISTRY_PORT).into(),
+            };
+            let server = embedded::Server::open(&options.data_root.join("registry")).context("open the embedded registry")?;
+            let bound = server
+                .bind(wanted)
+                .await
+                .with_context(|| format!("the embedded registry cannot listen: choose another address than {wanted} with --registry-listen"))?;
+            let address = bound.local_addr();
+            tracing::info!(%address, "serving the registry");
+            tokio::spawn(bound.serve(stop.clone()));
+            vec![format!("http://{address}")]
+        }
+    };
+    let connect = ConnectOptions { endpoints, timeout: REGISTRY_TIMEOUT };
+    match Registry::connect(&connect).await {
+        Ok(registry) => Ok(registry),
+        Err(error) if known => {
+            let error = format!("{:#}", anyhow::Error::from(error));
+            tracing::warn!(node = node.name, error, "the registry does not answer: going on with what was known");
+            Ok(Registry::connect_lazy(&connect).await?)
+        }
+        Err(error) => Err(error).context("cannot reach the registry: check --registry, and that it runs"),
+    }
+}
+
+fn load_records(data_root: &Path) -> anyhow::Result<Vec<Record>> {
+    let mut records = Vec::new();
+    for entry in std::fs::read_dir(data_root.join("containers"))? {
+        let directory = entry?.path();
+        match state_file::read::<Record>(&directory.join("container.json"))? {
+            Some(record) => records.push(record),
+            None => state_file::remove(&directory)?, // a create that was cut off before it was one
+        }
+    }
+    Ok(records)
+}
+
+/// Begins with what ran when the last daemon ended, so that other hosts do not see it go and come.
+fn start_presence(
+    registry: &Registry,
+    node: &Identity,
+    records: &[Record],
+    local: &BTreeMap<String, LocalNetwork>,
+) -> Presence {
+    let running = records.iter().filter(|record| matches!(record.phase, Phase::Running { .. }));
+    let endpoints = running.flat_map(|record| plane::registrations(record, node, |id| local.contains_key(id)));
+    Presence::start(registry.clone(), &node.id, endpoints)
+}

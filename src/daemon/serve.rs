@@ -1,0 +1,121 @@
+//! The daemon's run: start, serve, keep kernel and registry in step, end.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use tokio::net::UnixListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use super::{Daemon, state_file};
+use crate::cli::daemon::DaemonOptions;
+
+/// How often kernel, ambassador and names are compared with what they should be when nothing changes.
+const COMPARE: Duration = Duration::from_secs(30);
+/// How often the ambassador is looked after: a dead one is started again.
+const LOOK_AFTER: Duration = Duration::from_secs(2);
+/// How long requests under way may take to end after SIGTERM.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Runs a host's daemon until SIGTERM or SIGINT. Containers go on without it.
+///
+/// # Errors
+///
+/// What kept it from starting: not root, a missing kernel feature, a registry out of reach.
+pub(crate) async fn run(options: DaemonOptions) -> anyhow::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        bail!("the daemon makes namespaces and mounts: run it as root");
+    }
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let registry = CancellationToken::new();
+    let daemon = Daemon::open(options, &registry).await?;
+    daemon.take_over().await?;
+    daemon.sync().await?;
+    let mut sockets = Vec::new();
+    for path in &daemon.options.hosts {
+        sockets.push(listen(path)?);
+    }
+    let stop = CancellationToken::new();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(keep_in_step(Arc::clone(&daemon), stop.clone()));
+    for socket in sockets {
+        let (router, stop) = (crate::api::router(Arc::clone(&daemon)), stop.clone());
+        tasks.spawn(async move {
+            let served = axum::serve(socket, router).with_graceful_shutdown(stop.cancelled_owned());
+            if let Err(error) = served.await {
+                tracing::error!(%error, "serve the API");
+            }
+        });
+    }
+    tracing::info!(node = daemon.node.name, address = %daemon.node.address, "ready");
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    stop.cancel();
+    let ended = async { while tasks.join_next().await.is_some() {} };
+    let _ = tokio::time::timeout(GRACE, ended).await; // streams that never end are cut off
+    let left = daemon.leave().await;
+    for path in &daemon.options.hosts {
+        state_file::remove(path)?;
+    }
+    registry.cancel();
+    left
+}
+
+impl Daemon {
+    /// With containers running all stays as it is for the next daemon; else nothing of ours is left behind.
+    async fn leave(&self) -> anyhow::Result<()> {
+        let running = self.containers().iter().filter(|container| container.is_active()).count();
+        if running > 0 {
+            tracing::info!(running, "ending; containers go on");
+            return Ok(());
+        }
+        self.ambassador.end()?;
+        self.kernel.lock().await.clear().await.context("remove links and rules")?;
+        tracing::info!("ending; nothing runs");
+        Ok(())
+    }
+}
+
+async fn keep_in_step(daemon: Arc<Daemon>, stop: CancellationToken) {
+    let mut catalog = daemon.catalog.clone();
+    let mut compare = interval(COMPARE);
+    let mut look_after = interval(LOOK_AFTER);
+    compare.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    look_after.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = catalog.changed() => if changed.is_err() { return },
+            _ = compare.tick() => {
+                if let Err(error) = daemon.forget_removed_networks().await {
+                    tracing::warn!(error = format!("{error:#}"), "look for removed networks");
+                }
+            }
+            _ = look_after.tick() => if daemon.ambassador.answers().await { continue },
+        }
+        if let Err(error) = daemon.sync().await {
+            tracing::error!(error = format!("{error:#}"), "bring the host in step");
+        }
+    }
+}
+
+/// Listens on a socket that only root may use, in place of one that nobody serves any more.
+fn listen(path: &Path) -> anyhow::Result<UnixListener> {
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        bail!("{} is served by another daemon: stop it, or give this one another -H", path.display());
+    }
+    state_file::remove(path)?;
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory).with_context(|| format!("make {}", directory.display()))?;
+    }
+    let socket = UnixListener::bind(path).with_context(|| format!("listen on {}", path.display()))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
+    Ok(socket)
+}
