@@ -2,10 +2,12 @@ use std::{
     fs, io,
     net::Ipv4Addr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use ipnetwork::Ipv4Network;
 use nix::errno::Errno;
+use tokio::time::{sleep, timeout};
 
 use crate::{
     MacAddr, NetNs, OpenNetNsError, gateway_of,
@@ -125,6 +127,9 @@ pub async fn detach(host_link: &str) -> Result<(), DetachError> {
     })
 }
 
+/// A port forwards within milliseconds, unless its bridge is down.
+const FORWARDS: Duration = Duration::from_secs(2);
+
 /// Both sides of a link in the making.
 struct Links {
     host: Netlink,
@@ -153,7 +158,7 @@ impl Links {
             "join the bridge",
             self.host.set_bridge(outside, bridge.index).await,
         )?;
-        let isolated = self.host.set_isolated(outside, request.isolated).await;
+        let isolated = self.host.set_port(outside, request.isolated).await;
         step.done("set isolation", isolated)?;
         step.done("set up", self.host.set_up(outside).await)?;
         let address = request.address.ip();
@@ -200,8 +205,6 @@ impl Links {
         outside.map(|link| link.index).ok_or_else(gone)
     }
 
-    /// Address, then up, then routes: so the kernel announces the address (gratuitous ARP) as the link
-    /// comes up, and no neighbour keeps the MAC of who had it before.
     async fn configure(&self, request: &AttachRequest, step: &Step<'_>) -> Result<(), AttachError> {
         let inside = self.container.link(&request.container_link).await;
         let inside = step.done("look for the link inside", inside)?;
@@ -220,7 +223,32 @@ impl Links {
         for route in routes(request, inside) {
             step.done("add a route", self.container.replace_route(route).await)?;
         }
-        Ok(())
+        step.done(
+            "wait for the bridge to forward",
+            self.forwarding(request).await,
+        )?;
+        let announced = self.container.set_mac(inside, request.mac).await;
+        step.done("announce the address", announced)
+    }
+
+    /// Waits until the bridge takes frames from the port, a moment after the link has come up. A
+    /// container that spoke before would wait a second to speak again.
+    async fn forwarding(&self, request: &AttachRequest) -> io::Result<()> {
+        let forwards = async {
+            let mut pause = Duration::from_millis(1);
+            while !self
+                .host
+                .link(&request.host_link)
+                .await?
+                .is_some_and(|link| link.forwarding)
+            {
+                sleep(pause).await;
+                pause *= 2;
+            }
+            Ok(())
+        };
+        let forwards = timeout(FORWARDS, forwards).await;
+        forwards.unwrap_or_else(|_| Err(Errno::ETIMEDOUT.into()))
     }
 }
 
@@ -241,6 +269,8 @@ fn routes(request: &AttachRequest, link: u32) -> impl Iterator<Item = Route> {
     subnet.into_iter().chain(default)
 }
 
+/// With `arp_notify` the kernel tells the neighbours (gratuitous ARP) when the MAC is set, so that none
+/// keeps the MAC of who had the address before.
 fn settings(link: &str) -> io::Result<()> {
     fs::write(format!("/proc/sys/net/ipv4/conf/{link}/arp_notify"), "1")?;
     let ipv6 = format!("/proc/sys/net/ipv6/conf/{link}/disable_ipv6");

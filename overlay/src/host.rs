@@ -1,13 +1,10 @@
 //! What this network namespace has that is not ours.
 
-use std::{
-    io,
-    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
-};
+use std::{io, net::IpAddr};
 
 use ipnetwork::{IpNetwork, Ipv4Network};
 
-use crate::netlink::{Address, Link, Netlink};
+use crate::netlink::{Address, Netlink, Route};
 
 /// Why this host could not be asked about its network.
 #[derive(Debug, thiserror::Error)]
@@ -75,10 +72,13 @@ pub async fn host_routes() -> Result<Vec<Ipv4Network>, HostError> {
 ///
 /// If there is none, or several and no default route to tell.
 pub async fn default_underlay_address() -> Result<IpAddr, UnderlayError> {
-    if let Some(source) = source_of_default_route() {
+    let netlink = Netlink::open().map_err(HostError)?;
+    let links = netlink.links().await.map_err(HostError)?;
+    let addresses = netlink.addresses().await.map_err(HostError)?;
+    let routes = netlink.routes().await.map_err(HostError)?;
+    if let Some(source) = source_of_default_route(&routes, &addresses) {
         return Ok(source);
     }
-    let (links, addresses) = links_and_addresses().await?;
     let usable = |address: &Address| {
         let mut links = links.iter();
         let link = links.find(|link| link.index == address.link);
@@ -106,24 +106,32 @@ pub async fn default_underlay_address() -> Result<IpAddr, UnderlayError> {
 ///
 /// [`MtuError::NotHere`] if none has it.
 pub async fn mtu_of_address(address: IpAddr) -> Result<u16, MtuError> {
-    let (links, addresses) = links_and_addresses().await?;
+    let netlink = Netlink::open().map_err(HostError)?;
+    let links = netlink.links().await.map_err(HostError)?;
+    let addresses = netlink.addresses().await.map_err(HostError)?;
     let owner = addresses.iter().find(|row| row.address.ip() == address);
     let link = owner.and_then(|owner| links.iter().find(|link| link.index == owner.link));
     let mtu = link.ok_or(MtuError::NotHere(address))?.mtu;
     Ok(u16::try_from(mtu).unwrap_or(u16::MAX)) // loopback has 65536, one more than a packet can be long
 }
 
-async fn links_and_addresses() -> Result<(Vec<Link>, Vec<Address>), HostError> {
-    let netlink = Netlink::open()?;
-    Ok((netlink.links().await?, netlink.addresses().await?))
-}
-
-/// Connecting a datagram socket asks the routing table and sends nothing. The address is TEST-NET-1
-/// (RFC 5737), which only a default route leads to.
-fn source_of_default_route() -> Option<IpAddr> {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
-    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
-    socket.local_addr().ok().as_ref().map(SocketAddr::ip)
+/// The source the route names, else the address of its link that is in one network with the gateway.
+fn source_of_default_route(routes: &[Route], addresses: &[Address]) -> Option<IpAddr> {
+    let route = routes
+        .iter()
+        .find(|route| route.destination.prefix() == 0)?;
+    let of_link = || {
+        let near = |row: &&Address| {
+            route
+                .gateway
+                .is_none_or(|gateway| row.address.contains(gateway.into()))
+        };
+        let mut rows = addresses
+            .iter()
+            .filter(|row| row.link == route.link && row.address.is_ipv4());
+        rows.find(near).map(|row| row.address.ip())
+    };
+    route.source.map(IpAddr::V4).or_else(of_link)
 }
 
 fn list(addresses: &[IpAddr]) -> String {

@@ -27,7 +27,7 @@ const RULES: &str = "table inet nuncio-probe {
 		type nat hook prerouting priority -100;
 		fib daddr type local tcp dport 9 dnat ip to 192.0.2.1:9
 	}
-	chain masquerade { type nat hook postrouting priority 100; ct status dnat masquerade; }
+	chain outward { type nat hook postrouting priority 100; ct status dnat masquerade; }
 }
 ";
 
@@ -102,7 +102,8 @@ async fn features() -> Vec<Probe> {
 }
 
 async fn bridge() -> io::Result<()> {
-    Netlink::open()?.add_bridge("nb-probe", 1500).await
+    let mac = MacAddr::of_node("probe");
+    Netlink::open()?.add_bridge("nb-probe", mac).await
 }
 
 async fn veth() -> io::Result<()> {

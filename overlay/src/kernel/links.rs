@@ -5,13 +5,14 @@ use std::{
 };
 
 use netlink_packet_route::link::InfoKind;
+use nix::errno::Errno;
 
 use super::{
     Object, ReconcileFailure,
     pass::{Pass, set_sysctl},
 };
 use crate::{
-    Segment, Vxlan,
+    MacAddr, Segment, Vxlan,
     netlink::{Link, VxlanSettings},
 };
 
@@ -125,14 +126,21 @@ impl Pass<'_> {
     }
 
     async fn make_bridge(&self, segment: &Segment) -> io::Result<()> {
-        self.netlink
-            .add_bridge(&segment.bridge, segment.mtu)
-            .await?;
-        without_ipv6(&segment.bridge)
+        let name = &segment.bridge;
+        self.netlink.add_bridge(name, bridge_mac(segment)).await?;
+        // Only an MTU that is set after the bridge is made stays; else the ports decide.
+        let link = self.netlink.link(name).await?.ok_or(Errno::ENODEV)?;
+        self.netlink.set_mtu(link.index, segment.mtu).await?;
+        without_ipv6(name)
     }
 
     async fn mend_bridge(&self, segment: &Segment, link: &Link) -> io::Result<bool> {
         let mut mended = false;
+        let mac = bridge_mac(segment);
+        if link.mac != Some(mac) {
+            self.netlink.set_mac(link.index, mac).await?;
+            mended = true;
+        }
         if link.mtu != u32::from(segment.mtu) {
             self.netlink.set_mtu(link.index, segment.mtu).await?;
             mended = true;
@@ -225,7 +233,7 @@ impl Pass<'_> {
             let Some(bridge) = links.get(&segment.bridge) else {
                 continue;
             };
-            if link.bridge == Some(bridge.index) && link.up {
+            if link.bridge == Some(bridge.index) && link.up && link.isolated != segment.icc {
                 continue;
             }
             let result = self.plug(link, bridge, !segment.icc).await;
@@ -235,9 +243,14 @@ impl Pass<'_> {
 
     async fn plug(&self, link: &Link, bridge: &Link, isolated: bool) -> io::Result<()> {
         self.netlink.set_bridge(link.index, bridge.index).await?;
-        self.netlink.set_isolated(link.index, isolated).await?;
+        self.netlink.set_port(link.index, isolated).await?;
         self.netlink.set_up(link.index).await
     }
+}
+
+/// Left to itself the bridge takes a port's MAC, and containers would lose their gateway with that port.
+fn bridge_mac(segment: &Segment) -> MacAddr {
+    MacAddr::of_node(&segment.bridge)
 }
 
 /// The overlay carries IPv4; a link-local address on each bridge would be a way around the rules.

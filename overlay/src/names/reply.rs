@@ -47,9 +47,8 @@ static TURN: AtomicUsize = AtomicUsize::new(0);
 
 /// Answers a query of one subscriber from the table.
 pub(super) fn reply(table: &Table, subscriber: &str, query: &[u8], transport: Transport) -> Reply {
-    let message = match Message::from_vec(query) {
-        Ok(message) => message,
-        Err(_) => return malformed(query),
+    let Ok(message) = Message::from_vec(query) else {
+        return malformed(query);
     };
     if message.metadata.message_type != MessageType::Query {
         return Reply::Silence;

@@ -6,8 +6,8 @@ use std::{
 
 use futures_util::TryStreamExt;
 use netlink_packet_route::link::{
-    BridgeStpState, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoVeth,
-    InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    BridgePortState, BridgeStpState, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData,
+    InfoVeth, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
 use nix::errno::Errno;
 use rtnetlink::{LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVxlan};
@@ -31,6 +31,8 @@ pub(crate) struct Link {
     pub(crate) kind: Option<InfoKind>,
     pub(crate) bridge: Option<u32>,
     pub(crate) isolated: bool,
+    /// As a port of a bridge it takes frames.
+    pub(crate) forwarding: bool,
     pub(crate) stp: bool,
     pub(crate) vxlan: Option<VxlanSettings>,
 }
@@ -68,11 +70,12 @@ impl Netlink {
         }
     }
 
-    pub(crate) async fn add_bridge(&self, name: &str, mtu: u16) -> io::Result<()> {
+    /// Makes a bridge whose MAC stays, whatever ports come and go.
+    pub(crate) async fn add_bridge(&self, name: &str, mac: MacAddr) -> io::Result<()> {
         let bridge = LinkBridge::new(name)
             .stp_state(BridgeStpState::Disabled)
             .link_group(OURS.into())
-            .mtu(mtu.into());
+            .address(mac.0.to_vec());
         self.add_link(bridge.build()).await
     }
 
@@ -154,8 +157,11 @@ impl Netlink {
     }
 
     /// Forbids, or allows, frames between this port and other isolated ports of its bridge.
-    pub(crate) async fn set_isolated(&self, index: u32, isolated: bool) -> io::Result<()> {
-        let port = LinkBridgePort::new(index).isolated(isolated);
+    ///
+    /// Frames may return by the port they came from: with br_netfilter the bridge itself translates
+    /// addresses, and would else drop what a container sends to a published port of its own.
+    pub(crate) async fn set_port(&self, index: u32, isolated: bool) -> io::Result<()> {
+        let port = LinkBridgePort::new(index).isolated(isolated).hairpin(true);
         let request = self.handle.link().set_port(port.build());
         request.execute().await.map_err(to_io)
     }
@@ -213,6 +219,8 @@ impl Link {
                 self.stp = !infos.contains(&off);
             }
             LinkInfo::PortData(InfoPortData::BridgePort(infos)) => {
+                let forwarding = InfoBridgePort::State(BridgePortState::Forwarding);
+                self.forwarding = infos.contains(&forwarding);
                 self.isolated = infos.contains(&InfoBridgePort::Isolated(true));
             }
             _ => {}

@@ -3,7 +3,8 @@ use std::{io, net::Ipv4Addr};
 use futures_util::TryStreamExt;
 use ipnetwork::Ipv4Network;
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteType,
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
+    RouteType,
 };
 use rtnetlink::RouteMessageBuilder;
 
@@ -42,7 +43,9 @@ impl Netlink {
 
     pub(crate) async fn delete_route(&self, route: Route) -> io::Result<()> {
         let mut message = route.message();
-        message.header.protocol = RouteProtocol::Unspec; // any: what is on our links is ours to delete
+        // Of any protocol and scope: what is on our links is ours to delete.
+        message.header.protocol = RouteProtocol::Unspec;
+        message.header.scope = RouteScope::NoWhere;
         self.handle
             .route()
             .del(message)
