@@ -1,0 +1,105 @@
+//! Packets that claim to be from where they are not.
+
+mod support;
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use anyhow::Result;
+use support::{Host, Network, UdpServer, Underlay, join, send_udp};
+
+fn expect(socket: &UdpServer, text: Option<&str>) -> Result<()> {
+    let received = socket.receive()?.map(|(text, _)| text);
+    assert_eq!(received.as_deref(), text);
+    Ok(())
+}
+
+#[test]
+fn a_container_cannot_take_another_s_address() -> Result<()> {
+    let mut underlay = Underlay::new()?;
+    let mut hosts = [underlay.host()?, underlay.host()?];
+    let mesh = Network::new(1);
+    join(&mesh, &mut hosts)?;
+    let (server, liar) = (hosts[0].container(&mesh, 2)?, hosts[1].container(&mesh, 2)?);
+    let socket = UdpServer::start(server.path())?;
+    let target = SocketAddrV4::new(server.address, socket.port);
+    send_udp(liar.path(), liar.address, target, "honest")?;
+    expect(&socket, Some("honest"))?;
+    for stolen in ["10.1.3.3", "10.1.1.3", "198.51.100.1"] {
+        liar.sh(&format!("ip addr add {stolen}/32 dev lo"))?;
+        send_udp(liar.path(), stolen.parse()?, target, stolen)?;
+        expect(&socket, None)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn vxlan_is_taken_from_peers_only() -> Result<()> {
+    let mut underlay = Underlay::new()?;
+    let mut hosts = [underlay.host()?, underlay.host()?];
+    let mesh = Network::new(1);
+    join(&mesh, &mut hosts)?;
+    let server = hosts[0].container(&mesh, 2)?;
+    let socket = UdpServer::start(server.path())?;
+    let target = SocketAddrV4::new(server.address, socket.port);
+
+    // It has the second host's block and MAC, all but its address.
+    let mut stranger = underlay.host()?;
+    let block = mesh.block(&hosts[1]);
+    let mut segment = mesh.segment(&hosts[1], &[&hosts[0]]);
+    segment.vxlan.as_mut().expect("a mesh has a tunnel").local = stranger.address.into();
+    segment.blocks = vec![block];
+    stranger.state.segments = vec![segment];
+    stranger.reconcile()?;
+    let source = Ipv4Addr::new(10, 1, 2, 1);
+    send_udp(&hosts[1].namespace.path, source, target, "peer")?;
+    expect(&socket, Some("peer"))?;
+    send_udp(&stranger.namespace.path, source, target, "stranger")?;
+    expect(&socket, None)?;
+
+    let [first, ..] = &mut hosts;
+    first.state.segments[0].peers[0].vtep = stranger.address.into();
+    first.reconcile()?;
+    send_udp(&stranger.namespace.path, source, target, "now a peer")?;
+    expect(&socket, Some("now a peer"))
+}
+
+/// As this host's masqueraded packet it would come from a peer.
+#[test]
+fn a_container_cannot_send_vxlan_itself() -> Result<()> {
+    let mut underlay = Underlay::new()?;
+    let mut hosts = [underlay.host()?, underlay.host()?];
+    let mesh = Network::new(1);
+    join(&mesh, &mut hosts)?;
+    let liar = hosts[1].container(&mesh, 2)?;
+    let target = SocketAddrV4::new(hosts[0].address, 4789);
+    let before = received(&hosts[0])?;
+    send_udp(
+        liar.path(),
+        liar.address,
+        target,
+        "not quite VXLAN, but enough to be counted",
+    )?;
+    send_udp(
+        &hosts[1].namespace.path,
+        hosts[1].address,
+        target,
+        "the host's own is counted",
+    )?;
+    let wait = std::time::Instant::now();
+    while received(&hosts[0])? == before && wait.elapsed().as_secs() < 5 {}
+    assert_eq!(received(&hosts[0])?, before + 1);
+    Ok(())
+}
+
+/// Datagrams that came as far as a socket, which for port 4789 is the VXLAN device's (InDatagrams).
+fn received(host: &Host) -> Result<u64> {
+    let counters = host.namespace.sh("cat /proc/net/snmp")?;
+    let udp = counters
+        .lines()
+        .filter(|line| line.starts_with("Udp: "))
+        .nth(1);
+    let datagrams = udp
+        .and_then(|line| line.split(' ').nth(1))
+        .unwrap_or_default();
+    Ok(datagrams.parse()?)
+}
