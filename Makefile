@@ -8,7 +8,7 @@ IMAGE   ?=
 CARGO  := $(shell command -v cargo 2>/dev/null || echo $(HOME)/.cargo/bin/cargo)
 export PATH := $(dir $(CARGO)):/usr/local/sbin:/usr/sbin:/sbin:$(PATH)
 # .cargo/config.toml builds for the host's triple by name, so the binaries lie in a directory of that name.
-TRIPLE  = $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+TRIPLE  = $(shell $(dir $(CARGO))rustc -vV 2>/dev/null | sed -n "s/^host: //p")
 RELEASE = target/$(TRIPLE)/release/nuncio
 
 .DEFAULT_GOAL := help

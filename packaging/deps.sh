@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that are missing: packaging/deps.sh build|test
+# Installs the Debian packages that are missing: packaging/deps.sh build|test|pull
 #
 # Returns at once if there is none. Packages that would start a service are not installed but unpacked below
 # target/tools/, where the tests take them from: this machine's services stay what they are.
@@ -77,5 +77,6 @@ test_tools() {
 case ${1-} in
     build) install_missing "${build[@]}" ;;
     test) install_missing "${test[@]}" && test_tools ;;
-    *) fail "say which: build or test" ;;
+    pull) install_missing skopeo ;;
+    *) fail "say which: build, test or pull" ;;
 esac
