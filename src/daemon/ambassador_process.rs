@@ -42,13 +42,17 @@ impl AmbassadorProcess {
 
     /// Replaces what it listens on and where that leads; what stays the same is not touched.
     pub(crate) async fn configure(&self, forwards: &Value) -> anyhow::Result<()> {
-        self.put("/config", forwards.to_string()).await.context("configure the host's ambassador")
+        self.put("/config", forwards.to_string())
+            .await
+            .context("configure the host's ambassador")
     }
 
     /// Replaces the names that containers resolve.
     pub(crate) async fn name(&self, names: &NamesDocument) -> anyhow::Result<()> {
         let body = serde_json::to_string(names)?;
-        self.put("/names", body).await.context("tell names to the host's ambassador")
+        self.put("/names", body)
+            .await
+            .context("tell names to the host's ambassador")
     }
 
     /// Whether the process is there.
@@ -67,12 +71,17 @@ impl AmbassadorProcess {
             .header("host", "ambassador")
             .header("content-type", "application/json")
             .body(Full::new(Bytes::from(body)))?;
-        timeout(REQUEST, send(stream, request)).await.context("no answer in time")?
+        timeout(REQUEST, send(stream, request))
+            .await
+            .context("no answer in time")?
     }
 
     async fn spawn(&self) -> anyhow::Result<UnixStream> {
         super::state_file::remove(&self.socket)?;
-        let log = std::fs::File::options().create(true).append(true).open(&self.log)?;
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(&self.log)?;
         let mut admin = std::ffi::OsString::from("unix://");
         admin.push(&self.socket);
         let mut child = Command::new(&self.binary)
@@ -89,12 +98,17 @@ impl AmbassadorProcess {
             match UnixStream::connect(&self.socket).await {
                 Ok(stream) => break stream,
                 Err(error) if Instant::now() > deadline => {
-                    return Err(error).with_context(|| format!("the ambassador does not answer, see {}", self.log.display()));
+                    return Err(error).with_context(|| {
+                        format!("the ambassador does not answer, see {}", self.log.display())
+                    });
                 }
                 Err(_) => {}
             }
             if let Some(status) = child.try_wait()? {
-                bail!("the ambassador ended at once ({status}), see {}", self.log.display());
+                bail!(
+                    "the ambassador ended at once ({status}), see {}",
+                    self.log.display()
+                );
             }
             sleep(LOOK).await;
         };
@@ -115,7 +129,8 @@ impl AmbassadorProcess {
 }
 
 async fn send(stream: UnixStream, request: Request<Full<Bytes>>) -> anyhow::Result<()> {
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let driving = tokio::spawn(connection);
     let answer = sender.send_request(request).await?;
     let status = answer.status();
@@ -125,7 +140,10 @@ async fn send(stream: UnixStream, request: Request<Full<Bytes>>) -> anyhow::Resu
         return Ok(());
     }
     let message = serde_json::from_slice::<Value>(&body).ok();
-    let message = message.as_ref().and_then(|body| body["message"].as_str()).unwrap_or("no message");
+    let message = message
+        .as_ref()
+        .and_then(|body| body["message"].as_str())
+        .unwrap_or("no message");
     match status {
         StatusCode::CONFLICT => Err(Refusal::conflict(message).into()),
         _ => bail!("{status}: {message}"),

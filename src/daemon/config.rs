@@ -39,7 +39,9 @@ impl fmt::Display for Port {
 
 /// A port that is not `NUMBER[/tcp|udp]`.
 #[derive(Debug, thiserror::Error)]
-#[error("invalid containerPort: {0}: expected a number from 1 to 65535, optionally with /tcp or /udp")]
+#[error(
+    "invalid containerPort: {0}: expected a number from 1 to 65535, optionally with /tcp or /udp"
+)]
 pub(crate) struct InvalidPort(String);
 
 impl FromStr for Port {

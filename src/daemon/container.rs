@@ -53,7 +53,11 @@ struct Waiting {
 }
 
 impl Container {
-    pub(crate) fn new(record: Record, directory: PathBuf, exec_root: &std::path::Path) -> Arc<Self> {
+    pub(crate) fn new(
+        record: Record,
+        directory: PathBuf,
+        exec_root: &std::path::Path,
+    ) -> Arc<Self> {
         let id = record.id.clone();
         let code = match &record.phase {
             Phase::Exited { code, .. } => *code,
@@ -65,7 +69,10 @@ impl Container {
             netns: exec_root.join("netns").join(&id),
             turn: tokio::sync::Mutex::new(()),
             record: Mutex::new(record),
-            status: watch::Sender::new(Status { code, ..Status::default() }),
+            status: watch::Sender::new(Status {
+                code,
+                ..Status::default()
+            }),
             process: Mutex::default(),
             id,
         })
@@ -127,8 +134,13 @@ impl Container {
                 Some(shim) => Err(shim),
                 None => {
                     let (answer, answered) = oneshot::channel();
-                    process.waiting.retain(|waiting| !waiting.answer.is_closed());
-                    process.waiting.push(Waiting { options: options.clone(), answer });
+                    process
+                        .waiting
+                        .retain(|waiting| !waiting.answer.is_closed());
+                    process.waiting.push(Waiting {
+                        options: options.clone(),
+                        answer,
+                    });
                     Ok(answered)
                 }
             }
@@ -166,5 +178,7 @@ impl Container {
 
 /// Locks state whose holders never panic between two writes that belong together.
 pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }

@@ -34,7 +34,10 @@ impl Daemon {
         let mut warnings = Vec::new();
         let own = format!("{}/{}", image.config.os(), image.config.architecture());
         if platform.is_some_and(|platform| !platform.is_empty() && !own.starts_with(platform)) {
-            warnings.push(format!("The requested image's platform ({own}) does not match {}", platform.unwrap_or_default()));
+            warnings.push(format!(
+                "The requested image's platform ({own}) does not match {}",
+                platform.unwrap_or_default()
+            ));
         }
         let config = merge(config, &image)?;
         self.check_networks(&config).await?;
@@ -53,7 +56,9 @@ impl Daemon {
             config,
         };
         let container = self.enter(name, record, &directory)?;
-        let written = std::fs::create_dir(&directory).map_err(anyhow::Error::from).and_then(|()| container.update(|_| ()));
+        let written = std::fs::create_dir(&directory)
+            .map_err(anyhow::Error::from)
+            .and_then(|()| container.update(|_| ()));
         if let Err(error) = written {
             self.forget_container(&id);
             state_file::remove(&directory)?;
@@ -63,9 +68,22 @@ impl Daemon {
     }
 
     /// Takes the name and enters the container under its id.
-    fn enter(&self, name: Option<&str>, mut record: Record, directory: &std::path::Path) -> anyhow::Result<Arc<Container>> {
-        let mut containers = self.containers.write().unwrap_or_else(PoisonError::into_inner);
-        let holder = |name: &str| containers.values().find(|other| other.name() == name).map(|other| other.id.clone());
+    fn enter(
+        &self,
+        name: Option<&str>,
+        mut record: Record,
+        directory: &std::path::Path,
+    ) -> anyhow::Result<Arc<Container>> {
+        let mut containers = self
+            .containers
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        let holder = |name: &str| {
+            containers
+                .values()
+                .find(|other| other.name() == name)
+                .map(|other| other.id.clone())
+        };
         record.name = match name {
             Some(name) => {
                 if let Some(holder) = holder(name) {
@@ -73,7 +91,10 @@ impl Daemon {
                 }
                 name.to_owned()
             }
-            None => (0..).map(names::random).find(|name| holder(name).is_none()).unwrap_or_default(),
+            None => (0..)
+                .map(names::random)
+                .find(|name| holder(name).is_none())
+                .unwrap_or_default(),
         };
         let container = Container::new(record, directory.to_owned(), &self.options.exec_root);
         containers.insert(container.id.clone(), Arc::clone(&container));
@@ -84,7 +105,10 @@ impl Daemon {
         let host = &config.host;
         let networked = matches!(host.network, NetworkMode::Default | NetworkMode::Named(_));
         if !networked && !host.links.is_empty() {
-            let message = format!("conflicting options: --network {} and links (--link) are incompatible", host.network);
+            let message = format!(
+                "conflicting options: --network {} and links (--link) are incompatible",
+                host.network
+            );
             return Err(Refusal::invalid(message).into());
         }
         if let NetworkMode::Container(other) = &host.network {
@@ -93,7 +117,11 @@ impl Daemon {
         if let NetworkMode::Named(name) = &host.network {
             self.find_network(name).await?;
         }
-        for name in config.endpoints.keys().filter(|name| *name != "default" && networked) {
+        for name in config
+            .endpoints
+            .keys()
+            .filter(|name| *name != "default" && networked)
+        {
             self.find_network(name).await?;
         }
         Ok(())
@@ -108,36 +136,56 @@ impl Daemon {
                 entrypoint: vec!["/nuncio".into(), "ambassador".into()],
                 ..nuncio_runtime::BuiltinConfig::default()
             };
-            return Ok(Arc::new(self.images.install_builtin(&BUILT_IN, &self.binary, &config).await?));
+            return Ok(Arc::new(
+                self.images
+                    .install_builtin(&BUILT_IN, &self.binary, &config)
+                    .await?,
+            ));
         }
         match self.images.find(wanted) {
             Ok(image) => Ok(Arc::new(image)),
-            Err(FindImageError::NoSuchImage { .. }) => Err(Refusal::not_found(format!("No such image: {}", tagged(wanted))).into()),
+            Err(FindImageError::NoSuchImage { .. }) => {
+                Err(Refusal::not_found(format!("No such image: {}", tagged(wanted))).into())
+            }
             Err(error) => Err(Refusal::invalid(format!("{:#}", anyhow::Error::from(error))).into()),
         }
     }
 
     /// The container of that name or id, or the only one whose id begins so.
     pub(crate) fn container(&self, wanted: &str) -> anyhow::Result<Arc<Container>> {
-        let containers = self.containers.read().unwrap_or_else(PoisonError::into_inner);
+        let containers = self
+            .containers
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
         let name = wanted.strip_prefix('/').unwrap_or(wanted);
         if let Some(found) = containers.get(wanted) {
             return Ok(Arc::clone(found));
         }
-        if let Some(found) = containers.values().find(|container| container.name() == name) {
+        if let Some(found) = containers
+            .values()
+            .find(|container| container.name() == name)
+        {
             return Ok(Arc::clone(found));
         }
-        let mut begin = containers.values().filter(|container| !wanted.is_empty() && container.id.starts_with(wanted));
+        let mut begin = containers
+            .values()
+            .filter(|container| !wanted.is_empty() && container.id.starts_with(wanted));
         match (begin.next(), begin.next()) {
             (Some(found), None) => Ok(Arc::clone(found)),
-            (Some(_), Some(_)) => Err(Refusal::invalid(format!("multiple containers begin with {wanted}: give more digits")).into()),
+            (Some(_), Some(_)) => Err(Refusal::invalid(format!(
+                "multiple containers begin with {wanted}: give more digits"
+            ))
+            .into()),
             (None, _) => Err(Refusal::not_found(format!("No such container: {wanted}")).into()),
         }
     }
 
     /// All containers, the newest first.
     pub(crate) fn containers(&self) -> Vec<Arc<Container>> {
-        let containers = self.containers.read().unwrap_or_else(PoisonError::into_inner);
+        let containers = self
+            .containers
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
         let mut all: Vec<_> = containers.values().cloned().collect();
         drop(containers);
         all.sort_by_key(|container| std::cmp::Reverse(container.view().created));
@@ -145,17 +193,34 @@ impl Daemon {
     }
 
     pub(super) fn forget_container(&self, id: &str) {
-        self.containers.write().unwrap_or_else(PoisonError::into_inner).remove(id);
+        self.containers
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(id);
     }
 
     /// Gives a container another name; other hosts hear of it too.
-    pub(crate) async fn rename(&self, container: &Arc<Container>, name: &str) -> anyhow::Result<()> {
+    pub(crate) async fn rename(
+        &self,
+        container: &Arc<Container>,
+        name: &str,
+    ) -> anyhow::Result<()> {
         let _turn = container.turn.lock().await;
-        if self.containers().iter().any(|other| other.name() == name && other.id == container.id) {
-            return Err(Refusal::invalid("Renaming a container with the same name as its current name").into());
+        if self
+            .containers()
+            .iter()
+            .any(|other| other.name() == name && other.id == container.id)
+        {
+            return Err(Refusal::invalid(
+                "Renaming a container with the same name as its current name",
+            )
+            .into());
         }
         {
-            let containers = self.containers.write().unwrap_or_else(PoisonError::into_inner);
+            let containers = self
+                .containers
+                .write()
+                .unwrap_or_else(PoisonError::into_inner);
             if let Some(holder) = containers.values().find(|other| other.name() == name) {
                 return Err(name_taken(name, &holder.id).into());
             }
@@ -176,7 +241,11 @@ fn name_taken(name: &str, holder: &str) -> Refusal {
 
 fn tagged(reference: &str) -> String {
     let last = reference.rsplit('/').next().unwrap_or(reference);
-    if last.contains([':', '@']) { reference.to_owned() } else { format!("{reference}:latest") }
+    if last.contains([':', '@']) {
+        reference.to_owned()
+    } else {
+        format!("{reference}:latest")
+    }
 }
 
 /// Fills in what the image says where the user said nothing.
@@ -195,7 +264,11 @@ fn merge(mut config: ContainerConfig, image: &Image) -> anyhow::Result<Container
     }
     let mut env: Vec<String> = Vec::new();
     let inherited = defaults.env().iter().flatten().cloned();
-    for variable in [PATH.to_owned()].into_iter().chain(inherited).chain(std::mem::take(&mut config.env)) {
+    for variable in [PATH.to_owned()]
+        .into_iter()
+        .chain(inherited)
+        .chain(std::mem::take(&mut config.env))
+    {
         let name = variable.split('=').next().unwrap_or_default();
         env.retain(|other| other.split('=').next() != Some(name));
         if variable.contains('=') {
@@ -212,13 +285,22 @@ fn merge(mut config: ContainerConfig, image: &Image) -> anyhow::Result<Container
     if config.stop_signal.is_empty() {
         config.stop_signal = defaults.stop_signal().clone().unwrap_or_default();
     }
-    let exposed = defaults.exposed_ports().iter().flatten().filter_map(|port| port.parse::<Port>().ok());
+    let exposed = defaults
+        .exposed_ports()
+        .iter()
+        .flatten()
+        .filter_map(|port| port.parse::<Port>().ok());
     config.exposed.extend(exposed);
-    config.exposed.extend(config.host.publish.iter().map(|binding| binding.port));
+    config
+        .exposed
+        .extend(config.host.publish.iter().map(|binding| binding.port));
     config.exposed.sort_unstable();
     config.exposed.dedup();
     for (name, value) in defaults.labels().iter().flatten() {
-        config.labels.entry(name.clone()).or_insert_with(|| value.clone());
+        config
+            .labels
+            .entry(name.clone())
+            .or_insert_with(|| value.clone());
     }
     Ok(config)
 }
@@ -230,7 +312,10 @@ mod tests {
     #[test]
     fn an_image_without_a_tag_is_its_latest() {
         assert_eq!(tagged("redis"), "redis:latest");
-        assert_eq!(tagged("127.0.0.1:5000/redis"), "127.0.0.1:5000/redis:latest");
+        assert_eq!(
+            tagged("127.0.0.1:5000/redis"),
+            "127.0.0.1:5000/redis:latest"
+        );
         assert_eq!(tagged("redis:7"), "redis:7");
     }
 }

@@ -9,9 +9,9 @@ use nuncio_runtime::{ConnectError, ExitStatus, Shim, cleanup};
 use tokio::time::timeout;
 
 use super::container::{Container, locked};
+use super::outfit::owns_namespace;
 use super::record::{Phase, Record};
 use super::refusal::Refusal;
-use super::start::owns_namespace;
 use super::{Daemon, signal, state_file};
 
 /// Seconds between the stop signal and SIGKILL unless the container says otherwise.
@@ -28,14 +28,24 @@ impl Daemon {
             drop(shim);
             let _turn = container.turn.lock().await;
             if let Err(error) = daemon.ended(&container, ended.ok()).await {
-                tracing::error!(id = container.id, error = format!("{error:#}"), "clean up after a container");
+                tracing::error!(
+                    id = container.id,
+                    error = format!("{error:#}"),
+                    "clean up after a container"
+                );
             }
         });
     }
 
     /// Notes an end. Without a status the shim died first, and the process was killed after it.
-    async fn ended(&self, container: &Arc<Container>, status: Option<ExitStatus>) -> anyhow::Result<()> {
-        let (code, oom) = status.as_ref().map_or((137, false), |status| (status.code, status.oom));
+    async fn ended(
+        &self,
+        container: &Arc<Container>,
+        status: Option<ExitStatus>,
+    ) -> anyhow::Result<()> {
+        let (code, oom) = status
+            .as_ref()
+            .map_or((137, false), |status| (status.code, status.oom));
         let finished = jiff::Timestamp::now();
         container.abandon();
         let torn_down = self.tear_down(container).await;
@@ -44,16 +54,36 @@ impl Daemon {
                 Phase::Running { started, .. } => Some(started),
                 Phase::Created | Phase::Exited { .. } => None,
             };
-            let error = if status.is_none() { "the process that held the container was killed".into() } else { String::new() };
-            record.phase = Phase::Exited { code, started, finished, oom, error };
+            let error = if status.is_none() {
+                "the process that held the container was killed".into()
+            } else {
+                String::new()
+            };
+            record.phase = Phase::Exited {
+                code,
+                started,
+                finished,
+                oom,
+                error,
+            };
         })?;
-        tracing::info!(id = container.id, name = container.name(), code, oom, "ended");
+        tracing::info!(
+            id = container.id,
+            name = container.name(),
+            code,
+            oom,
+            "ended"
+        );
         container.set_status(|status| {
             status.running = false;
             status.ends += 1;
             status.code = code;
         });
-        let removed = if container.view().config.host.auto_remove { self.discard(container).await } else { Ok(()) };
+        let removed = if container.view().config.host.auto_remove {
+            self.discard(container).await
+        } else {
+            Ok(())
+        };
         torn_down.and(removed)
     }
 
@@ -68,16 +98,30 @@ impl Daemon {
             self.presence.withdraw(&endpoint.network_id, &container.id);
         }
         container.set_active(false);
-        note("cgroup and process", cleanup(&container.run_directory, &container.id).await.map_err(Into::into));
+        note(
+            "cgroup and process",
+            cleanup(&container.run_directory, &container.id)
+                .await
+                .map_err(Into::into),
+        );
         note("network rules", self.sync().await);
         for index in 0..record.endpoints.len() {
             let link = veth_name(&container.id, u8::try_from(index).unwrap_or(u8::MAX));
             note(&link, detach(&link).await.map_err(Into::into));
         }
         if owns_namespace(&record.config.host.network) {
-            note("network namespace", NetNs::remove(&container.netns).map_err(Into::into));
+            note(
+                "network namespace",
+                NetNs::remove(&container.netns).map_err(Into::into),
+            );
         }
-        note("root file system", self.images.unmount(&container.directory).await.map_err(Into::into));
+        note(
+            "root file system",
+            self.images
+                .unmount(&container.directory)
+                .await
+                .map_err(Into::into),
+        );
         match failures.is_empty() {
             true => Ok(()),
             false => Err(anyhow::anyhow!(failures.join("; "))),
@@ -97,10 +141,20 @@ impl Daemon {
     }
 
     /// Asks a container to end, and kills it after `seconds`; `false` if it does not run.
-    pub(crate) async fn stop(&self, container: &Arc<Container>, seconds: Option<i64>) -> anyhow::Result<bool> {
-        let Some(shim) = container.shim().filter(|_| container.is_running()) else { return Ok(false) };
+    pub(crate) async fn stop(
+        &self,
+        container: &Arc<Container>,
+        seconds: Option<i64>,
+    ) -> anyhow::Result<bool> {
+        let Some(shim) = container.shim().filter(|_| container.is_running()) else {
+            return Ok(false);
+        };
         let config = container.view().config;
-        let wanted = if config.stop_signal.is_empty() { "TERM" } else { &config.stop_signal };
+        let wanted = if config.stop_signal.is_empty() {
+            "TERM"
+        } else {
+            &config.stop_signal
+        };
         let default = i64::from(config.stop_timeout.unwrap_or(STOP_TIMEOUT));
         let seconds = seconds.unwrap_or(default);
         let mut status = container.status();
@@ -115,9 +169,17 @@ impl Daemon {
         match u64::try_from(seconds) {
             Err(_) => ended.await, // negative: as long as it takes
             Ok(seconds) => {
-                if timeout(Duration::from_secs(seconds), &mut ended).await.is_err() {
+                if timeout(Duration::from_secs(seconds), &mut ended)
+                    .await
+                    .is_err()
+                {
                     let _ = shim.signal(signal::KILL).await; // fails if it has ended just now
-                    let late = || format!("container {} is still there {KILL:?} after SIGKILL", container.id);
+                    let late = || {
+                        format!(
+                            "container {} is still there {KILL:?} after SIGKILL",
+                            container.id
+                        )
+                    };
                     timeout(KILL, ended).await.with_context(late)?;
                 }
             }
@@ -126,22 +188,38 @@ impl Daemon {
     }
 
     /// Stops, then starts.
-    pub(crate) async fn restart(self: &Arc<Self>, container: &Arc<Container>, seconds: Option<i64>) -> anyhow::Result<()> {
+    pub(crate) async fn restart(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        seconds: Option<i64>,
+    ) -> anyhow::Result<()> {
         self.stop(container, seconds).await?;
         self.start(container).await.map(|_| ())
     }
 
     /// Sends a signal, by name or number; an empty one is SIGKILL.
-    pub(crate) async fn kill(&self, container: &Arc<Container>, wanted: &str) -> anyhow::Result<()> {
+    pub(crate) async fn kill(
+        &self,
+        container: &Arc<Container>,
+        wanted: &str,
+    ) -> anyhow::Result<()> {
         let number = signal::number(if wanted.is_empty() { "KILL" } else { wanted })?;
         let Some(shim) = container.shim().filter(|_| container.is_running()) else {
             let id = &container.id;
-            return Err(Refusal::conflict(format!("cannot kill container: {id}: container {id} is not running")).into());
+            return Err(Refusal::conflict(format!(
+                "cannot kill container: {id}: container {id} is not running"
+            ))
+            .into());
         };
         shim.signal(number).await?;
         if number == signal::KILL {
             let mut status = container.status();
-            let late = || format!("container {} is still there {KILL:?} after SIGKILL", container.id);
+            let late = || {
+                format!(
+                    "container {} is still there {KILL:?} after SIGKILL",
+                    container.id
+                )
+            };
             let ended = timeout(KILL, status.wait_for(|status| !status.running)).await;
             ended.with_context(late)?.context("the daemon is ending")?;
         }
@@ -149,7 +227,12 @@ impl Daemon {
     }
 
     /// Removes a container; one that runs only with `force`.
-    pub(crate) async fn remove(&self, container: &Arc<Container>, force: bool, _volumes: bool) -> anyhow::Result<()> {
+    pub(crate) async fn remove(
+        &self,
+        container: &Arc<Container>,
+        force: bool,
+        _volumes: bool,
+    ) -> anyhow::Result<()> {
         if container.is_running() {
             if !force {
                 return Err(Refusal::conflict(format!(
@@ -169,7 +252,11 @@ impl Daemon {
             return Ok(()); // by --rm, meanwhile
         }
         if container.is_running() {
-            return Err(Refusal::conflict(format!("container {} was started meanwhile", container.name())).into());
+            return Err(Refusal::conflict(format!(
+                "container {} was started meanwhile",
+                container.name()
+            ))
+            .into());
         }
         self.tear_down(container).await?;
         self.discard(container).await
@@ -193,7 +280,11 @@ impl Daemon {
                 }
                 Err(ConnectError::Gone(status)) => dead.push((container, Some(Some(status)))),
                 Err(error) => {
-                    tracing::warn!(id = container.id, error = format!("{:#}", anyhow::Error::from(error)), "lost its shim");
+                    tracing::warn!(
+                        id = container.id,
+                        error = format!("{:#}", anyhow::Error::from(error)),
+                        "lost its shim"
+                    );
                     dead.push((container, Some(None)));
                 }
             }
@@ -202,13 +293,18 @@ impl Daemon {
             let _turn = container.turn.lock().await;
             let done = match end {
                 Some(status) => self.ended(&container, status).await,
-                None if container.view().config.host.auto_remove => {
-                    self.tear_down(&container).await.and(self.discard(&container).await)
-                }
+                None if container.view().config.host.auto_remove => self
+                    .tear_down(&container)
+                    .await
+                    .and(self.discard(&container).await),
                 None => self.tear_down(&container).await,
             };
             if let Err(error) = done {
-                tracing::error!(id = container.id, error = format!("{error:#}"), "clean up after a container");
+                tracing::error!(
+                    id = container.id,
+                    error = format!("{error:#}"),
+                    "clean up after a container"
+                );
             }
         }
         self.release_orphans().await
@@ -216,11 +312,19 @@ impl Daemon {
 
     /// Gives back what belongs to no container: run directories, namespaces and addresses that a crash left.
     async fn release_orphans(&self) -> anyhow::Result<()> {
-        let known: Vec<Record> = self.containers().iter().map(|container| container.view()).collect();
+        let known: Vec<Record> = self
+            .containers()
+            .iter()
+            .map(|container| container.view())
+            .collect();
         let is_known = |id: &str| known.iter().any(|record| record.id == id);
         for entry in std::fs::read_dir(self.options.exec_root.join("run"))? {
             let path = entry?.path();
-            let id = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let id = path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
             if !is_known(&id) {
                 cleanup(&path, &id).await?;
                 state_file::remove(&path)?;

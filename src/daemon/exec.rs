@@ -7,7 +7,7 @@ use nuncio_runtime::{Attach, AttachOptions, ExecSpec, Shim};
 
 use super::container::{Container, locked};
 use super::refusal::Refusal;
-use super::{Daemon, start, state_file};
+use super::{Daemon, outfit, state_file};
 
 /// Ended execs that are remembered for `inspect`; the oldest are forgotten beyond it.
 const REMEMBERED: usize = 1024;
@@ -60,8 +60,19 @@ impl Exec {
             State::Running(shim) => (true, None, Some(shim.pid())),
             State::Ended(code) => (false, Some(*code), None),
         };
-        let (id, container_id, config) = (self.id.clone(), self.container.id.clone(), self.config.clone());
-        ExecView { id, container_id, config, running, code, pid }
+        let (id, container_id, config) = (
+            self.id.clone(),
+            self.container.id.clone(),
+            self.config.clone(),
+        );
+        ExecView {
+            id,
+            container_id,
+            config,
+            running,
+            code,
+            pid,
+        }
     }
 
     fn shim(&self) -> Option<Arc<Shim>> {
@@ -73,9 +84,15 @@ impl Exec {
 }
 
 impl Daemon {
-    pub(crate) fn exec_create(&self, container: &Arc<Container>, config: ExecConfig) -> anyhow::Result<String> {
+    pub(crate) fn exec_create(
+        &self,
+        container: &Arc<Container>,
+        config: ExecConfig,
+    ) -> anyhow::Result<String> {
         if !container.is_running() {
-            return Err(Refusal::conflict(format!("container {} is not running", container.id)).into());
+            return Err(
+                Refusal::conflict(format!("container {} is not running", container.id)).into(),
+            );
         }
         if config.cmd.is_empty() {
             return Err(Refusal::invalid("No exec command specified").into());
@@ -107,13 +124,17 @@ impl Daemon {
     }
 
     /// Runs it; the streams are connected before its first instruction.
-    pub(crate) async fn exec_start(self: &Arc<Self>, exec: &Arc<Exec>, detach: bool) -> anyhow::Result<Option<Attach>> {
+    pub(crate) async fn exec_start(
+        self: &Arc<Self>,
+        exec: &Arc<Exec>,
+        detach: bool,
+    ) -> anyhow::Result<Option<Attach>> {
         if !matches!(&*locked(&exec.state), State::Created) {
             return Err(Refusal::conflict(format!("exec {} was started already", exec.id)).into());
         }
         let record = exec.container.view();
         let config = &exec.config;
-        let mut env = start::environment(&record);
+        let mut env = outfit::environment(&record);
         env.extend(config.env.iter().cloned());
         let spec = ExecSpec {
             args: config.cmd.clone(),
@@ -124,12 +145,22 @@ impl Daemon {
             open_stdin: config.attach_stdin,
             privileged: config.privileged,
         };
-        let spawned = Shim::spawn_exec(&self.binary, &exec.container.run_directory, &exec.run_directory, &spec).await;
+        let spawned = Shim::spawn_exec(
+            &self.binary,
+            &exec.container.run_directory,
+            &exec.run_directory,
+            &spec,
+        )
+        .await;
         let shim = match spawned {
             Ok(shim) => Arc::new(shim),
             Err(error) => {
                 state_file::remove(&exec.run_directory)?;
-                *locked(&exec.state) = State::Ended(if error.to_string().contains("not found") { 127 } else { 126 });
+                *locked(&exec.state) = State::Ended(if error.to_string().contains("not found") {
+                    127
+                } else {
+                    126
+                });
                 return Err(error.into());
             }
         };

@@ -7,7 +7,12 @@ use std::net::{IpAddr, Ipv4Addr};
 pub(crate) const NAME_SERVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
 
 /// `/etc/hosts`: loopback, the container itself, then `--add-host` and links.
-pub(crate) fn hosts(hostname: &str, addresses: &[Ipv4Addr], extra: &[String], links: &[String]) -> String {
+pub(crate) fn hosts(
+    hostname: &str,
+    addresses: &[Ipv4Addr],
+    extra: &[String],
+    links: &[String],
+) -> String {
     let mut text = String::from(
         "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\n\
          ff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n",
@@ -41,7 +46,9 @@ impl Resolving {
         for line in text.lines() {
             let mut words = line.split_whitespace();
             match words.next() {
-                Some("nameserver") => found.servers.extend(words.next().and_then(|word| word.parse().ok())),
+                Some("nameserver") => found
+                    .servers
+                    .extend(words.next().and_then(|word| word.parse::<IpAddr>().ok())),
                 Some("search" | "domain") => found.search = words.map(str::to_owned).collect(),
                 Some("options") => found.options.extend(words.map(str::to_owned)),
                 _ => {}
@@ -79,7 +86,10 @@ mod tests {
     #[test]
     fn reads_back_what_it_renders() {
         let resolving = Resolving {
-            servers: vec!["192.0.2.1".parse().expect("address"), "2001:db8::1".parse().expect("address")],
+            servers: vec![
+                "192.0.2.1".parse().expect("address"),
+                "2001:db8::1".parse().expect("address"),
+            ],
             search: vec!["example.org".into(), "example.net".into()],
             options: vec!["ndots:0".into()],
         };
@@ -90,7 +100,10 @@ mod tests {
     fn drops_loopback_servers_and_nonsense() {
         let text = "# made by x\nnameserver 127.0.0.53\nnameserver nonsense\nnameserver 192.0.2.1\nsortlist x\n";
         let found = Resolving::parse(text).without_loopback();
-        assert_eq!(found.servers, ["192.0.2.1".parse::<IpAddr>().expect("address")]);
+        assert_eq!(
+            found.servers,
+            ["192.0.2.1".parse::<IpAddr>().expect("address")]
+        );
     }
 
     #[test]
@@ -102,6 +115,9 @@ mod tests {
             &["172.17.0.2\tredis".into()],
         );
         assert!(text.starts_with("127.0.0.1\tlocalhost\n"));
-        assert!(text.ends_with("192.0.2.9\tdocs\n172.17.0.2\tredis\n172.17.0.3\tweb\n"), "{text}");
+        assert!(
+            text.ends_with("192.0.2.9\tdocs\n172.17.0.2\tredis\n172.17.0.3\tweb\n"),
+            "{text}"
+        );
     }
 }

@@ -6,7 +6,10 @@ use super::record::Link;
 
 /// The environment that `links` give to the container named `consumer`.
 pub(crate) fn environment(consumer: &str, links: &[Link]) -> Vec<String> {
-    links.iter().flat_map(|link| of_link(consumer, link)).collect()
+    links
+        .iter()
+        .flat_map(|link| of_link(consumer, link))
+        .collect()
 }
 
 fn of_link(consumer: &str, link: &Link) -> Vec<String> {
@@ -30,7 +33,11 @@ fn of_link(consumer: &str, link: &Link) -> Vec<String> {
         }
     }
     for port in &ports {
-        let base = format!("{prefix}_PORT_{}_{}", port.number, port.protocol.to_string().to_uppercase());
+        let base = format!(
+            "{prefix}_PORT_{}_{}",
+            port.number,
+            port.protocol.to_string().to_uppercase()
+        );
         env.push(format!("{base}={}", url(port, address)));
         env.push(format!("{base}_ADDR={address}"));
         env.push(format!("{base}_PORT={}", port.number));
@@ -39,7 +46,9 @@ fn of_link(consumer: &str, link: &Link) -> Vec<String> {
     env.push(format!("{prefix}_NAME=/{consumer}/{}", link.alias));
     let inherited = link.local.iter().flat_map(|target| &target.env);
     for variable in inherited {
-        let Some((name, value)) = variable.split_once('=') else { continue };
+        let Some((name, value)) = variable.split_once('=') else {
+            continue;
+        };
         if !matches!(name, "HOME" | "PATH") {
             env.push(format!("{prefix}_ENV_{name}={value}"));
         }
@@ -89,7 +98,10 @@ mod tests {
             alias: "my-redis".into(),
             address: [172, 17, 0, 2].into(),
             remote: false,
-            ports: ports.iter().map(|port| port.parse().expect("port")).collect(),
+            ports: ports
+                .iter()
+                .map(|port| port.parse().expect("port"))
+                .collect(),
             local: Some(LinkedContainer {
                 id: "0123".into(),
                 hostname: "012345678901".into(),
@@ -123,13 +135,22 @@ mod tests {
     #[test]
     fn consecutive_ports_give_their_range() {
         let env = environment("web", &[link(&["7002/tcp", "7000/tcp", "7001/tcp"])]);
-        assert!(env.contains(&"MY_REDIS_PORT_7000_TCP_START=tcp://172.17.0.2:7000".to_owned()), "{env:?}");
-        assert!(env.contains(&"MY_REDIS_PORT_7000_TCP_PORT_END=7002".to_owned()), "{env:?}");
+        assert!(
+            env.contains(&"MY_REDIS_PORT_7000_TCP_START=tcp://172.17.0.2:7000".to_owned()),
+            "{env:?}"
+        );
+        assert!(
+            env.contains(&"MY_REDIS_PORT_7000_TCP_PORT_END=7002".to_owned()),
+            "{env:?}"
+        );
     }
 
     #[test]
     fn hosts_entries_name_alias_hostname_and_target_once() {
-        assert_eq!(hosts(&[link(&[])]), ["172.17.0.2\tmy-redis 012345678901 redis-server"]);
+        assert_eq!(
+            hosts(&[link(&[])]),
+            ["172.17.0.2\tmy-redis 012345678901 redis-server"]
+        );
         let mut same = link(&[]);
         same.alias = "redis-server".into();
         same.local = None;

@@ -1,6 +1,7 @@
 //! The daemon: decides what runs on this host and how it is reached. It holds nothing that runs; those
 //! are the shims, the ambassador and the kernel, which go on without it and are found again.
 
+mod addresses;
 mod ambassador_process;
 pub(crate) mod config;
 pub(crate) mod container;
@@ -9,9 +10,11 @@ mod end;
 pub(crate) mod exec;
 mod files;
 mod link;
+mod link_targets;
 mod names;
 pub(crate) mod networks;
 mod node;
+mod outfit;
 mod plane;
 mod ports;
 pub(crate) mod record;
@@ -30,7 +33,9 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use ipnetwork::Ipv4Network;
 use nuncio_overlay::{AddressBook, Kernel, MacAddr, default_underlay_address};
-use nuncio_registry::{Catalog, ConnectOptions, Mirror, NetworkRecord, NodeRecord, Presence, Registry, embedded};
+use nuncio_registry::{
+    Catalog, ConnectOptions, Mirror, NetworkRecord, NodeRecord, Presence, Registry, embedded,
+};
 use nuncio_runtime::ImageStore;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -48,6 +53,8 @@ pub(crate) use self::serve::run;
 
 /// Bridge of the default network.
 pub(crate) const DEFAULT_BRIDGE: &str = "nuncio0";
+/// File that remembers where links to other hosts led.
+const LINK_TARGETS: &str = "link_targets.json";
 /// Port of the embedded registry, etcd's own.
 const REGISTRY_PORT: u16 = 2379;
 /// How long the registry may take to answer at start.
@@ -65,7 +72,7 @@ pub(crate) struct Daemon {
     presence: Presence,
     mirror: Mirror,
     catalog: watch::Receiver<Arc<Catalog>>,
-    default_record: OnceLock<NetworkRecord>,
+    default_record: OnceLock<Arc<NetworkRecord>>,
     containers: RwLock<BTreeMap<String, Arc<Container>>>,
     execs: Mutex<VecDeque<Arc<Exec>>>,
     local_networks: Mutex<BTreeMap<String, LocalNetwork>>,
@@ -82,14 +89,20 @@ pub(crate) struct Daemon {
 
 /// 64 hexadecimal digits, by chance.
 pub(crate) fn new_id() -> String {
-    format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple())
+    format!(
+        "{}{}",
+        uuid::Uuid::new_v4().simple(),
+        uuid::Uuid::new_v4().simple()
+    )
 }
 
 impl Daemon {
     /// Makes everything ready but serves nobody yet.
     async fn open(options: DaemonOptions, stop: &CancellationToken) -> anyhow::Result<Arc<Self>> {
         if options.bridge.is_some() {
-            bail!("--bridge is not built yet: containers are on {DEFAULT_BRIDGE}, leave the flag out");
+            bail!(
+                "--bridge is not built yet: containers are on {DEFAULT_BRIDGE}, leave the flag out"
+            );
         }
         if options.metrics.is_some() {
             bail!("--metrics-addr is not built yet: leave the flag out");
@@ -98,20 +111,30 @@ impl Daemon {
         let lock = lock(&options.data_root)?;
         let address = match options.advertise {
             Some(address) => address,
-            None => default_underlay_address().await.context("choose an address for other hosts to reach this one")?,
+            None => default_underlay_address()
+                .await
+                .context("choose an address for other hosts to reach this one")?,
         };
-        nuncio_overlay::mtu_of_address(address).await.with_context(|| format!("--advertise-addr {address}"))?;
+        nuncio_overlay::mtu_of_address(address)
+            .await
+            .with_context(|| format!("--advertise-addr {address}"))?;
         let name = options.node_name.clone().unwrap_or_else(node::hostname);
         let node = Identity::load(&options.data_root, name, address)?;
         let registry = open_registry(&options, &node, stop).await?;
-        let mirror = Mirror::start(registry.clone(), Some(options.data_root.join("catalog.json")));
+        let mirror = Mirror::start(
+            registry.clone(),
+            Some(options.data_root.join("catalog.json")),
+        );
         let records = load_records(&options.data_root)?;
         let local_networks = networks::load_local(&options.data_root.join("networks"))?;
         let presence = start_presence(&registry, &node, &records, &local_networks);
         let binary = std::env::current_exe().context("find the running binary")?;
         let containers = records.into_iter().map(|record| {
             let directory = options.data_root.join("containers").join(&record.id);
-            (record.id.clone(), Container::new(record, directory, &options.exec_root))
+            (
+                record.id.clone(),
+                Container::new(record, directory, &options.exec_root),
+            )
         });
         let daemon = Arc::new(Self {
             images: ImageStore::open(&options.data_root.join("images"))?,
@@ -122,9 +145,15 @@ impl Daemon {
             containers: RwLock::new(containers.collect()),
             execs: Mutex::default(),
             local_networks: Mutex::new(local_networks),
-            blocks: Mutex::new(state_file::read(&options.data_root.join("blocks.json"))?.unwrap_or_default()),
-            addresses: Mutex::new(AddressBook::open(&options.data_root.join("addresses.json"))?),
-            link_targets: Mutex::default(),
+            blocks: Mutex::new(
+                state_file::read(&options.data_root.join("blocks.json"))?.unwrap_or_default(),
+            ),
+            addresses: Mutex::new(AddressBook::open(
+                &options.data_root.join("addresses.json"),
+            )?),
+            link_targets: Mutex::new(
+                state_file::read(&options.data_root.join(LINK_TARGETS))?.unwrap_or_default(),
+            ),
             kernel: tokio::sync::Mutex::new(Kernel::open().await?),
             ambassador: AmbassadorProcess::new(binary.clone(), &options.exec_root),
             _lock: lock,
@@ -143,13 +172,15 @@ impl Daemon {
             id: self.node.id.clone(),
             name: self.node.name.clone(),
             address: self.node.address,
-            mac: MacAddr::of_node(&self.node.id).octets(),
+            mac: MacAddr::of_node(&self.node.id).0,
             port: self.options.vxlan_port,
             incarnation: self.node.incarnation,
         };
         match self.registry.register_node(&node).await {
             Ok(()) => self.catch_up().await,
-            Err(nuncio_registry::RegisterNodeError::Call(error)) if self.default_network().is_some() => {
+            Err(nuncio_registry::RegisterNodeError::Call(error))
+                if self.default_network().is_some() =>
+            {
                 tracing::warn!(%error, "the registry does not answer: going on with what was known");
             }
             Err(error) => return Err(error).context("join the mesh"),
@@ -162,12 +193,17 @@ impl Daemon {
         let mut catalog = self.catalog.clone();
         let caught_up = async {
             let latest = self.registry.latest_revision().await?;
-            catalog.wait_for(|catalog| catalog.revision >= latest).await.context("the mirror has ended")?;
+            catalog
+                .wait_for(|catalog| catalog.revision >= latest)
+                .await
+                .context("the mirror has ended")?;
             anyhow::Ok(())
         };
         match timeout(SETTLE, caught_up).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(error = format!("{error:#}"), "ask the registry for news"),
+            Ok(Err(error)) => {
+                tracing::warn!(error = format!("{error:#}"), "ask the registry for news")
+            }
             Err(_) => tracing::warn!("the registry's news did not come within {SETTLE:?}"),
         }
     }
@@ -184,7 +220,8 @@ fn make_directories(options: &DaemonOptions) -> anyhow::Result<()> {
     let data = ["containers", "images", "networks"].map(|name| options.data_root.join(name));
     let exec = ["run", "netns", "exec"].map(|name| options.exec_root.join(name));
     for directory in data.iter().chain(&exec) {
-        std::fs::create_dir_all(directory).with_context(|| format!("make {}", directory.display()))?;
+        std::fs::create_dir_all(directory)
+            .with_context(|| format!("make {}", directory.display()))?;
     }
     Ok(())
 }
@@ -194,7 +231,10 @@ fn lock(data_root: &Path) -> anyhow::Result<std::fs::File> {
     let path = data_root.join("lock");
     let file = std::fs::File::create(&path).with_context(|| format!("open {}", path.display()))?;
     flock(&file, FlockOperation::NonBlockingLockExclusive).with_context(|| {
-        format!("another daemon works in {}: stop it, or give this one another --data-root", data_root.display())
+        format!(
+            "another daemon works in {}: stop it, or give this one another --data-root",
+            data_root.display()
+        )
     })?;
     Ok(file)
 }
@@ -213,7 +253,8 @@ async fn open_registry(
                 (None, Some(address)) => (address, REGISTRY_PORT).into(),
                 (None, None) => ([127, 0, 0, 1], REGISTRY_PORT).into(),
             };
-            let server = embedded::Server::open(&options.data_root.join("registry")).context("open the embedded registry")?;
+            let server = embedded::Server::open(&options.data_root.join("registry"))
+                .context("open the embedded registry")?;
             let bound = server
                 .bind(wanted)
                 .await
@@ -224,15 +265,24 @@ async fn open_registry(
             vec![format!("http://{address}")]
         }
     };
-    let connect = ConnectOptions { endpoints, timeout: REGISTRY_TIMEOUT };
+    let connect = ConnectOptions {
+        endpoints,
+        timeout: REGISTRY_TIMEOUT,
+    };
     match Registry::connect(&connect).await {
         Ok(registry) => Ok(registry),
         Err(error) if known => {
             let error = format!("{:#}", anyhow::Error::from(error));
-            tracing::warn!(node = node.name, error, "the registry does not answer: going on with what was known");
+            tracing::warn!(
+                node = node.name,
+                error,
+                "the registry does not answer: going on with what was known"
+            );
             Ok(Registry::connect_lazy(&connect).await?)
         }
-        Err(error) => Err(error).context("cannot reach the registry: check --registry, and that it runs"),
+        Err(error) => {
+            Err(error).context("cannot reach the registry: check --registry, and that it runs")
+        }
     }
 }
 
@@ -255,7 +305,10 @@ fn start_presence(
     records: &[Record],
     local: &BTreeMap<String, LocalNetwork>,
 ) -> Presence {
-    let running = records.iter().filter(|record| matches!(record.phase, Phase::Running { .. }));
-    let endpoints = running.flat_map(|record| plane::registrations(record, node, |id| local.contains_key(id)));
+    let running = records
+        .iter()
+        .filter(|record| matches!(record.phase, Phase::Running { .. }));
+    let endpoints =
+        running.flat_map(|record| plane::registrations(record, node, |id| local.contains_key(id)));
     Presence::start(registry.clone(), &node.id, endpoints)
 }

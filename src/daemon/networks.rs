@@ -3,16 +3,15 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use ipnetwork::Ipv4Network;
-use nuncio_overlay::{AllocateError, MacAddr, gateway_of, host_routes};
+use nuncio_overlay::host_routes;
 use nuncio_registry::{CreateNetworkError, NetworkRecord, NetworkRequest, RemoveNetworkError};
 use serde::{Deserialize, Serialize};
 
-use super::config::EndpointRequest;
 use super::container::locked;
-use super::record::Endpoint;
 use super::refusal::Refusal;
 use super::{Daemon, state_file};
 
@@ -26,11 +25,15 @@ const DEFAULT_POOLS: [(Ipv4Addr, u8, u8); 3] = [
     (Ipv4Addr::new(10, 96, 0, 0), 11, 16),
 ];
 /// Where overlay networks' subnets come from, a /16 each, of which every host takes /24 blocks.
-const OVERLAY_POOLS: [(Ipv4Addr, u8, u8); 2] =
-    [(Ipv4Addr::new(10, 128, 0, 0), 9, 16), (Ipv4Addr::new(172, 20, 0, 0), 14, 16)];
+const OVERLAY_POOLS: [(Ipv4Addr, u8, u8); 2] = [
+    (Ipv4Addr::new(10, 128, 0, 0), 9, 16),
+    (Ipv4Addr::new(172, 20, 0, 0), 14, 16),
+];
 /// Where this host's own bridges get theirs.
-const LOCAL_POOLS: [(Ipv4Addr, u8, u8); 2] =
-    [(Ipv4Addr::new(172, 24, 0, 0), 13, 20), (Ipv4Addr::new(192, 168, 0, 0), 16, 20)];
+const LOCAL_POOLS: [(Ipv4Addr, u8, u8); 2] = [
+    (Ipv4Addr::new(172, 24, 0, 0), 13, 20),
+    (Ipv4Addr::new(192, 168, 0, 0), 16, 20),
+];
 
 /// A bridge network of this host alone, as it lies on disk.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -49,7 +52,7 @@ pub(crate) struct LocalNetwork {
 #[derive(Clone, Debug)]
 pub(crate) enum Network {
     /// Out of the registry: an overlay, or the default network.
-    Mesh(NetworkRecord),
+    Mesh(Arc<NetworkRecord>),
     Local(LocalNetwork),
 }
 
@@ -136,7 +139,9 @@ pub(crate) fn load_local(directory: &Path) -> anyhow::Result<BTreeMap<String, Lo
     let mut networks = BTreeMap::new();
     for entry in std::fs::read_dir(directory)? {
         let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "json")
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "json")
             && let Some(network) = state_file::read::<LocalNetwork>(&path)?
         {
             networks.insert(network.id.clone(), network);
@@ -163,29 +168,48 @@ impl Daemon {
                 avoid: host_routes().await?,
                 ..NetworkRequest::default()
             };
-            let record = self.registry.ensure_network(request).await.context("default network")?;
-            self.default_record.set(record).ok();
+            let record = self
+                .registry
+                .ensure_network(request)
+                .await
+                .context("default network")?;
+            self.default_record.set(Arc::new(record)).ok();
         }
-        let network = self.default_network().context("the default network is missing")?;
+        let network = self
+            .default_network()
+            .context("the default network is missing")?;
         if self.own_blocks(&network.id).is_empty() {
             self.claim_block(&network).await?;
         }
         Ok(())
     }
 
-    pub(super) fn default_network(&self) -> Option<NetworkRecord> {
+    pub(super) fn default_network(&self) -> Option<Arc<NetworkRecord>> {
         let catalog = self.catalog.borrow();
-        catalog.network_named(DEFAULT_NETWORK).cloned().or_else(|| self.default_record.get().cloned())
+        catalog
+            .network_named(DEFAULT_NETWORK)
+            .cloned()
+            .or_else(|| self.default_record.get().cloned())
     }
 
     /// All networks but `host` and `none`.
     pub(super) fn all_networks(&self) -> Vec<Network> {
         let catalog = self.catalog.borrow().clone();
-        let mut networks: Vec<Network> = catalog.networks.values().cloned().map(Network::Mesh).collect();
+        let mut networks: Vec<Network> = catalog
+            .networks
+            .values()
+            .cloned()
+            .map(Network::Mesh)
+            .collect();
         if catalog.network_named(DEFAULT_NETWORK).is_none() {
             networks.extend(self.default_record.get().cloned().map(Network::Mesh));
         }
-        networks.extend(locked(&self.local_networks).values().cloned().map(Network::Local));
+        networks.extend(
+            locked(&self.local_networks)
+                .values()
+                .cloned()
+                .map(Network::Local),
+        );
         networks
     }
 
@@ -196,115 +220,48 @@ impl Daemon {
         if let Some(found) = networks.iter().find(exact) {
             return Ok(found.clone());
         }
-        let mut begin = networks.iter().filter(|network| network.id().starts_with(wanted));
+        let mut begin = networks
+            .iter()
+            .filter(|network| network.id().starts_with(wanted));
         if let (false, Some(found), None) = (wanted.is_empty(), begin.next(), begin.next()) {
             return Ok(found.clone());
         }
         match self.registry.network_named(wanted).await {
-            Ok(Some(record)) => Ok(Network::Mesh(record)),
+            Ok(Some(record)) => Ok(Network::Mesh(Arc::new(record))),
             Ok(None) => Err(Refusal::not_found(format!("network {wanted} not found")).into()),
             Err(error) => Err(error).context(format!("network {wanted} is not known here")),
         }
     }
 
-    /// This host's blocks of a network.
-    pub(super) fn own_blocks(&self, network: &str) -> Vec<Ipv4Network> {
-        locked(&self.blocks).get(network).cloned().unwrap_or_default()
-    }
-
-    pub(super) async fn claim_block(&self, network: &NetworkRecord) -> anyhow::Result<()> {
-        let held = self.own_blocks(&network.id);
-        let known = self.registry.blocks_of(&network.id, &self.node.id).await?;
-        let block = match known.into_iter().find(|block| !held.contains(&block.cidr)) {
-            Some(block) => block,
-            None => {
-                let avoid = host_routes().await?;
-                self.registry.claim_block(network, &self.node.id, self.node.incarnation, &avoid).await?
-            }
-        };
-        let blocks = {
-            let mut blocks = locked(&self.blocks);
-            blocks.entry(network.id.clone()).or_default().push(block.cidr);
-            blocks.clone()
-        };
-        state_file::write(&self.options.data_root.join("blocks.json"), &blocks)
-    }
-
-    /// Forgets blocks of a network that is no more.
-    pub(super) fn forget_network(&self, network: &str) -> anyhow::Result<()> {
-        let blocks = {
-            let mut blocks = locked(&self.blocks);
-            blocks.remove(network);
-            blocks.clone()
-        };
-        state_file::write(&self.options.data_root.join("blocks.json"), &blocks)?;
-        Ok(locked(&self.addresses).forget(network)?)
-    }
-
-    /// Gives `owner` an address in a network, and with it the host a further block when the last is full.
-    pub(super) async fn allocate(
-        &self,
-        network: &Network,
-        owner: &str,
-        wanted: Option<Ipv4Addr>,
-    ) -> anyhow::Result<(Ipv4Addr, Ipv4Network)> {
-        loop {
-            let blocks = match network {
-                Network::Local(network) => vec![network.subnet],
-                Network::Mesh(network) => self.own_blocks(&network.id),
-            };
-            let id = network.id();
-            let allocated = if blocks.is_empty() {
-                Err(AllocateError::Full { network: id.to_owned(), held: 0 })
-            } else {
-                locked(&self.addresses).allocate(id, &blocks, owner, wanted)
-            };
-            match (allocated, network) {
-                (Ok(address), _) => {
-                    let block = blocks.into_iter().find(|block| block.contains(address));
-                    return Ok((address, block.context("an address outside the host's blocks")?));
-                }
-                (Err(AllocateError::Full { .. }), Network::Mesh(network)) => self.claim_block(network).await?,
-                (Err(error @ AllocateError::Write(_)), _) => return Err(error.into()),
-                (Err(error), _) => return Err(Refusal::conflict(error.to_string()).into()),
-            }
-        }
-    }
-
-    /// A container's place in `network`.
-    pub(super) async fn make_endpoint(
-        &self,
-        network: &Network,
-        container: &str,
-        request: &EndpointRequest,
-    ) -> anyhow::Result<Endpoint> {
-        let (address, block) = self.allocate(network, container, request.address).await?;
-        Ok(Endpoint {
-            network_id: network.id().to_owned(),
-            address,
-            block,
-            gateway: (!network.internal()).then(|| gateway_of(block)),
-            mac: MacAddr::of_address(address).octets(),
-            aliases: request.aliases.clone(),
-        })
-    }
-
     /// Creates a network; an overlay is there for all hosts when this returns.
     pub(crate) async fn network_create(&self, request: NetworkCreate) -> anyhow::Result<String> {
         if matches!(request.name.as_str(), "bridge" | "host" | "none") {
-            let message = format!("operation is not permitted on predefined {} network", request.name);
+            let message = format!(
+                "operation is not permitted on predefined {} network",
+                request.name
+            );
             return Err(Refusal::forbidden(message).into());
         }
-        if self.all_networks().iter().any(|network| network.name() == request.name) {
+        if self
+            .all_networks()
+            .iter()
+            .any(|network| network.name() == request.name)
+        {
             return Err(taken(&request.name).into());
         }
         let routes = host_routes().await?;
         if let Some(subnet) = request.subnet {
             if subnet.ip() != subnet.network() {
                 let right = format!("{}/{}", subnet.network(), subnet.prefix());
-                return Err(Refusal::invalid(format!("invalid subnet {subnet}: it should be {right}")).into());
+                return Err(Refusal::invalid(format!(
+                    "invalid subnet {subnet}: it should be {right}"
+                ))
+                .into());
             }
-            if let Some(route) = routes.iter().find(|route| route.prefix() > 0 && route.overlaps(subnet)) {
+            if let Some(route) = routes
+                .iter()
+                .find(|route| route.prefix() > 0 && route.overlaps(subnet))
+            {
                 let message = format!(
                     "subnet {subnet} overlaps {route}, to which this host has a route: choose another with --subnet"
                 );
@@ -321,13 +278,25 @@ impl Daemon {
         }
     }
 
-    async fn create_overlay(&self, request: NetworkCreate, mut avoid: Vec<Ipv4Network>) -> anyhow::Result<String> {
-        avoid.extend(locked(&self.local_networks).values().map(|network| network.subnet));
+    async fn create_overlay(
+        &self,
+        request: NetworkCreate,
+        mut avoid: Vec<Ipv4Network>,
+    ) -> anyhow::Result<String> {
+        avoid.extend(
+            locked(&self.local_networks)
+                .values()
+                .map(|network| network.subnet),
+        );
         let configured = &self.options.pools;
         let created = self
             .registry
             .create_network(NetworkRequest {
-                pools: if configured.is_empty() { pools(&OVERLAY_POOLS) } else { configured.clone() },
+                pools: if configured.is_empty() {
+                    pools(&OVERLAY_POOLS)
+                } else {
+                    configured.clone()
+                },
                 name: request.name.clone(),
                 driver: "overlay".into(),
                 subnet: request.subnet,
@@ -342,22 +311,34 @@ impl Daemon {
         match created {
             Ok(record) => Ok(record.id),
             Err(CreateNetworkError::NameTaken { .. }) => Err(taken(&request.name).into()),
-            Err(error @ (CreateNetworkError::SubnetOverlaps { .. } | CreateNetworkError::PoolsExhausted)) => {
-                Err(Refusal::conflict(error.to_string()).into())
-            }
-            Err(error @ (CreateNetworkError::SubnetTooSmall(_) | CreateNetworkError::InvalidName(_))) => {
-                Err(Refusal::invalid(format!("{:#}", anyhow::Error::from(error))).into())
-            }
+            Err(
+                error @ (CreateNetworkError::SubnetOverlaps { .. }
+                | CreateNetworkError::PoolsExhausted),
+            ) => Err(Refusal::conflict(error.to_string()).into()),
+            Err(
+                error
+                @ (CreateNetworkError::SubnetTooSmall(_) | CreateNetworkError::InvalidName(_)),
+            ) => Err(Refusal::invalid(format!("{:#}", anyhow::Error::from(error))).into()),
             Err(error) => Err(error.into()),
         }
     }
 
-    fn create_bridge(&self, request: NetworkCreate, routes: &[Ipv4Network]) -> anyhow::Result<String> {
-        let mut used: Vec<Ipv4Network> = routes.iter().copied().filter(|route| route.prefix() > 0).collect();
+    fn create_bridge(
+        &self,
+        request: NetworkCreate,
+        routes: &[Ipv4Network],
+    ) -> anyhow::Result<String> {
+        let mut used: Vec<Ipv4Network> = routes
+            .iter()
+            .copied()
+            .filter(|route| route.prefix() > 0)
+            .collect();
         used.extend(self.all_networks().iter().map(Network::subnet));
         let subnet = match request.subnet {
             Some(subnet) => match used.iter().find(|other| other.overlaps(subnet)) {
-                Some(other) => bail!(Refusal::conflict(format!("subnet {subnet} overlaps {other} of another network"))),
+                Some(other) => bail!(Refusal::conflict(format!(
+                    "subnet {subnet} overlaps {other} of another network"
+                ))),
                 None => subnet,
             },
             None => free_subnet(&pools(&LOCAL_POOLS), &used)
@@ -380,7 +361,10 @@ impl Daemon {
     }
 
     fn local_network_path(&self, id: &str) -> PathBuf {
-        self.options.data_root.join("networks").join(format!("{id}.json"))
+        self.options
+            .data_root
+            .join("networks")
+            .join(format!("{id}.json"))
     }
 
     /// Removes a network that no container is in.
@@ -395,7 +379,12 @@ impl Daemon {
             .iter()
             .filter(|container| container.is_active())
             .map(|container| container.view())
-            .filter(|record| record.endpoints.values().any(|endpoint| endpoint.network_id == network.id()))
+            .filter(|record| {
+                record
+                    .endpoints
+                    .values()
+                    .any(|endpoint| endpoint.network_id == network.id())
+            })
             .map(|record| record.name)
             .collect();
         if !users.is_empty() {
@@ -408,7 +397,9 @@ impl Daemon {
             }
             Network::Mesh(record) => match self.registry.remove_network(&record.id).await {
                 Ok(()) => {}
-                Err(RemoveNetworkError::InUse { network, endpoints }) => return Err(in_use(&network, &endpoints).into()),
+                Err(RemoveNetworkError::InUse { network, endpoints }) => {
+                    return Err(in_use(&network, &endpoints).into());
+                }
                 Err(RemoveNetworkError::NotFound(_)) => {
                     return Err(Refusal::not_found(format!("network {wanted} not found")).into());
                 }
@@ -416,7 +407,11 @@ impl Daemon {
             },
         }
         for container in self.containers() {
-            container.update(|record| record.endpoints.retain(|_, endpoint| endpoint.network_id != network.id()))?;
+            container.update(|record| {
+                record
+                    .endpoints
+                    .retain(|_, endpoint| endpoint.network_id != network.id())
+            })?;
         }
         self.forget_network(network.id())?;
         self.sync().await
@@ -429,7 +424,9 @@ fn taken(name: &str) -> Refusal {
 
 fn in_use(network: &str, users: &[String]) -> Refusal {
     let users = users.join(", ");
-    Refusal::forbidden(format!("error while removing network: network {network} has active endpoints: {users}"))
+    Refusal::forbidden(format!(
+        "error while removing network: network {network} has active endpoints: {users}"
+    ))
 }
 
 fn free_subnet(pools: &[(Ipv4Network, u8)], used: &[Ipv4Network]) -> Option<Ipv4Network> {
@@ -438,7 +435,11 @@ fn free_subnet(pools: &[(Ipv4Network, u8)], used: &[Ipv4Network]) -> Option<Ipv4
         let count = 1u32 << (prefix - pool.prefix());
         (0..count)
             .filter_map(|index| {
-                Ipv4Network::new(Ipv4Addr::from(u32::from(pool.network()) + index * step), *prefix).ok()
+                Ipv4Network::new(
+                    Ipv4Addr::from(u32::from(pool.network()) + index * step),
+                    *prefix,
+                )
+                .ok()
             })
             .find(|subnet| !used.iter().any(|other| other.overlaps(*subnet)))
     })

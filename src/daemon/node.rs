@@ -30,17 +30,32 @@ impl Identity {
     pub(crate) fn load(data_root: &Path, name: String, address: IpAddr) -> anyhow::Result<Self> {
         let path = data_root.join("node.json");
         let file = match state_file::read::<NodeFile>(&path).context("node identity")? {
-            Some(file) => NodeFile { incarnation: file.incarnation + 1, ..file },
-            None => NodeFile { v: 1, id: uuid::Uuid::new_v4().simple().to_string(), incarnation: 1 },
+            Some(file) => NodeFile {
+                incarnation: file.incarnation + 1,
+                ..file
+            },
+            None => NodeFile {
+                v: 1,
+                id: uuid::Uuid::new_v4().simple().to_string(),
+                incarnation: 1,
+            },
         };
         state_file::write(&path, &file)?;
-        Ok(Self { id: file.id, name, address, incarnation: file.incarnation })
+        Ok(Self {
+            id: file.id,
+            name,
+            address,
+            incarnation: file.incarnation,
+        })
     }
 }
 
 /// The machine's own name, as `uname -n` gives it.
 pub(crate) fn hostname() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
+    rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned()
 }
 
 #[cfg(test)]

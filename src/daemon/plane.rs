@@ -6,8 +6,8 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
 use anyhow::Context;
 use nuncio_overlay::{
-    HostState, MacAddr, NamesDocument, Peer, Published, Reach, Segment, Subscriber, Vni, Vxlan, Zone, bridge_name,
-    inner_mtu, mtu_of_address, vxlan_name,
+    HostState, MacAddr, NamesDocument, Peer, Published, Reach, Segment, Subscriber, Vni, Vxlan,
+    Zone, bridge_name, inner_mtu, mtu_of_address, vxlan_name,
 };
 use nuncio_registry::{Catalog, NetworkRecord};
 use serde_json::{Value, json};
@@ -18,7 +18,7 @@ use super::files::Resolving;
 use super::networks::Network;
 use super::node::Identity;
 use super::record::Record;
-use super::{DEFAULT_BRIDGE, Daemon, ports};
+use super::{DEFAULT_BRIDGE, Daemon, LINK_TARGETS, ports, state_file};
 
 /// One view of everything that decides what this host does, so that all parts agree.
 struct Sight {
@@ -34,7 +34,10 @@ impl Daemon {
     pub(crate) async fn sync(&self) -> anyhow::Result<()> {
         let mut kernel = self.kernel.lock().await;
         let sight = self.sight().await?;
-        let report = kernel.reconcile(&self.host_state(&sight)?).await.context("program the kernel")?;
+        let report = kernel
+            .reconcile(&self.host_state(&sight)?)
+            .await
+            .context("program the kernel")?;
         if report.changes() > 0 {
             tracing::debug!(?report, "kernel changed");
         }
@@ -48,12 +51,17 @@ impl Daemon {
     }
 
     async fn sight(&self) -> anyhow::Result<Sight> {
-        let active = self.containers().iter().filter(|container| container.is_active()).map(|container| container.view());
+        let containers = self.containers();
+        let active = containers
+            .iter()
+            .filter(|container| container.is_active())
+            .map(|container| container.view());
+        let mtu = self.mtu().await?;
         Ok(Sight {
             active: active.collect(),
             catalog: self.catalog.borrow().clone(),
             networks: self.all_networks(),
-            mtu: self.mtu().await?,
+            mtu,
         })
     }
 
@@ -92,24 +100,48 @@ impl Daemon {
                 })
             })
         });
-        Ok(HostState { segments, published: published.collect() })
+        Ok(HostState {
+            segments,
+            published: published.collect(),
+        })
     }
 
-    fn mesh_segment(&self, sight: &Sight, record: &NetworkRecord, default: bool) -> anyhow::Result<Segment> {
-        let peers = sight.catalog.blocks_of(&record.id).filter(|block| block.node != self.node.id);
+    fn mesh_segment(
+        &self,
+        sight: &Sight,
+        record: &NetworkRecord,
+        default: bool,
+    ) -> anyhow::Result<Segment> {
+        let peers = sight
+            .catalog
+            .blocks_of(&record.id)
+            .filter(|block| block.node != self.node.id);
         let peers = peers.filter_map(|block| {
             let node = sight.catalog.nodes.get(&block.node)?;
-            Some(Peer { block: block.cidr, vtep: node.address, mac: MacAddr::new(node.mac) })
+            Some(Peer {
+                block: block.cidr,
+                vtep: node.address,
+                mac: MacAddr(node.mac),
+            })
         });
         let exposed = sight.active.iter().flat_map(|container| {
-            let address = container.endpoints.values().find(|endpoint| endpoint.network_id == record.id);
+            let address = container
+                .endpoints
+                .values()
+                .find(|endpoint| endpoint.network_id == record.id);
             let address = address.map(|endpoint| endpoint.address);
             let ports = container.config.exposed.iter();
-            ports.filter_map(move |port| Some((address?, overlay_protocol(port.protocol), port.number)))
+            ports.filter_map(move |port| {
+                Some((address?, overlay_protocol(port.protocol), port.number))
+            })
         });
         Ok(Segment {
             id: record.id.clone(),
-            bridge: if default { DEFAULT_BRIDGE.into() } else { bridge_name(&record.id) },
+            bridge: if default {
+                DEFAULT_BRIDGE.into()
+            } else {
+                bridge_name(&record.id)
+            },
             adopted: false,
             subnet: record.subnet,
             blocks: self.own_blocks(&record.id),
@@ -124,14 +156,25 @@ impl Daemon {
             mtu: record.mtu.unwrap_or(u16::MAX).min(sight.mtu),
             internal: record.internal,
             icc: !default || self.options.icc,
-            reach: if default { Reach::LinksOnly { exposed: exposed.collect() } } else { Reach::Routed },
-            local_addresses: if default { self.link_addresses(&sight.active) } else { Vec::new() },
+            reach: if default {
+                Reach::LinksOnly {
+                    exposed: exposed.collect(),
+                }
+            } else {
+                Reach::Routed
+            },
+            local_addresses: if default {
+                self.link_addresses(&sight.active)
+            } else {
+                Vec::new()
+            },
         })
     }
 
     /// The bridge's addresses at which the ambassador stands in for containers on other hosts.
     fn link_addresses(&self, active: &[Record]) -> Vec<Ipv4Addr> {
-        let mut addresses: Vec<Ipv4Addr> = remote_links(active).map(|(_, address)| address).collect();
+        let mut addresses: Vec<Ipv4Addr> =
+            remote_links(active).map(|(_, address)| address).collect();
         addresses.sort_unstable();
         addresses.dedup();
         addresses
@@ -142,28 +185,47 @@ impl Daemon {
         let mut forwards = BTreeMap::new();
         for (target, address) in remote_links(&sight.active) {
             let endpoints = self.remote_endpoints(&sight.catalog, target);
-            let known = sight.active.iter().flat_map(|record| &record.links).filter(|link| link.target == target);
+            let known = sight
+                .active
+                .iter()
+                .flat_map(|record| &record.links)
+                .filter(|link| link.target == target);
             let mut ports: Vec<Port> = known.flat_map(|link| link.ports.clone()).collect();
             ports.extend(endpoints.iter().flat_map(|(_, ports)| ports.clone()));
             for port in ports {
                 let name = format!("link/{target}/{port}");
-                let to = endpoints.iter().map(|(at, _)| format!("{at}:{}", port.number)).collect();
+                let to = endpoints
+                    .iter()
+                    .map(|(at, _)| format!("{at}:{}", port.number))
+                    .collect();
                 let to = self.last_known(&name, to);
                 if to.is_empty() {
-                    continue; // not heard of since this daemon started; the ambassador keeps what it has
+                    continue; // it has never been heard of
                 }
                 let listen = format!("{}://{address}:{}", port.protocol, port.number);
-                forwards.insert(name.clone(), json!({ "name": name, "listen": listen, "to": to }));
+                forwards.insert(
+                    name.clone(),
+                    json!({ "name": name, "listen": listen, "to": to }),
+                );
             }
         }
+        self.forget_link_targets(&forwards);
         for record in &sight.active {
-            let Some(target) = published_target(record) else { continue };
+            let Some(target) = published_target(record) else {
+                continue;
+            };
             for published in &record.published {
                 let name = ports::forward_name(published);
                 let address = published.host_address.unwrap_or(Ipv4Addr::UNSPECIFIED);
-                let listen = format!("{}://{address}:{}", published.port.protocol, published.host_port);
+                let listen = format!(
+                    "{}://{address}:{}",
+                    published.port.protocol, published.host_port
+                );
                 let to = [format!("{target}:{}", published.port.number)];
-                forwards.insert(name.clone(), json!({ "name": name, "listen": listen, "to": to }));
+                forwards.insert(
+                    name.clone(),
+                    json!({ "name": name, "listen": listen, "to": to }),
+                );
             }
         }
         forwards.into_values().collect()
@@ -173,20 +235,52 @@ impl Daemon {
     /// is not told from one that is gone, and its containers may well run.
     fn last_known(&self, forward: &str, found: Vec<String>) -> Vec<String> {
         let mut known = locked(&self.link_targets);
-        if found.is_empty() {
+        if found.is_empty() || known.get(forward) == Some(&found) {
             return known.get(forward).cloned().unwrap_or_default();
         }
         known.insert(forward.to_owned(), found.clone());
+        self.keep_link_targets(&known);
         found
     }
 
+    /// Forgets where links led that are no more.
+    fn forget_link_targets(&self, forwards: &BTreeMap<String, Value>) {
+        let mut known = locked(&self.link_targets);
+        let before = known.len();
+        known.retain(|forward, _| forwards.contains_key(forward));
+        if known.len() != before {
+            self.keep_link_targets(&known);
+        }
+    }
+
+    fn keep_link_targets(&self, known: &BTreeMap<String, Vec<String>>) {
+        let path = self.options.data_root.join(LINK_TARGETS);
+        if let Err(error) = state_file::write(&path, known) {
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "links may break if the next daemon starts without a registry"
+            );
+        }
+    }
+
     /// Where a container of the default network runs on other hosts, and what it exposes.
-    pub(super) fn remote_endpoints(&self, catalog: &Catalog, name: &str) -> Vec<(Ipv4Addr, Vec<Port>)> {
-        let Some(default) = self.default_network() else { return Vec::new() };
+    pub(super) fn remote_endpoints(
+        &self,
+        catalog: &Catalog,
+        name: &str,
+    ) -> Vec<(Ipv4Addr, Vec<Port>)> {
+        let Some(default) = self.default_network() else {
+            return Vec::new();
+        };
         let found = catalog.endpoints_in(&default.id);
         found
             .filter(|endpoint| endpoint.name == name && endpoint.node != self.node.id)
-            .map(|endpoint| (endpoint.address, endpoint.ports.iter().map(port_of).collect()))
+            .map(|endpoint| {
+                (
+                    endpoint.address,
+                    endpoint.ports.iter().map(port_of).collect(),
+                )
+            })
             .collect()
     }
 
@@ -195,23 +289,41 @@ impl Daemon {
         let host = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
         let host = Resolving::parse(&host);
         let mut document = NamesDocument {
-            upstreams: host.servers.iter().map(|server| SocketAddr::new(*server, 53)).collect(),
+            upstreams: host
+                .servers
+                .iter()
+                .map(|server| SocketAddr::new(*server, 53))
+                .collect(),
             ..NamesDocument::default()
         };
-        for network in sight.networks.iter().filter(|network| !network.is_default()) {
-            document.zones.insert(network.id().to_owned(), self.zone(sight, network));
+        for network in sight
+            .networks
+            .iter()
+            .filter(|network| !network.is_default())
+        {
+            document
+                .zones
+                .insert(network.id().to_owned(), self.zone(sight, network));
         }
         for record in &sight.active {
-            document.subscribers.extend(self.subscriber(sight, record, &document.zones));
+            document
+                .subscribers
+                .extend(self.subscriber(sight, record, &document.zones));
         }
         document
     }
 
     fn zone(&self, sight: &Sight, network: &Network) -> Zone {
-        let mut zone = Zone { domain: Some(network.name().to_owned()), ..Zone::default() };
+        let mut zone = Zone {
+            domain: Some(network.name().to_owned()),
+            ..Zone::default()
+        };
         let mut add = |address: Ipv4Addr, id: &str, name: &str, aliases: &[String]| {
             let short = id.get(..12).unwrap_or(id).to_owned();
-            for name in [name.to_owned(), short].into_iter().chain(aliases.iter().cloned()) {
+            for name in [name.to_owned(), short]
+                .into_iter()
+                .chain(aliases.iter().cloned())
+            {
                 let addresses = zone.names.entry(name).or_default();
                 if !addresses.contains(&address) {
                     addresses.push(address);
@@ -220,37 +332,75 @@ impl Daemon {
             zone.reverse.insert(address, name.to_owned());
         };
         for record in &sight.active {
-            for endpoint in record.endpoints.values().filter(|endpoint| endpoint.network_id == network.id()) {
-                add(endpoint.address, &record.id, &record.name, &endpoint.aliases);
+            for endpoint in record
+                .endpoints
+                .values()
+                .filter(|endpoint| endpoint.network_id == network.id())
+            {
+                add(
+                    endpoint.address,
+                    &record.id,
+                    &record.name,
+                    &endpoint.aliases,
+                );
             }
         }
-        let elsewhere = sight.catalog.endpoints_in(network.id()).filter(|endpoint| endpoint.node != self.node.id);
+        let elsewhere = sight
+            .catalog
+            .endpoints_in(network.id())
+            .filter(|endpoint| endpoint.node != self.node.id);
         for endpoint in elsewhere {
-            add(endpoint.address, &endpoint.id, &endpoint.name, &endpoint.aliases);
+            add(
+                endpoint.address,
+                &endpoint.id,
+                &endpoint.name,
+                &endpoint.aliases,
+            );
         }
         zone
     }
 
-    fn subscriber(&self, sight: &Sight, record: &Record, zones: &BTreeMap<String, Zone>) -> Option<Subscriber> {
+    fn subscriber(
+        &self,
+        sight: &Sight,
+        record: &Record,
+        zones: &BTreeMap<String, Zone>,
+    ) -> Option<Subscriber> {
         let networks: Vec<&Network> = sight
             .networks
             .iter()
             .filter(|network| !network.is_default())
-            .filter(|network| record.endpoints.values().any(|endpoint| endpoint.network_id == network.id()))
+            .filter(|network| {
+                record
+                    .endpoints
+                    .values()
+                    .any(|endpoint| endpoint.network_id == network.id())
+            })
             .collect();
         if networks.is_empty() {
             return None;
         }
         let mut aliases = BTreeMap::new();
-        for link in record.config.host.links.iter().chain(record.config.endpoints.values().flat_map(|e| &e.links)) {
-            let found = networks.iter().find_map(|network| zones.get(network.id())?.names.get(&link.target));
+        for link in record
+            .config
+            .host
+            .links
+            .iter()
+            .chain(record.config.endpoints.values().flat_map(|e| &e.links))
+        {
+            let found = networks
+                .iter()
+                .find_map(|network| zones.get(network.id())?.names.get(&link.target));
             aliases.extend(found.map(|addresses| (link.alias.clone(), addresses.clone())));
         }
         Some(Subscriber {
             id: record.id.clone(),
             netns: self.options.exec_root.join("netns").join(&record.id),
             external: networks.iter().any(|network| !network.internal()),
-            networks: networks.into_iter().map(|network| network.id().to_owned()).collect(),
+            networks: networks
+                .into_iter()
+                .map(|network| network.id().to_owned())
+                .collect(),
             aliases,
         })
     }
@@ -267,12 +417,18 @@ impl Daemon {
     pub(super) async fn forget_removed_networks(&self) -> anyhow::Result<()> {
         let known: Vec<String> = locked(&self.blocks).keys().cloned().collect();
         let catalog = self.catalog.borrow().clone();
-        let missing: Vec<String> = known.into_iter().filter(|id| !catalog.networks.contains_key(id)).collect();
+        let missing: Vec<String> = known
+            .into_iter()
+            .filter(|id| !catalog.networks.contains_key(id))
+            .collect();
         if missing.is_empty() || catalog.stale.is_some() {
             return Ok(());
         }
         let there = self.registry.networks().await?;
-        for id in missing.iter().filter(|id| !there.iter().any(|network| network.id == **id)) {
+        for id in missing
+            .iter()
+            .filter(|id| !there.iter().any(|network| network.id == **id))
+        {
             self.forget_network(id)?;
         }
         Ok(())
@@ -285,7 +441,10 @@ pub(super) fn registrations(
     node: &Identity,
     is_local: impl Fn(&str) -> bool,
 ) -> Vec<nuncio_registry::EndpointRecord> {
-    let endpoints = record.endpoints.values().filter(|endpoint| !is_local(&endpoint.network_id));
+    let endpoints = record
+        .endpoints
+        .values()
+        .filter(|endpoint| !is_local(&endpoint.network_id));
     endpoints
         .map(|endpoint| nuncio_registry::EndpointRecord {
             network: endpoint.network_id.clone(),
@@ -303,12 +462,18 @@ pub(super) fn registrations(
 
 fn remote_links(active: &[Record]) -> impl Iterator<Item = (&str, Ipv4Addr)> {
     let links = active.iter().flat_map(|record| &record.links);
-    links.filter(|link| link.remote).map(|link| (link.target.as_str(), link.address))
+    links
+        .filter(|link| link.remote)
+        .map(|link| (link.target.as_str(), link.address))
 }
 
 /// The address that a container's published ports lead to.
 fn published_target(record: &Record) -> Option<Ipv4Addr> {
-    record.endpoints.values().map(|endpoint| endpoint.address).next()
+    record
+        .endpoints
+        .values()
+        .map(|endpoint| endpoint.address)
+        .next()
 }
 
 fn overlay_protocol(protocol: Protocol) -> nuncio_overlay::Protocol {
@@ -323,7 +488,10 @@ fn record_of(port: &Port) -> nuncio_registry::PortRecord {
         Protocol::Tcp => nuncio_registry::Protocol::Tcp,
         Protocol::Udp => nuncio_registry::Protocol::Udp,
     };
-    nuncio_registry::PortRecord { port: port.number, protocol }
+    nuncio_registry::PortRecord {
+        port: port.number,
+        protocol,
+    }
 }
 
 fn port_of(port: &nuncio_registry::PortRecord) -> Port {
@@ -331,5 +499,8 @@ fn port_of(port: &nuncio_registry::PortRecord) -> Port {
         nuncio_registry::Protocol::Tcp => Protocol::Tcp,
         nuncio_registry::Protocol::Udp => Protocol::Udp,
     };
-    Port { number: port.port, protocol }
+    Port {
+        number: port.port,
+        protocol,
+    }
 }

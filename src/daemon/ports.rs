@@ -23,7 +23,11 @@ pub(crate) fn choose(
     let all = exposed_too
         .iter()
         .filter(|port| !bindings.iter().any(|binding| binding.port == **port))
-        .map(|port| PortBinding { port: *port, host_address: None, host_ports: None });
+        .map(|port| PortBinding {
+            port: *port,
+            host_address: None,
+            host_ports: None,
+        });
     for binding in bindings.iter().cloned().chain(all) {
         let (first, last) = binding.host_ports.unwrap_or(RANGE);
         let free = (first..=last).find(|number| {
@@ -35,8 +39,14 @@ pub(crate) fn choose(
         });
         match free {
             Some(host_port) => {
-                let PortBinding { port, host_address, .. } = binding;
-                chosen.push(PublishedPort { port, host_address, host_port });
+                let PortBinding {
+                    port, host_address, ..
+                } = binding;
+                chosen.push(PublishedPort {
+                    port,
+                    host_address,
+                    host_port,
+                });
             }
             None => return Err(allocated(&binding, first, last)),
         }
@@ -53,8 +63,14 @@ fn overlap(a: Option<Ipv4Addr>, b: Option<Ipv4Addr>) -> bool {
 
 fn allocated(binding: &PortBinding, first: u16, last: u16) -> Refusal {
     let address = binding.host_address.unwrap_or(Ipv4Addr::UNSPECIFIED);
-    let ports = if first == last { first.to_string() } else { format!("{first}-{last}") };
-    Refusal::conflict(format!("Bind for {address}:{ports} failed: port is already allocated"))
+    let ports = if first == last {
+        first.to_string()
+    } else {
+        format!("{first}-{last}")
+    };
+    Refusal::conflict(format!(
+        "Bind for {address}:{ports} failed: port is already allocated"
+    ))
 }
 
 /// The name of the forward that serves a published port on the host's loopback.
@@ -72,15 +88,23 @@ mod tests {
     use super::*;
 
     fn binding(port: &str, host: Option<(u16, u16)>) -> PortBinding {
-        PortBinding { port: port.parse().expect("port"), host_address: None, host_ports: host }
+        PortBinding {
+            port: port.parse().expect("port"),
+            host_address: None,
+            host_ports: host,
+        }
     }
 
     #[test]
     fn takes_the_port_asked_for_and_refuses_it_twice() {
         let first = choose(&[binding("80/tcp", Some((8080, 8080)))], &[], &[]).expect("free");
         assert_eq!(first[0].host_port, 8080);
-        let refusal = choose(&[binding("81/tcp", Some((8080, 8080)))], &[], &first).expect_err("taken");
-        assert_eq!(refusal.message, "Bind for 0.0.0.0:8080 failed: port is already allocated");
+        let refusal =
+            choose(&[binding("81/tcp", Some((8080, 8080)))], &[], &first).expect_err("taken");
+        assert_eq!(
+            refusal.message,
+            "Bind for 0.0.0.0:8080 failed: port is already allocated"
+        );
         choose(&[binding("80/udp", Some((8080, 8080)))], &[], &first).expect("another protocol");
     }
 
@@ -97,7 +121,10 @@ mod tests {
 
     #[test]
     fn publishes_exposed_ports_out_of_the_range_once() {
-        let exposed = ["80/tcp".parse().expect("port"), "81/tcp".parse().expect("port")];
+        let exposed = [
+            "80/tcp".parse().expect("port"),
+            "81/tcp".parse().expect("port"),
+        ];
         let chosen = choose(&[binding("80/tcp", Some((8080, 8080)))], &exposed, &[]).expect("free");
         let ports: Vec<u16> = chosen.iter().map(|published| published.host_port).collect();
         assert_eq!(ports, [8080, RANGE.0]);

@@ -37,8 +37,17 @@ pub(crate) struct Record {
 #[serde(rename_all = "lowercase", tag = "state")]
 pub(crate) enum Phase {
     Created,
-    Running { pid: u32, started: Timestamp },
-    Exited { code: i32, started: Option<Timestamp>, finished: Timestamp, oom: bool, error: String },
+    Running {
+        pid: u32,
+        started: Timestamp,
+    },
+    Exited {
+        code: i32,
+        started: Option<Timestamp>,
+        finished: Timestamp,
+        oom: bool,
+        error: String,
+    },
 }
 
 /// A container's place in one network.

@@ -31,7 +31,10 @@ pub(crate) async fn run(options: DaemonOptions) -> anyhow::Result<()> {
     if !rustix::process::geteuid().is_root() {
         bail!("the daemon makes namespaces and mounts: run it as root");
     }
-    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (mut term, mut int) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
     let registry = CancellationToken::new();
     let daemon = Daemon::open(options, &registry).await?;
     daemon.take_over().await?;
@@ -71,13 +74,22 @@ pub(crate) async fn run(options: DaemonOptions) -> anyhow::Result<()> {
 impl Daemon {
     /// With containers running all stays as it is for the next daemon; else nothing of ours is left behind.
     async fn leave(&self) -> anyhow::Result<()> {
-        let running = self.containers().iter().filter(|container| container.is_active()).count();
+        let running = self
+            .containers()
+            .iter()
+            .filter(|container| container.is_active())
+            .count();
         if running > 0 {
             tracing::info!(running, "ending; containers go on");
             return Ok(());
         }
         self.ambassador.end()?;
-        self.kernel.lock().await.clear().await.context("remove links and rules")?;
+        self.kernel
+            .lock()
+            .await
+            .clear()
+            .await
+            .context("remove links and rules")?;
         tracing::info!("ending; nothing runs");
         Ok(())
     }
@@ -109,13 +121,18 @@ async fn keep_in_step(daemon: Arc<Daemon>, stop: CancellationToken) {
 /// Listens on a socket that only root may use, in place of one that nobody serves any more.
 fn listen(path: &Path) -> anyhow::Result<UnixListener> {
     if std::os::unix::net::UnixStream::connect(path).is_ok() {
-        bail!("{} is served by another daemon: stop it, or give this one another -H", path.display());
+        bail!(
+            "{} is served by another daemon: stop it, or give this one another -H",
+            path.display()
+        );
     }
     state_file::remove(path)?;
     if let Some(directory) = path.parent() {
-        std::fs::create_dir_all(directory).with_context(|| format!("make {}", directory.display()))?;
+        std::fs::create_dir_all(directory)
+            .with_context(|| format!("make {}", directory.display()))?;
     }
-    let socket = UnixListener::bind(path).with_context(|| format!("listen on {}", path.display()))?;
+    let socket =
+        UnixListener::bind(path).with_context(|| format!("listen on {}", path.display()))?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
     Ok(socket)
 }

@@ -11,11 +11,17 @@ pub(crate) const KILL: i32 = 9;
 pub(crate) fn number(text: &str) -> Result<i32, Refusal> {
     let wrong = || Refusal::invalid(format!("Invalid signal: {text}"));
     if let Ok(number) = text.parse::<i32>() {
-        return if (1..=64).contains(&number) { Ok(number) } else { Err(wrong()) };
+        return if (1..=64).contains(&number) {
+            Ok(number)
+        } else {
+            Err(wrong())
+        };
     }
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-    nix::sys::signal::Signal::from_str(&format!("SIG{name}")).map(|signal| signal as i32).map_err(|_| wrong())
+    nix::sys::signal::Signal::from_str(&format!("SIG{name}"))
+        .map(|signal| signal as i32)
+        .map_err(|_| wrong())
 }
 
 #[cfg(test)]
@@ -28,7 +34,10 @@ mod tests {
             assert_eq!(number(text).expect(text), 15);
         }
         for text in ["", "0", "65", "NONSENSE", "-1"] {
-            assert_eq!(number(text).expect_err(text).message, format!("Invalid signal: {text}"));
+            assert_eq!(
+                number(text).expect_err(text).message,
+                format!("Invalid signal: {text}")
+            );
         }
     }
 }

@@ -5,16 +5,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
-use nuncio_overlay::{bridge_name, detach, gateway_of, veth_name};
-use nuncio_runtime::{Attach, AttachOptions, Image, ImageStore, Progress, PullAuth, PullOptions, Reference};
+use nuncio_overlay::gateway_of;
+use nuncio_runtime::{
+    Attach, AttachOptions, Image, ImageStore, Progress, PullAuth, PullOptions, Reference,
+};
 use tokio::sync::mpsc;
 
 use super::Daemon;
 use super::config::EndpointRequest;
 use super::container::Container;
 use super::networks::{DEFAULT_NETWORK, Network, NetworkEndpoint, NetworkView};
-use super::record::Phase;
 use super::refusal::Refusal;
+use crate::cli::daemon::RegistryChoice;
 
 /// A host of the mesh.
 #[derive(Clone, Debug)]
@@ -55,7 +57,9 @@ impl Daemon {
     }
 
     pub(crate) fn image_in_use(&self, image_id: &str) -> bool {
-        self.containers().iter().any(|container| container.view().image_id == image_id)
+        self.containers()
+            .iter()
+            .any(|container| container.view().image_id == image_id)
     }
 
     /// Fetches an image.
@@ -72,32 +76,51 @@ impl Daemon {
             digest if digest.contains(':') => format!("{reference}@{digest}"),
             tag => format!("{reference}:{tag}"),
         };
-        let parsed: Reference = whole.parse().map_err(|error| Refusal::invalid(format!("{error}")))?;
+        let parsed: Reference = whole
+            .parse()
+            .map_err(|error| Refusal::invalid(format!("{error}")))?;
         let options = PullOptions {
             auth: auth.map(|(username, password)| PullAuth { username, password }),
-            platform: platform.map(str::to_owned).filter(|platform| !platform.is_empty()),
+            platform: platform
+                .map(str::to_owned)
+                .filter(|platform| !platform.is_empty()),
             ..PullOptions::default()
         };
-        Ok(Arc::new(self.images.pull(&parsed, options, progress).await?))
+        Ok(Arc::new(
+            self.images.pull(&parsed, options, progress).await?,
+        ))
     }
 
     /// The streams of a container, now or from its next start on.
-    pub(crate) async fn attach(&self, container: &Arc<Container>, options: AttachOptions) -> anyhow::Result<Attach> {
+    pub(crate) async fn attach(
+        &self,
+        container: &Arc<Container>,
+        options: AttachOptions,
+    ) -> anyhow::Result<Attach> {
         let gone = || Refusal::conflict(format!("container {} did not start", container.id));
         Ok(container.attach(options).await?.ok_or_else(gone)?)
     }
 
-    pub(crate) async fn resize(&self, container: &Arc<Container>, w: u16, h: u16) -> anyhow::Result<()> {
+    pub(crate) async fn resize(
+        &self,
+        container: &Arc<Container>,
+        w: u16,
+        h: u16,
+    ) -> anyhow::Result<()> {
         match container.shim() {
             Some(shim) => Ok(shim.resize(w, h).await?),
-            None => Err(Refusal::conflict(format!("container {} is not running", container.id)).into()),
+            None => {
+                Err(Refusal::conflict(format!("container {} is not running", container.id)).into())
+            }
         }
     }
 
     /// Process ids in a container, as the host sees them.
     pub(crate) fn container_pids(&self, container: &Arc<Container>) -> anyhow::Result<Vec<u32>> {
         if !container.is_running() {
-            return Err(Refusal::conflict(format!("container {} is not running", container.id)).into());
+            return Err(
+                Refusal::conflict(format!("container {} is not running", container.id)).into(),
+            );
         }
         Ok(nuncio_runtime::pids(&container.id)?)
     }
@@ -116,7 +139,12 @@ impl Daemon {
 
     pub(crate) fn networks(&self) -> Vec<NetworkView> {
         let predefined = [("host", "host"), ("none", "null")].map(|(name, driver)| NetworkView {
-            id: format!("{:0>64}", name.bytes().map(|byte| format!("{byte:02x}")).collect::<String>()),
+            id: format!(
+                "{:0>64}",
+                name.bytes()
+                    .map(|byte| format!("{byte:02x}"))
+                    .collect::<String>()
+            ),
             name: name.into(),
             driver: driver.into(),
             scope: "local",
@@ -131,11 +159,19 @@ impl Daemon {
             endpoints: Vec::new(),
             peers: Vec::new(),
         });
-        self.all_networks().iter().map(|network| self.network_view(network)).chain(predefined).collect()
+        self.all_networks()
+            .iter()
+            .map(|network| self.network_view(network))
+            .chain(predefined)
+            .collect()
     }
 
     pub(crate) async fn network(&self, wanted: &str) -> anyhow::Result<NetworkView> {
-        if let Some(view) = self.networks().into_iter().find(|view| view.name == wanted || view.id == wanted) {
+        if let Some(view) = self
+            .networks()
+            .into_iter()
+            .find(|view| view.name == wanted || view.id == wanted)
+        {
             return Ok(view);
         }
         Ok(self.network_view(&self.find_network(wanted).await?))
@@ -143,10 +179,17 @@ impl Daemon {
 
     fn network_view(&self, network: &Network) -> NetworkView {
         let catalog = self.catalog.borrow().clone();
-        let here = self.containers().into_iter().filter(|container| container.is_active()).map(|container| container.view());
+        let here = self
+            .containers()
+            .into_iter()
+            .filter(|container| container.is_active())
+            .map(|container| container.view());
         let mut endpoints: Vec<NetworkEndpoint> = here
             .flat_map(|record| {
-                let of_network = record.endpoints.into_values().find(|endpoint| endpoint.network_id == network.id());
+                let of_network = record
+                    .endpoints
+                    .into_values()
+                    .find(|endpoint| endpoint.network_id == network.id());
                 of_network.map(|endpoint| NetworkEndpoint {
                     container_id: record.id,
                     name: record.name,
@@ -157,14 +200,18 @@ impl Daemon {
                 })
             })
             .collect();
-        let elsewhere = catalog.endpoints_in(network.id()).filter(|endpoint| endpoint.node != self.node.id);
-        endpoints.extend(elsewhere.filter(|_| !network.is_default()).map(|endpoint| NetworkEndpoint {
-            container_id: endpoint.id.clone(),
-            name: endpoint.name.clone(),
-            mac: nuncio_overlay::MacAddr::of_address(endpoint.address).octets(),
-            address: endpoint.address,
-            prefix: network.subnet().prefix(),
-            node: endpoint.node_name.clone(),
+        let elsewhere = catalog
+            .endpoints_in(network.id())
+            .filter(|endpoint| endpoint.node != self.node.id);
+        endpoints.extend(elsewhere.filter(|_| !network.is_default()).map(|endpoint| {
+            NetworkEndpoint {
+                container_id: endpoint.id.clone(),
+                name: endpoint.name.clone(),
+                mac: nuncio_overlay::MacAddr::of_address(endpoint.address).0,
+                address: endpoint.address,
+                prefix: network.subnet().prefix(),
+                node: endpoint.node_name.clone(),
+            }
         }));
         let mut peers: Vec<(String, IpAddr)> = catalog
             .blocks_of(network.id())
@@ -178,13 +225,23 @@ impl Daemon {
             Network::Mesh(record) => self.own_blocks(&record.id).first().copied(),
         };
         let (driver, scope, vni, attachable) = match network {
-            Network::Mesh(record) if record.name == DEFAULT_NETWORK => ("bridge", "local", Some(record.vni), false),
+            Network::Mesh(record) if record.name == DEFAULT_NETWORK => {
+                ("bridge", "local", Some(record.vni), false)
+            }
             Network::Mesh(record) => ("overlay", "swarm", Some(record.vni), record.attachable),
             Network::Local(_) => ("bridge", "local", None, false),
         };
         let (options, labels, created) = match network {
-            Network::Mesh(record) => (record.options.clone(), record.labels.clone(), record.created.clone()),
-            Network::Local(local) => (local.options.clone(), local.labels.clone(), local.created.clone()),
+            Network::Mesh(record) => (
+                record.options.clone(),
+                record.labels.clone(),
+                record.created.clone(),
+            ),
+            Network::Local(local) => (
+                local.options.clone(),
+                local.labels.clone(),
+                local.created.clone(),
+            ),
         };
         NetworkView {
             id: network.id().to_owned(),
@@ -217,7 +274,12 @@ impl Daemon {
             let message = "connecting a running container is not built yet: stop it first, or give --network to run";
             return Err(Refusal::unsupported(message).into());
         }
-        container.update(|record| record.config.endpoints.insert(network.name().to_owned(), request))?;
+        container.update(|record| {
+            record
+                .config
+                .endpoints
+                .insert(network.name().to_owned(), request)
+        })?;
         Ok(())
     }
 
@@ -234,17 +296,25 @@ impl Daemon {
             let message = "disconnecting a running container is not built yet: stop it first";
             return Err(Refusal::unsupported(message).into());
         }
-        let there = container.update(|record| record.config.endpoints.remove(network.name()).is_some())?;
+        let there =
+            container.update(|record| record.config.endpoints.remove(network.name()).is_some())?;
         if there {
             return Ok(());
         }
-        let message = format!("container {} is not connected to network {}", container.id, network.name());
+        let message = format!(
+            "container {} is not connected to network {}",
+            container.id,
+            network.name()
+        );
         Err(Refusal::forbidden(message).into())
     }
 
     pub(crate) fn info(&self) -> anyhow::Result<DaemonInfo> {
         let containers = self.containers();
-        let running = containers.iter().filter(|container| container.is_running()).count();
+        let running = containers
+            .iter()
+            .filter(|container| container.is_running())
+            .count();
         let catalog = self.catalog.borrow();
         let uname = rustix::system::uname();
         let system = rustix::system::sysinfo();
@@ -256,12 +326,17 @@ impl Daemon {
             images: self.images.list().len(),
             data_root: self.options.data_root.clone(),
             exec_root: self.options.exec_root.clone(),
-            registry: self.options.registry.to_string(),
+            registry: match &self.options.registry {
+                RegistryChoice::Embedded => "embedded".to_owned(),
+                RegistryChoice::Urls(urls) => urls.join(","),
+            },
             registry_stale: catalog.stale,
             nodes: catalog.nodes.len(),
             kernel: uname.release().to_string_lossy().into_owned(),
             os: os_name(),
-            cpus: std::thread::available_parallelism().context("count processors")?.get(),
+            cpus: std::thread::available_parallelism()
+                .context("count processors")?
+                .get(),
             memory: u64::from(system.totalram) * u64::from(system.mem_unit),
             cgroup_version: if v2 { "2" } else { "1" }.into(),
             warnings: Vec::new(),
@@ -271,6 +346,11 @@ impl Daemon {
 
 fn os_name() -> String {
     let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
-    let name = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
-    name.map_or_else(|| "Linux".to_owned(), |name| name.trim_matches('"').to_owned())
+    let name = release
+        .lines()
+        .find_map(|line| line.strip_prefix("PRETTY_NAME="));
+    name.map_or_else(
+        || "Linux".to_owned(),
+        |name| name.trim_matches('"').to_owned(),
+    )
 }

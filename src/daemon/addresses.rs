@@ -1,0 +1,115 @@
+//! This host's part of the address space: blocks claimed from the registry, addresses out of them.
+
+use std::net::Ipv4Addr;
+
+use anyhow::Context;
+use ipnetwork::Ipv4Network;
+use nuncio_overlay::{AllocateError, MacAddr, gateway_of, host_routes};
+use nuncio_registry::NetworkRecord;
+
+use super::config::EndpointRequest;
+use super::container::locked;
+use super::networks::Network;
+use super::record::Endpoint;
+use super::refusal::Refusal;
+use super::{Daemon, state_file};
+
+impl Daemon {
+    /// This host's blocks of a network.
+    pub(super) fn own_blocks(&self, network: &str) -> Vec<Ipv4Network> {
+        locked(&self.blocks)
+            .get(network)
+            .cloned()
+            .unwrap_or_default()
+    }
+
+    pub(super) async fn claim_block(&self, network: &NetworkRecord) -> anyhow::Result<()> {
+        let held = self.own_blocks(&network.id);
+        let known = self.registry.blocks_of(&network.id, &self.node.id).await?;
+        let block = match known.into_iter().find(|block| !held.contains(&block.cidr)) {
+            Some(block) => block,
+            None => {
+                let avoid = host_routes().await?;
+                self.registry
+                    .claim_block(network, &self.node.id, self.node.incarnation, &avoid)
+                    .await?
+            }
+        };
+        let blocks = {
+            let mut blocks = locked(&self.blocks);
+            blocks
+                .entry(network.id.clone())
+                .or_default()
+                .push(block.cidr);
+            blocks.clone()
+        };
+        state_file::write(&self.options.data_root.join("blocks.json"), &blocks)
+    }
+
+    /// Forgets blocks of a network that is no more.
+    pub(super) fn forget_network(&self, network: &str) -> anyhow::Result<()> {
+        let blocks = {
+            let mut blocks = locked(&self.blocks);
+            blocks.remove(network);
+            blocks.clone()
+        };
+        state_file::write(&self.options.data_root.join("blocks.json"), &blocks)?;
+        Ok(locked(&self.addresses).forget(network)?)
+    }
+
+    /// Gives `owner` an address in a network, and with it the host a further block when the last is full.
+    pub(super) async fn allocate(
+        &self,
+        network: &Network,
+        owner: &str,
+        wanted: Option<Ipv4Addr>,
+    ) -> anyhow::Result<(Ipv4Addr, Ipv4Network)> {
+        loop {
+            let blocks = match network {
+                Network::Local(network) => vec![network.subnet],
+                Network::Mesh(network) => self.own_blocks(&network.id),
+            };
+            let id = network.id();
+            let allocated = if blocks.is_empty() {
+                Err(AllocateError::Full {
+                    network: id.to_owned(),
+                    held: 0,
+                })
+            } else {
+                locked(&self.addresses).allocate(id, &blocks, owner, wanted)
+            };
+            match (allocated, network) {
+                (Ok(address), _) => {
+                    let block = blocks.into_iter().find(|block| block.contains(address));
+                    return Ok((
+                        address,
+                        block.context("an address outside the host's blocks")?,
+                    ));
+                }
+                (Err(AllocateError::Full { .. }), Network::Mesh(network)) => {
+                    self.claim_block(network).await?
+                }
+                (Err(error @ AllocateError::Write(_)), _) => return Err(error.into()),
+                (Err(error), _) => return Err(Refusal::conflict(error.to_string()).into()),
+            }
+        }
+    }
+
+    /// A container's place in `network`.
+    pub(super) async fn make_endpoint(
+        &self,
+        network: &Network,
+        container: &str,
+        request: &EndpointRequest,
+    ) -> anyhow::Result<Endpoint> {
+        let (address, block) = self.allocate(network, container, request.address).await?;
+        Ok(Endpoint {
+            network_id: network.id().to_owned(),
+            address,
+            block,
+            gateway: (!network.internal()).then(|| gateway_of(block)),
+            mac: MacAddr::of_address(address).0,
+            aliases: request.aliases.clone(),
+        })
+    }
+}

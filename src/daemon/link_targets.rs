@@ -1,0 +1,149 @@
+//! Finding what `--link` names, on this host or on another.
+
+use std::collections::BTreeSet;
+
+use anyhow::Context;
+
+use super::Daemon;
+use super::config::Port;
+use super::container::locked;
+use super::networks::{DEFAULT_NETWORK, Network};
+use super::outfit::hostname_of;
+use super::record::{Link, LinkedContainer, Phase, Record};
+use super::refusal::Refusal;
+
+impl Daemon {
+    /// Refuses links to nothing in user-defined networks, where a link is only a further name.
+    pub(super) async fn check_link_targets(
+        &self,
+        record: &Record,
+        joined: &[Network],
+    ) -> anyhow::Result<()> {
+        for request in &record.config.host.links {
+            let here = self.container(&request.target).is_ok();
+            let there = joined.iter().any(|network| {
+                let catalog = self.catalog.borrow();
+                catalog
+                    .endpoints_in(network.id())
+                    .any(|endpoint| endpoint.name == request.target)
+            });
+            if !here && !there {
+                return Err(no_link_target(&request.target).into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds what `--link` names: a container of this host, else one of another host, for which an
+    /// address is set aside where this host's ambassador will stand in for it.
+    pub(super) async fn resolve_links(&self, record: &Record) -> anyhow::Result<Vec<Link>> {
+        let mut links = Vec::new();
+        for request in &record.config.host.links {
+            let link = match self.container(&request.target) {
+                Ok(target) => local_link(&target.view(), &request.alias)?,
+                Err(_) => self.remote_link(&request.target, &request.alias).await?,
+            };
+            links.push(link);
+        }
+        Ok(links)
+    }
+
+    async fn remote_link(&self, target: &str, alias: &str) -> anyhow::Result<Link> {
+        let mut endpoints = self.remote_endpoints(&self.catalog.borrow().clone(), target);
+        if endpoints.is_empty() {
+            self.catch_up().await; // it may have been started a moment ago
+            endpoints = self.remote_endpoints(&self.catalog.borrow().clone(), target);
+        }
+        if endpoints.is_empty() {
+            return Err(no_link_target(target).into());
+        }
+        let mut ports: Vec<Port> = endpoints.into_iter().flat_map(|(_, ports)| ports).collect();
+        ports.sort_unstable();
+        ports.dedup();
+        if ports.is_empty() {
+            return Err(Refusal::invalid(format!(
+                "cannot link to {target} on another host: it exposes no port; start it with --expose PORT"
+            ))
+            .into());
+        }
+        let default = self
+            .default_network()
+            .map(Network::Mesh)
+            .context("no default network")?;
+        let (address, _) = self.allocate(&default, &link_owner(target), None).await?;
+        let (target, alias) = (target.to_owned(), alias.to_owned());
+        Ok(Link {
+            target,
+            alias,
+            address,
+            remote: true,
+            ports,
+            local: None,
+        })
+    }
+
+    /// Frees the stand-in addresses of links that no container has any more.
+    pub(super) fn release_unused_links(&self) -> anyhow::Result<()> {
+        let mut wanted = BTreeSet::new();
+        for container in self.containers() {
+            wanted.extend(
+                container
+                    .view()
+                    .links
+                    .iter()
+                    .filter(|link| link.remote)
+                    .map(|link| link_owner(&link.target)),
+            );
+        }
+        let mut addresses = locked(&self.addresses);
+        for owner in addresses.owners() {
+            if owner.starts_with("link:") && !wanted.contains(&owner) {
+                addresses.release(&owner)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Who holds the address at which the ambassador stands in for `target`.
+fn link_owner(target: &str) -> String {
+    format!("link:{target}")
+}
+
+fn no_link_target(target: &str) -> Refusal {
+    Refusal::invalid(format!(
+        "could not get container for {target}: No such container: {target} on this host, nor one that runs on another"
+    ))
+}
+
+fn local_link(target: &Record, alias: &str) -> anyhow::Result<Link> {
+    let running = matches!(target.phase, Phase::Running { .. });
+    if !running {
+        let message = format!(
+            "Cannot link to a non running container: /{} AS {alias}",
+            target.name
+        );
+        return Err(Refusal::conflict(message).into());
+    }
+    let Some(endpoint) = target.endpoints.get(DEFAULT_NETWORK) else {
+        let message = format!(
+            "Cannot link to /{}, as it does not belong to the default network",
+            target.name
+        );
+        return Err(Refusal::conflict(message).into());
+    };
+    let mut ports = target.config.exposed.clone();
+    ports.extend(target.published.iter().map(|published| published.port));
+    Ok(Link {
+        target: target.name.clone(),
+        alias: alias.to_owned(),
+        address: endpoint.address,
+        remote: false,
+        ports,
+        local: Some(LinkedContainer {
+            id: target.id.clone(),
+            hostname: hostname_of(target),
+            env: target.config.env.clone(),
+        }),
+    })
+}
