@@ -1,0 +1,166 @@
+//! What an ambassador is told to do: from which listener to which upstreams.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+/// The transport a listener speaks; its upstreams speak the same.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Protocol {
+    /// A stream relay.
+    Tcp,
+    /// A session relay.
+    Udp,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        })
+    }
+}
+
+/// Where newcomers arrive. Displayed and parsed as `tcp://ADDR:PORT`.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Listen {
+    /// The transport.
+    pub protocol: Protocol,
+    /// The local address. `[::]` takes IPv4 too, and stands for `0.0.0.0` where the kernel has no
+    /// IPv6. Port 0 lets the kernel choose.
+    pub address: SocketAddr,
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", self.protocol, self.address)
+    }
+}
+
+/// How the bytes of a TCP flow are carried.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub enum RelayMode {
+    /// Copies until a direction carries bulk, then splices that direction while it does.
+    #[default]
+    Auto,
+    /// Always copies through user space.
+    Copy,
+    /// Splices from the first byte, as long as the pool has a pipe.
+    Splice,
+}
+
+/// The upstreams that a forward may use at one moment.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct EndpointSet {
+    /// The addresses, in no order.
+    pub endpoints: Vec<SocketAddr>,
+    /// False until discovery has answered for the first time; newcomers are held meanwhile.
+    pub resolved: bool,
+}
+
+impl EndpointSet {
+    /// A set that is known.
+    #[must_use]
+    pub fn known(endpoints: Vec<SocketAddr>) -> Self {
+        Self {
+            endpoints,
+            resolved: true,
+        }
+    }
+
+    /// A watch of a set that never changes.
+    #[must_use]
+    pub fn fixed(endpoints: Vec<SocketAddr>) -> watch::Receiver<Arc<Self>> {
+        watch::channel(Arc::new(Self::known(endpoints))).1
+    }
+}
+
+/// One listener and where its newcomers go.
+#[derive(Clone, Debug)]
+pub struct Forward {
+    /// Names the forward in errors, flows and metrics; unique within a configuration.
+    pub name: String,
+    /// Where newcomers arrive.
+    pub listen: Listen,
+    /// The upstreams, live.
+    pub upstreams: watch::Receiver<Arc<EndpointSet>>,
+    /// How bytes are carried, and how long things may take.
+    pub limits: Limits,
+}
+
+impl Forward {
+    /// A forward with the default limits.
+    #[must_use]
+    pub fn new(
+        name: impl Into<String>,
+        listen: Listen,
+        upstreams: watch::Receiver<Arc<EndpointSet>>,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            listen,
+            upstreams,
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// What a forward may spend on its flows.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Limits {
+    /// How TCP is carried.
+    pub mode: RelayMode,
+    /// How long a newcomer waits for an upstream, all attempts together.
+    pub connect_timeout: Duration,
+    /// A UDP session ends after this long without a datagram in either direction.
+    pub idle: Duration,
+    /// Flows at once. TCP newcomers beyond it wait in the backlog; a UDP newcomer takes the place
+    /// of the session that has been silent longest.
+    pub max_connections: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            mode: RelayMode::Auto,
+            connect_timeout: Duration::from_secs(10),
+            idle: Duration::from_secs(60),
+            max_connections: 65_536,
+        }
+    }
+}
+
+/// What all forwards of an ambassador share.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Pipes for splicing, at most. A direction uses one only while it carries bulk.
+    pub max_pipes: usize,
+    /// Bytes one pipe holds; the kernel may grant less.
+    pub pipe_size: usize,
+    /// Idle time before the first TCP keepalive probe; five more follow, 10 s apart.
+    pub keepalive: Duration,
+    /// How long sent data may stay unacknowledged, or a peer's window closed, before the flow is
+    /// given up (`TCP_USER_TIMEOUT`).
+    pub user_timeout: Duration,
+    /// How long a newcomer is held until the first discovery answer.
+    pub hold: Duration,
+    /// How long the data before a reset may take to arrive, before the reset is passed on.
+    pub linger: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            max_pipes: 256,
+            pipe_size: 1 << 20,
+            keepalive: Duration::from_secs(60),
+            user_timeout: Duration::from_secs(300),
+            hold: Duration::from_secs(10),
+            linger: Duration::from_secs(5),
+        }
+    }
+}
