@@ -1,0 +1,153 @@
+//! A forward that runs: its settings, which may change, and what it knows of its upstreams.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{info, warn};
+
+use crate::balance::Balancer;
+use crate::flow::{FlowTable, Totals};
+use crate::tcp::PipePool;
+use crate::{EndpointSet, Forward, Limits, Listen, Options, loops};
+
+/// What all forwards of an ambassador share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) options: Options,
+    pub(crate) flows: Arc<FlowTable>,
+    pub(crate) pipes: Arc<PipePool>,
+    /// Flows of all forwards that are open or being connected.
+    pub(crate) open: watch::Sender<usize>,
+    /// Cancelled when the ambassador is gone.
+    pub(crate) stopped: CancellationToken,
+}
+
+/// What a listener and its flows share.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) name: Arc<str>,
+    /// As it was asked for; `local` has the port that the kernel chose.
+    pub(crate) listen: Listen,
+    pub(crate) local: SocketAddr,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) balancer: Balancer,
+    pub(crate) totals: Arc<Totals>,
+    /// Flows that are open or being connected.
+    pub(crate) open: watch::Sender<usize>,
+    pub(crate) limits: watch::Sender<Limits>,
+    pub(crate) resolved: watch::Sender<bool>,
+    /// Sent to when endpoints have left.
+    pub(crate) left: watch::Sender<()>,
+    /// Cancelled when no newcomers are wanted.
+    pub(crate) closed: CancellationToken,
+    source: Mutex<Option<Source>>,
+}
+
+#[derive(Debug)]
+struct Source {
+    upstreams: watch::Receiver<Arc<EndpointSet>>,
+    _follower: AbortOnDropHandle<()>,
+}
+
+impl Running {
+    pub(crate) fn start(shared: Arc<Shared>, forward: &Forward, local: SocketAddr) -> Arc<Self> {
+        let running = Arc::new(Self {
+            name: forward.name.as_str().into(),
+            listen: forward.listen,
+            local,
+            shared,
+            balancer: Balancer::default(),
+            totals: Arc::default(),
+            open: watch::channel(0).0,
+            limits: watch::channel(forward.limits).0,
+            resolved: watch::channel(false).0,
+            left: watch::channel(()).0,
+            closed: CancellationToken::new(),
+            source: Mutex::new(None),
+        });
+        running.reconfigure(forward);
+        running
+    }
+
+    /// Takes over limits and upstreams. Open flows are not touched.
+    pub(crate) fn reconfigure(self: &Arc<Self>, forward: &Forward) {
+        self.limits.send_replace(forward.limits);
+        let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = |source: &Source| source.upstreams.same_channel(&forward.upstreams);
+        if source.as_ref().is_some_and(same) {
+            return;
+        }
+        let mut upstreams = forward.upstreams.clone();
+        self.learn(&upstreams.borrow_and_update().clone());
+        let follower = tokio::spawn({
+            let (running, mut upstreams) = (Arc::downgrade(self), upstreams.clone());
+            async move {
+                // When nobody will send any more, the last set stays.
+                while upstreams.changed().await.is_ok() {
+                    let Some(running) = running.upgrade() else {
+                        return;
+                    };
+                    let set = upstreams.borrow_and_update().clone();
+                    running.learn(&set);
+                }
+            }
+        });
+        *source = Some(Source {
+            upstreams,
+            _follower: AbortOnDropHandle::new(follower),
+        });
+    }
+
+    fn learn(&self, set: &EndpointSet) {
+        if !set.resolved {
+            return;
+        }
+        let local = Listen {
+            address: self.local,
+            ..self.listen
+        };
+        let (own, others): (Vec<_>, Vec<_>) =
+            (set.endpoints.iter().copied()).partition(|endpoint| loops::reaches(*endpoint, local));
+        if !own.is_empty() {
+            warn!(forward = %self.name, listen = %local, ?own, "upstream is this listener: left out");
+        }
+        let left = self.balancer.update(&others);
+        if !left.is_empty() {
+            info!(forward = %self.name, ?left, "endpoints have left");
+            self.left.send_replace(());
+        }
+        self.resolved.send_replace(true);
+    }
+
+    /// Counts one more flow until the guard is dropped.
+    pub(crate) fn enter(self: &Arc<Self>) -> Entered {
+        self.open.send_modify(|open| *open += 1);
+        self.shared.open.send_modify(|open| *open += 1);
+        Entered(self.clone())
+    }
+
+    /// Waits until another flow is within the bound.
+    pub(crate) async fn room(&self) {
+        let (mut open, mut limits) = (self.open.subscribe(), self.limits.subscribe());
+        while *open.borrow_and_update() >= limits.borrow_and_update().max_connections {
+            tokio::select! {
+                _ = open.changed() => {}
+                _ = limits.changed() => {}
+            }
+        }
+    }
+}
+
+/// A flow that counts towards its forward's bound.
+#[derive(Debug)]
+pub(crate) struct Entered(Arc<Running>);
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.0.open.send_modify(|open| *open -= 1);
+        self.0.shared.open.send_modify(|open| *open -= 1);
+    }
+}

@@ -1,0 +1,119 @@
+//! Finds an upstream that takes the connection, before a byte of it was forwarded.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tracing::{debug, warn};
+
+use crate::balance::Choice;
+use crate::running::Running;
+use crate::sys;
+
+const SHORTAGE_PAUSE: Duration = Duration::from_millis(50);
+
+/// Why a newcomer was refused.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConnectError {
+    #[error("no upstream is known after {0:?}")]
+    Unresolved(Duration),
+    #[error("discovery has found no upstream")]
+    NoEndpoint,
+    #[error("connect to {address}")]
+    Failed {
+        address: SocketAddr,
+        source: io::Error,
+    },
+}
+
+/// Waits until discovery has answered once, for a bounded time.
+pub(crate) async fn resolved(running: &Running) -> Result<(), ConnectError> {
+    let hold = running.shared.options.hold;
+    let mut resolved = running.resolved.subscribe();
+    let answered = timeout(hold, resolved.wait_for(|resolved| *resolved)).await;
+    if answered.is_err() {
+        return Err(ConnectError::Unresolved(hold));
+    }
+    if running.balancer.is_empty() {
+        return Err(ConnectError::NoEndpoint);
+    }
+    Ok(())
+}
+
+/// Tries each endpoint at most once, within the forward's time.
+pub(crate) async fn connect(running: &Running) -> Result<(TcpStream, Choice), ConnectError> {
+    resolved(running).await?;
+    let deadline = Instant::now() + running.limits.borrow().connect_timeout;
+    let mut tried = Vec::new();
+    let mut last = ConnectError::NoEndpoint;
+    while let Some(choice) = running.balancer.choose(&tried, std::time::Instant::now()) {
+        let address = choice.address;
+        tried.push(address);
+        let begun = Instant::now();
+        let left = deadline.saturating_duration_since(begun);
+        // One that swallows the SYN must leave time for another.
+        let others = running.balancer.choose(&tried, begun.into_std()).is_some();
+        let until = begun + if others { left / 2 } else { left };
+        match timeout_at(until, attempt(running, address)).await {
+            Ok(Ok(stream)) => {
+                let now = Instant::now();
+                (running.balancer).succeeded(address, now - begun, now.into_std());
+                return Ok((stream, choice));
+            }
+            Ok(Err(source)) => last = failed(running, address, source),
+            Err(_) => last = failed(running, address, io::ErrorKind::TimedOut.into()),
+        }
+    }
+    Err(last)
+}
+
+fn failed(running: &Running, address: SocketAddr, source: io::Error) -> ConnectError {
+    use std::sync::atomic::Ordering::Relaxed;
+    running.totals.connect_failures.fetch_add(1, Relaxed);
+    let name = &running.name;
+    match running.balancer.failed(address, std::time::Instant::now()) {
+        Some(pause) => {
+            warn!(forward = %name, %address, error = %source, ?pause, "endpoint is ejected");
+        }
+        None => debug!(forward = %name, %address, error = %source, "connect"),
+    }
+    ConnectError::Failed { address, source }
+}
+
+/// Connects, waiting out a shortage on this host, for which the endpoint is not to blame.
+async fn attempt(running: &Running, address: SocketAddr) -> io::Result<TcpStream> {
+    loop {
+        match connect_once(running, address).await {
+            Err(error) if is_shortage(&error) => {
+                debug!(forward = %running.name, %address, %error, "connect waits");
+                sleep(SHORTAGE_PAUSE).await;
+            }
+            result => return result,
+        }
+    }
+}
+
+async fn connect_once(running: &Running, address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    sys::prepare_stream(&socket, &running.shared.options)?;
+    let stream = socket.connect(address).await?;
+    // A connect to a free port of the ephemeral range can meet itself.
+    if address.ip().is_loopback() && stream.local_addr()? == address {
+        return Err(io::ErrorKind::ConnectionRefused.into());
+    }
+    Ok(stream)
+}
+
+/// Whether this host lacks descriptors, memory or ports.
+pub(crate) fn is_shortage(error: &io::Error) -> bool {
+    use nix::libc::{EADDRNOTAVAIL, EMFILE, ENFILE, ENOBUFS, ENOMEM};
+    matches!(
+        error.raw_os_error(),
+        Some(EMFILE | ENFILE | ENOBUFS | ENOMEM | EADDRNOTAVAIL)
+    )
+}
