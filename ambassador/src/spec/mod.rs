@@ -1,0 +1,72 @@
+//! Forwards as people and machines write them: environment, arguments, TOML, JSON.
+
+mod env;
+mod text;
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
+use crate::{Limits, Listen, Protocol};
+
+pub use env::{EnvError, FromEnv, from_env};
+pub use text::ParseError;
+pub use wire::{FileError, from_file, from_json, from_toml, to_json};
+
+/// A forward whose upstreams are still names.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ForwardSpec {
+    /// Names the forward; by default after its listener.
+    pub name: String,
+    /// Where newcomers arrive.
+    pub listen: Listen,
+    /// Where they are sent.
+    pub target: Target,
+    /// How bytes are carried, and how long things may take.
+    pub limits: Limits,
+}
+
+/// Where upstreams come from.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub enum Target {
+    /// Hosts, by address or name, each with its port.
+    Host(Vec<(String, u16)>),
+    /// A service that the registry knows, and the port, if not the one it announces.
+    Service(String, Option<u16>),
+}
+
+/// Reads `--listen tcp://ADDR:PORT --to tcp://HOST:PORT[,…]` or `--to service://NAME[:PORT]`.
+///
+/// # Errors
+///
+/// [`ParseError`] if one of them is malformed, or they contradict each other.
+pub fn from_urls(listen: &str, to: &str) -> Result<ForwardSpec, ParseError> {
+    let listen: Listen = listen.parse()?;
+    let upstreams = to
+        .split(',')
+        .map(str::parse)
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(ForwardSpec {
+        name: listen.to_string(),
+        listen,
+        target: text::target(listen.protocol, upstreams)?,
+        limits: Limits::default(),
+    })
+}
+
+/// Reads the arguments `HOST PORT` of Docker's ambassador: TCP on that port, at every address.
+///
+/// # Errors
+///
+/// [`ParseError`] if either is malformed.
+pub fn from_host_port(host: &str, port: &str) -> Result<ForwardSpec, ParseError> {
+    let port = text::port(port)?;
+    let host = text::host(host)?;
+    let listen = text::everywhere(Protocol::Tcp, port);
+    Ok(ForwardSpec {
+        name: listen.to_string(),
+        listen,
+        target: Target::Host(vec![(host, port)]),
+        limits: Limits::default(),
+    })
+}

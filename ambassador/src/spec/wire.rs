@@ -1,0 +1,205 @@
+//! The one wire form of a forward, in TOML and in JSON.
+
+use std::fmt::Display;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use super::text::{self, Span, Upstream};
+use super::{ForwardSpec, ParseError, Target};
+use crate::{Limits, Listen, RelayMode};
+
+/// Why a configuration file makes no forwards.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// The file cannot be had.
+    #[error("read {}", .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The file does not say what it should.
+    #[error("{}:{line}: {}{message}", .path.display(), key.as_deref().map(|key| format!("{key}: ")).unwrap_or_default())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// The key that the line sets.
+        key: Option<String>,
+        /// What is wrong.
+        message: String,
+    },
+    /// The file asks for nothing.
+    #[error(
+        "{} has no [[forward]]; write one, with listen = \"tcp://ADDRESS:PORT\" and to = [\"tcp://HOST:PORT\"]",
+        .0.display()
+    )]
+    Empty(PathBuf),
+}
+
+/// Reads a TOML file with one `[[forward]]` for each forward.
+///
+/// # Errors
+///
+/// [`FileError`], which names file, line and key.
+pub fn from_file(path: &Path) -> Result<Vec<ForwardSpec>, FileError> {
+    let read = std::fs::read_to_string(path);
+    let text = read.map_err(|source| FileError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    from_toml(path, &text)
+}
+
+/// As [`from_file`], from the text itself; `path` is for messages.
+///
+/// # Errors
+///
+/// [`FileError::Syntax`] or [`FileError::Empty`].
+pub fn from_toml(path: &Path, text: &str) -> Result<Vec<ForwardSpec>, FileError> {
+    let file: File = toml::from_str(text).map_err(|error| {
+        let begin = error.span().map_or(0, |span| span.start).min(text.len());
+        let before = &text.as_bytes()[..begin];
+        let line = before.iter().filter(|byte| **byte == b'\n').count();
+        let key = text.lines().nth(line).and_then(|line| line.split_once('='));
+        FileError::Syntax {
+            path: path.to_owned(),
+            line: line + 1,
+            key: key.map(|(key, _)| key.trim().to_owned()),
+            message: error.message().lines().collect::<Vec<_>>().join(", "),
+        }
+    })?;
+    if file.forward.is_empty() {
+        return Err(FileError::Empty(path.to_owned()));
+    }
+    Ok(file.forward.into_iter().map(|Parsed(spec)| spec).collect())
+}
+
+/// Reads a JSON list, as `PUT /config` takes it.
+///
+/// # Errors
+///
+/// What serde_json says, with line and column.
+pub fn from_json(json: &[u8]) -> Result<Vec<ForwardSpec>, serde_json::Error> {
+    let parsed: Vec<Parsed> = serde_json::from_slice(json)?;
+    Ok(parsed.into_iter().map(|Parsed(spec)| spec).collect())
+}
+
+/// Writes what [`from_json`] reads.
+#[must_use]
+pub fn to_json(specs: &[ForwardSpec]) -> serde_json::Value {
+    let wire = specs.iter().map(WireForward::from);
+    // Every value is a string, a number or a list of strings.
+    let values = wire.map(|wire| serde_json::to_value(wire).expect("strings make JSON"));
+    serde_json::Value::Array(values.collect())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    forward: Vec<Parsed>,
+}
+
+/// Converted while it is read, so that an error still has its place in the text.
+#[derive(Deserialize)]
+#[serde(try_from = "WireForward")]
+struct Parsed(ForwardSpec);
+
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct WireForward {
+    name: Option<String>,
+    listen: Text<Listen>,
+    to: Vec<Text<Upstream>>,
+    #[serde(default)]
+    mode: WireMode,
+    connect_timeout: Option<Text<Span>>,
+    idle: Option<Text<Span>>,
+    max_connections: Option<std::num::NonZeroU32>,
+}
+
+#[derive(Clone, Copy, Default, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum WireMode {
+    #[default]
+    Auto,
+    Copy,
+    Splice,
+}
+
+/// A value that is written as a word.
+struct Text<T>(T);
+
+impl<'de, T: FromStr<Err: Display>> Deserialize<'de> for Text<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map(Self).map_err(de::Error::custom)
+    }
+}
+
+impl<T: Display> Serialize for Text<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+impl TryFrom<WireForward> for Parsed {
+    type Error = ParseError;
+
+    fn try_from(wire: WireForward) -> Result<Self, ParseError> {
+        let Text(listen) = wire.listen;
+        let upstreams = wire.to.into_iter().map(|Text(upstream)| upstream).collect();
+        let default = Limits::default();
+        let most = wire
+            .max_connections
+            .and_then(|most| usize::try_from(most.get()).ok());
+        Ok(Self(ForwardSpec {
+            name: wire.name.unwrap_or_else(|| listen.to_string()),
+            listen,
+            target: text::target(listen.protocol, upstreams)?,
+            limits: Limits {
+                mode: match wire.mode {
+                    WireMode::Auto => RelayMode::Auto,
+                    WireMode::Copy => RelayMode::Copy,
+                    WireMode::Splice => RelayMode::Splice,
+                },
+                connect_timeout: wire
+                    .connect_timeout
+                    .map_or(default.connect_timeout, |t| t.0.0),
+                idle: wire.idle.map_or(default.idle, |idle| idle.0.0),
+                max_connections: most.unwrap_or(default.max_connections),
+            },
+        }))
+    }
+}
+
+impl From<&ForwardSpec> for WireForward {
+    fn from(spec: &ForwardSpec) -> Self {
+        let protocol = Some(spec.listen.protocol);
+        let host = |(host, port): &(String, u16)| Upstream::Host(protocol, host.clone(), *port);
+        let to = match &spec.target {
+            Target::Host(hosts) => hosts.iter().map(host).map(Text).collect(),
+            Target::Service(name, port) => vec![Text(Upstream::Service(name.clone(), *port))],
+        };
+        let most = u32::try_from(spec.limits.max_connections).unwrap_or(u32::MAX);
+        Self {
+            name: Some(spec.name.clone()),
+            listen: Text(spec.listen),
+            to,
+            mode: match spec.limits.mode {
+                RelayMode::Auto => WireMode::Auto,
+                RelayMode::Copy => WireMode::Copy,
+                RelayMode::Splice => WireMode::Splice,
+            },
+            connect_timeout: Some(Text(Span(spec.limits.connect_timeout))),
+            idle: Some(Text(Span(spec.limits.idle))),
+            max_connections: std::num::NonZeroU32::new(most),
+        }
+    }
+}
