@@ -1,0 +1,269 @@
+//! Turns the names in a specification into endpoint sets, and keeps these fresh.
+
+mod hosts;
+mod names;
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tracing::{debug, info, warn};
+
+use crate::{EndpointSet, Forward, ForwardSpec, Target};
+use names::Names;
+
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LAST_RETRY: Duration = Duration::from_secs(10);
+
+type Hosts = Vec<(String, u16)>;
+type Sets = watch::Sender<Arc<EndpointSet>>;
+/// Finds the endpoints of a service by its name and, if given, its port.
+type Services = dyn Fn(&str, Option<u16>) -> Result<watch::Receiver<Arc<EndpointSet>>, ServiceError>
+    + Send
+    + Sync;
+
+/// Why a service has no watch.
+pub type ServiceError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why a specification has no upstreams.
+#[derive(Debug, thiserror::Error)]
+pub enum ResolveError {
+    /// Nobody here knows services.
+    #[error(
+        "forward {forward:?} wants service {service:?}, but no registry is configured; name one with --registry, or give tcp://HOST:PORT"
+    )]
+    NoRegistry {
+        /// The forward.
+        forward: String,
+        /// The service.
+        service: String,
+    },
+    /// The registry gives no watch of it.
+    #[error("forward {forward:?} wants service {service:?}")]
+    Service {
+        /// The forward.
+        forward: String,
+        /// The service.
+        service: String,
+        /// What the registry says.
+        source: ServiceError,
+    },
+}
+
+/// Watches names. Must be used within a tokio runtime.
+#[derive(Clone)]
+pub struct Resolver {
+    names: Arc<Names>,
+    services: Option<Arc<Services>>,
+    /// One watch for all who want the same hosts; it ends with the last of them.
+    watched: Arc<Mutex<HashMap<Hosts, Weak<Sets>>>>,
+}
+
+impl fmt::Debug for Resolver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Resolver")
+            .field("names", &self.names)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Default for Resolver {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Resolver {
+    /// Asks `/etc/hosts`, then the name servers of `/etc/resolv.conf`.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with_files("/etc/hosts".as_ref(), "/etc/resolv.conf".as_ref())
+    }
+
+    /// Asks these files instead. Either may be absent, and both are read again when they change.
+    #[must_use]
+    pub fn with_files(hosts: &Path, resolv_conf: &Path) -> Self {
+        Self {
+            names: Arc::new(Names::new(hosts, resolv_conf)),
+            services: None,
+            watched: Arc::default(),
+        }
+    }
+
+    /// Asks `services` for [`Target::Service`].
+    #[must_use]
+    pub fn with_services<F>(mut self, services: F) -> Self
+    where
+        F: Fn(&str, Option<u16>) -> Result<watch::Receiver<Arc<EndpointSet>>, ServiceError>
+            + Send
+            + Sync
+            + 'static,
+    {
+        self.services = Some(Arc::new(services));
+        self
+    }
+
+    /// Gives a specification its upstreams.
+    ///
+    /// A name that does not resolve is no error: the forward holds newcomers until it does.
+    ///
+    /// # Errors
+    ///
+    /// [`ResolveError`] if a service cannot be watched.
+    pub fn forward(&self, spec: &ForwardSpec) -> Result<Forward, ResolveError> {
+        let upstreams = match &spec.target {
+            Target::Host(hosts) => self.hosts(hosts),
+            Target::Service(service, port) => {
+                let (forward, service) = (spec.name.clone(), service.clone());
+                let Some(services) = &self.services else {
+                    return Err(ResolveError::NoRegistry { forward, service });
+                };
+                services(&service, *port).map_err(|source| ResolveError::Service {
+                    forward,
+                    service,
+                    source,
+                })?
+            }
+        };
+        Ok(Forward {
+            name: spec.name.clone(),
+            listen: spec.listen,
+            upstreams,
+            limits: spec.limits,
+        })
+    }
+
+    /// Watches hosts. Addresses are known at once, names when they resolve.
+    pub fn hosts(&self, hosts: &[(String, u16)]) -> watch::Receiver<Arc<EndpointSet>> {
+        let mut answers = Answers::new(hosts);
+        let first = answers.set();
+        if answers.names().next().is_none() {
+            return EndpointSet::fixed(first.endpoints);
+        }
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        watched.retain(|_, sender| sender.strong_count() > 0);
+        if let Some(sender) = watched.get(hosts).and_then(Weak::upgrade) {
+            return sender.subscribe();
+        }
+        let (sender, receiver) = watch::channel(Arc::new(first));
+        let sender = Arc::new(sender);
+        watched.insert(hosts.to_vec(), Arc::downgrade(&sender));
+        // Ends by itself when nobody watches any more.
+        tokio::spawn(self.clone().refresh(answers, sender));
+        receiver
+    }
+
+    async fn refresh(self, mut answers: Answers, sender: Arc<Sets>) {
+        let mut retry = FIRST_RETRY;
+        loop {
+            let (fresh_for, failed) = tokio::select! {
+                asked = answers.ask(&self.names) => asked,
+                () = sender.closed() => (Duration::ZERO, false),
+            };
+            let wait = if failed {
+                retry.min(fresh_for)
+            } else {
+                fresh_for
+            };
+            retry = if failed {
+                (retry * 2).min(LAST_RETRY)
+            } else {
+                FIRST_RETRY
+            };
+            let set = answers.set();
+            sender.send_if_modified(|current| {
+                let changed = **current != set;
+                if changed {
+                    info!(hosts = ?answers.hosts, endpoints = ?set.endpoints, "resolved");
+                    *current = Arc::new(set);
+                }
+                changed
+            });
+            tokio::select! {
+                () = sleep(wait) => {}
+                () = sender.closed() => {}
+            }
+            // Under the lock, so that nobody subscribes in between.
+            let watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+            if sender.is_closed() {
+                drop(sender);
+                drop(watched);
+                return;
+            }
+        }
+    }
+}
+
+/// The latest good answer for each host.
+struct Answers {
+    hosts: Hosts,
+    addresses: Vec<Option<Vec<IpAddr>>>,
+    /// Failures are told once, until there is an answer again.
+    silent: Vec<bool>,
+}
+
+impl Answers {
+    fn new(hosts: &[(String, u16)]) -> Self {
+        let literal = |(host, _): &(String, u16)| Some(vec![host.parse().ok()?]);
+        Self {
+            hosts: hosts.to_vec(),
+            addresses: hosts.iter().map(literal).collect(),
+            silent: vec![false; hosts.len()],
+        }
+    }
+
+    /// What must be asked for, with its place.
+    fn names(&self) -> impl Iterator<Item = (usize, &str)> {
+        let hosts = self.hosts.iter().map(|(host, _)| host.as_str()).enumerate();
+        hosts.filter(|(_, host)| host.parse::<IpAddr>().is_err())
+    }
+
+    /// Asks for all names. Returns how long the answers are good for, and whether any is missing;
+    /// in its place the previous answer stays.
+    async fn ask(&mut self, names: &Names) -> (Duration, bool) {
+        let asked: Vec<_> = self
+            .names()
+            .map(|(at, host)| (at, host.to_owned()))
+            .collect();
+        let answers = join_all(asked.iter().map(|(_, host)| names.resolve(host))).await;
+        let (mut fresh_for, mut failed) = (names::LONGEST, false);
+        for ((at, host), answer) in asked.into_iter().zip(answers) {
+            match answer {
+                Ok((addresses, ttl)) => {
+                    fresh_for = fresh_for.min(ttl);
+                    self.addresses[at] = Some(addresses);
+                    self.silent[at] = false;
+                }
+                Err(error) => {
+                    failed = true;
+                    if self.silent[at] {
+                        debug!(%host, %error, "resolve");
+                    } else {
+                        warn!(%host, %error, "resolve: retrying");
+                    }
+                    self.silent[at] = true;
+                }
+            }
+        }
+        (fresh_for, failed)
+    }
+
+    fn set(&mut self) -> EndpointSet {
+        let known = self.hosts.iter().zip(&self.addresses);
+        let endpoints = known.flat_map(|((_, port), addresses)| {
+            let addresses = addresses.iter().flatten();
+            addresses.map(|address| SocketAddr::new(*address, *port))
+        });
+        let endpoints: BTreeSet<_> = endpoints.collect();
+        EndpointSet {
+            resolved: !endpoints.is_empty(),
+            endpoints: endpoints.into_iter().collect(),
+        }
+    }
+}
