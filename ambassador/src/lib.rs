@@ -1,0 +1,31 @@
+//! Carries TCP and UDP from a local listener to the upstreams it is handed.
+//!
+//! A [`Forward`] says where newcomers arrive and which upstreams there are; the upstreams are a
+//! watch, so they may change while it runs. [`Ambassador::apply`] makes a list of forwards what
+//! runs. [`spec`] reads such lists from the environment, arguments, files and JSON; a [`Resolver`]
+//! turns the names in them into addresses and keeps these fresh; a [`Control`] does both, and
+//! [`admin::router`] shows and changes it over HTTP.
+
+pub mod admin;
+mod ambassador;
+mod apply_error;
+mod balance;
+mod control;
+mod flow;
+mod forward;
+mod loops;
+mod metrics;
+mod resolve;
+mod running;
+pub mod spec;
+mod sys;
+mod tcp;
+mod udp;
+
+pub use ambassador::{Ambassador, Bound};
+pub use apply_error::ApplyError;
+pub use control::{Control, PutError};
+pub use flow::{Datapath, Flow};
+pub use forward::{EndpointSet, Forward, Limits, Listen, Options, Protocol, RelayMode};
+pub use resolve::{ResolveError, Resolver, ServiceError};
+pub use spec::{ForwardSpec, Target};
