@@ -9,6 +9,8 @@ mod create;
 mod end;
 pub(crate) mod exec;
 mod files;
+mod forwards;
+mod kernel_state;
 mod link;
 mod link_targets;
 mod names;
@@ -24,6 +26,7 @@ mod signal;
 mod start;
 mod state_file;
 pub(crate) mod view;
+mod zones;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};

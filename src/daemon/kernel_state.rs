@@ -1,0 +1,139 @@
+//! What the kernel should hold for this host: segments and published ports.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use nuncio_overlay::{
+    HostState, MacAddr, Peer, Published, Reach, Segment, Vni, Vxlan, bridge_name, vxlan_name,
+};
+use nuncio_registry::NetworkRecord;
+
+use super::config::Protocol;
+use super::forwards::{published_target, remote_links};
+use super::networks::Network;
+use super::plane::Sight;
+use super::record::Record;
+use super::{DEFAULT_BRIDGE, Daemon};
+
+impl Daemon {
+    pub(super) fn host_state(&self, sight: &Sight) -> anyhow::Result<HostState> {
+        let mut segments = Vec::new();
+        for network in &sight.networks {
+            match network {
+                Network::Local(network) => segments.push(Segment {
+                    id: network.id.clone(),
+                    bridge: bridge_name(&network.id),
+                    adopted: false,
+                    subnet: network.subnet,
+                    blocks: vec![network.subnet],
+                    vxlan: None,
+                    peers: Vec::new(),
+                    mtu: sight.mtu,
+                    internal: network.internal,
+                    icc: true,
+                    reach: Reach::Routed,
+                    local_addresses: Vec::new(),
+                }),
+                Network::Mesh(record) if !self.own_blocks(&record.id).is_empty() => {
+                    segments.push(self.mesh_segment(sight, record, network.is_default())?);
+                }
+                Network::Mesh(_) => {} // no container of ours has been in it
+            }
+        }
+        let published = sight.active.iter().flat_map(|record| {
+            let target = published_target(record);
+            record.published.iter().filter_map(move |published| {
+                Some(Published {
+                    protocol: overlay_protocol(published.port.protocol),
+                    host_address: published.host_address,
+                    host_port: published.host_port,
+                    target: SocketAddrV4::new(target?, published.port.number),
+                })
+            })
+        });
+        Ok(HostState {
+            segments,
+            published: published.collect(),
+        })
+    }
+
+    fn mesh_segment(
+        &self,
+        sight: &Sight,
+        record: &NetworkRecord,
+        default: bool,
+    ) -> anyhow::Result<Segment> {
+        let peers = sight
+            .catalog
+            .blocks_of(&record.id)
+            .filter(|block| block.node != self.node.id);
+        let peers = peers.filter_map(|block| {
+            let node = sight.catalog.nodes.get(&block.node)?;
+            Some(Peer {
+                block: block.cidr,
+                vtep: node.address,
+                mac: MacAddr(node.mac),
+            })
+        });
+        let exposed = sight.active.iter().flat_map(|container| {
+            let address = container
+                .endpoints
+                .values()
+                .find(|endpoint| endpoint.network_id == record.id);
+            let address = address.map(|endpoint| endpoint.address);
+            let ports = container.config.exposed.iter();
+            ports.filter_map(move |port| {
+                Some((address?, overlay_protocol(port.protocol), port.number))
+            })
+        });
+        Ok(Segment {
+            id: record.id.clone(),
+            bridge: if default {
+                DEFAULT_BRIDGE.into()
+            } else {
+                bridge_name(&record.id)
+            },
+            adopted: false,
+            subnet: record.subnet,
+            blocks: self.own_blocks(&record.id),
+            vxlan: Some(Vxlan {
+                link: vxlan_name(&record.id),
+                vni: Vni::try_from(record.vni)?,
+                local: self.node.address,
+                port: self.options.vxlan_port,
+                mac: MacAddr::of_node(&self.node.id),
+            }),
+            peers: peers.collect(),
+            mtu: record.mtu.unwrap_or(u16::MAX).min(sight.mtu),
+            internal: record.internal,
+            icc: !default || self.options.icc,
+            reach: if default {
+                Reach::LinksOnly {
+                    exposed: exposed.collect(),
+                }
+            } else {
+                Reach::Routed
+            },
+            local_addresses: if default {
+                self.link_addresses(&sight.active)
+            } else {
+                Vec::new()
+            },
+        })
+    }
+
+    /// The bridge's addresses at which the ambassador stands in for containers on other hosts.
+    fn link_addresses(&self, active: &[Record]) -> Vec<Ipv4Addr> {
+        let mut addresses: Vec<Ipv4Addr> =
+            remote_links(active).map(|(_, address)| address).collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        addresses
+    }
+}
+
+fn overlay_protocol(protocol: Protocol) -> nuncio_overlay::Protocol {
+    match protocol {
+        Protocol::Tcp => nuncio_overlay::Protocol::Tcp,
+        Protocol::Udp => nuncio_overlay::Protocol::Udp,
+    }
+}
