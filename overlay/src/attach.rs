@@ -231,21 +231,22 @@ impl Links {
         step.done("announce the address", announced)
     }
 
-    /// Waits until the bridge takes frames from the port, a moment after the link has come up. A
-    /// container that spoke before would wait a second to speak again.
+    /// Waits until the port takes frames and the bridge sends them, a moment after the link has come up.
+    /// What a container asked before would be lost, and only asked again after a second.
     async fn forwarding(&self, request: &AttachRequest) -> io::Result<()> {
         let forwards = async {
             let mut pause = Duration::from_millis(1);
-            while !self
-                .host
-                .link(&request.host_link)
-                .await?
-                .is_some_and(|link| link.forwarding)
-            {
+            loop {
+                let port = self.host.link(&request.host_link).await?;
+                let bridge = self.host.link(&request.bridge).await?;
+                if port.is_some_and(|port| port.forwarding)
+                    && bridge.is_some_and(|bridge| bridge.operating)
+                {
+                    return Ok(());
+                }
                 sleep(pause).await;
                 pause *= 2;
             }
-            Ok(())
         };
         let forwards = timeout(FORWARDS, forwards).await;
         forwards.unwrap_or_else(|_| Err(Errno::ETIMEDOUT.into()))

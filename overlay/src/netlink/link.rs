@@ -7,7 +7,7 @@ use std::{
 use futures_util::TryStreamExt;
 use netlink_packet_route::link::{
     BridgePortState, BridgeStpState, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData,
-    InfoVeth, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    InfoVeth, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State,
 };
 use nix::errno::Errno;
 use rtnetlink::{LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVxlan};
@@ -31,6 +31,8 @@ pub(crate) struct Link {
     pub(crate) kind: Option<InfoKind>,
     pub(crate) bridge: Option<u32>,
     pub(crate) isolated: bool,
+    /// It has a carrier, and its queue is open for packets (`operstate`).
+    pub(crate) operating: bool,
     /// As a port of a bridge it takes frames.
     pub(crate) forwarding: bool,
     pub(crate) stp: bool,
@@ -197,6 +199,7 @@ impl Link {
         match attribute {
             LinkAttribute::IfName(name) => self.name = name,
             LinkAttribute::IfAlias(alias) => self.alias = Some(alias),
+            LinkAttribute::OperState(state) => self.operating = state == State::Up,
             LinkAttribute::Mtu(mtu) => self.mtu = mtu,
             LinkAttribute::Address(bytes) => self.mac = bytes.try_into().ok().map(MacAddr),
             LinkAttribute::Group(group) => self.ours = group == u32::from(OURS),
