@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
+use nuncio_ambassador::{ForwardSpec, spec};
 use nuncio_overlay::NamesDocument;
 use serde_json::Value;
 use tokio::net::UnixStream;
@@ -41,8 +42,8 @@ impl AmbassadorProcess {
     }
 
     /// Replaces what it listens on and where that leads; what stays the same is not touched.
-    pub(crate) async fn configure(&self, forwards: &Value) -> anyhow::Result<()> {
-        self.put("/config", forwards.to_string())
+    pub(crate) async fn configure(&self, forwards: &[ForwardSpec]) -> anyhow::Result<()> {
+        self.put("/config", spec::to_json(forwards).to_string())
             .await
             .context("configure the host's ambassador")
     }

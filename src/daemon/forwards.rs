@@ -1,11 +1,11 @@
 //! What the host's ambassador should carry: links to other hosts, and published ports on loopback.
 
-use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, SocketAddr};
 
-use serde_json::{Value, json};
+use nuncio_ambassador::{ForwardSpec, Limits, Listen, Target};
 
-use super::config::Port;
+use super::config::{Port, Protocol};
 use super::container::locked;
 use super::plane::Sight;
 use super::record::Record;
@@ -13,32 +13,20 @@ use super::{Daemon, LINK_TARGETS, ports, state_file};
 
 impl Daemon {
     /// The configuration of the host's ambassador: links to other hosts, and published ports on loopback.
-    pub(super) fn forwards(&self, sight: &Sight) -> Value {
+    pub(super) fn forwards(&self, sight: &Sight) -> Vec<ForwardSpec> {
         let mut forwards = BTreeMap::new();
         for (target, address) in remote_links(&sight.active) {
             let endpoints = self.remote_endpoints(&sight.catalog, target);
-            let known = sight
-                .active
-                .iter()
-                .flat_map(|record| &record.links)
-                .filter(|link| link.target == target);
-            let mut ports: Vec<Port> = known.flat_map(|link| link.ports.clone()).collect();
+            let links = sight.active.iter().flat_map(|record| &record.links);
+            let known = links.filter(|link| link.target == target);
+            let mut ports: BTreeSet<Port> = known.flat_map(|link| link.ports.clone()).collect();
             ports.extend(endpoints.iter().flat_map(|(_, ports)| ports.clone()));
             for port in ports {
                 let name = format!("link/{target}/{port}");
-                let to = endpoints
-                    .iter()
-                    .map(|(at, _)| format!("{at}:{}", port.number))
-                    .collect();
-                let to = self.last_known(&name, to);
-                if to.is_empty() {
-                    continue; // it has never been heard of
+                let to = self.last_known(&name, endpoints.iter().map(|(at, _)| *at).collect());
+                if !to.is_empty() {
+                    forwards.insert(name.clone(), forward(name, (address, port), &to, port));
                 }
-                let listen = format!("{}://{address}:{}", port.protocol, port.number);
-                forwards.insert(
-                    name.clone(),
-                    json!({ "name": name, "listen": listen, "to": to }),
-                );
             }
         }
         self.forget_link_targets(&forwards);
@@ -49,15 +37,13 @@ impl Daemon {
             for published in &record.published {
                 let name = ports::forward_name(published);
                 let address = published.host_address.unwrap_or(Ipv4Addr::UNSPECIFIED);
-                let listen = format!(
-                    "{}://{address}:{}",
-                    published.port.protocol, published.host_port
-                );
-                let to = [format!("{target}:{}", published.port.number)];
-                forwards.insert(
-                    name.clone(),
-                    json!({ "name": name, "listen": listen, "to": to }),
-                );
+                let number = published.host_port;
+                let host = Port {
+                    number,
+                    ..published.port
+                };
+                let spec = forward(name.clone(), (address, host), &[target], published.port);
+                forwards.insert(name, spec);
             }
         }
         forwards.into_values().collect()
@@ -65,7 +51,7 @@ impl Daemon {
 
     /// `found`, or what was found before when that is nothing: a host whose daemon is away for a while
     /// is not told from one that is gone, and its containers may well run.
-    fn last_known(&self, forward: &str, found: Vec<String>) -> Vec<String> {
+    fn last_known(&self, forward: &str, found: Vec<Ipv4Addr>) -> Vec<Ipv4Addr> {
         let mut known = locked(&self.link_targets);
         if found.is_empty() || known.get(forward) == Some(&found) {
             return known.get(forward).cloned().unwrap_or_default();
@@ -76,7 +62,7 @@ impl Daemon {
     }
 
     /// Forgets where links led that are no more.
-    fn forget_link_targets(&self, forwards: &BTreeMap<String, Value>) {
+    fn forget_link_targets(&self, forwards: &BTreeMap<String, ForwardSpec>) {
         let mut known = locked(&self.link_targets);
         let before = known.len();
         known.retain(|forward, _| forwards.contains_key(forward));
@@ -85,7 +71,7 @@ impl Daemon {
         }
     }
 
-    fn keep_link_targets(&self, known: &BTreeMap<String, Vec<String>>) {
+    fn keep_link_targets(&self, known: &BTreeMap<String, Vec<Ipv4Addr>>) {
         let path = self.options.data_root.join(LINK_TARGETS);
         if let Err(error) = state_file::write(&path, known) {
             tracing::warn!(
@@ -93,6 +79,21 @@ impl Daemon {
                 "links may break if the next daemon starts without a registry"
             );
         }
+    }
+}
+
+fn forward(name: String, at: (Ipv4Addr, Port), to: &[Ipv4Addr], port: Port) -> ForwardSpec {
+    let (address, own) = at;
+    let protocol = match own.protocol {
+        Protocol::Tcp => nuncio_ambassador::Protocol::Tcp,
+        Protocol::Udp => nuncio_ambassador::Protocol::Udp,
+    };
+    let address = SocketAddr::from((address, own.number));
+    ForwardSpec {
+        name,
+        listen: Listen { protocol, address },
+        target: Target::Host(to.iter().map(|to| (to.to_string(), port.number)).collect()),
+        limits: Limits::default(),
     }
 }
 

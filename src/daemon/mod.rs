@@ -29,6 +29,7 @@ pub(crate) mod view;
 mod zones;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::Duration;
@@ -83,7 +84,7 @@ pub(crate) struct Daemon {
     blocks: Mutex<BTreeMap<String, Vec<Ipv4Network>>>,
     addresses: Mutex<AddressBook>,
     /// Where each link's forward led when that was last known.
-    link_targets: Mutex<BTreeMap<String, Vec<String>>>,
+    link_targets: Mutex<BTreeMap<String, Vec<Ipv4Addr>>>,
     kernel: tokio::sync::Mutex<Kernel>,
     ambassador: AmbassadorProcess,
     /// Held while the daemon runs, so that no second one works in the same directory.
