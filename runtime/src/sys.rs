@@ -1,0 +1,127 @@
+//! The few system calls that no safe wrapper has.
+#![allow(
+    unsafe_code,
+    reason = "each is one call whose contract is met on the spot"
+)]
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::libc;
+use nix::sys::signal::SigSet;
+use nix::unistd::ForkResult;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// One instruction of classic BPF, laid out as the kernel's `struct sock_filter`.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub(crate) struct Instruction {
+    pub(crate) code: u16,
+    pub(crate) jt: u8,
+    pub(crate) jf: u8,
+    pub(crate) k: u32,
+}
+
+/// Filters the system calls of this thread and its descendants from now on (seccomp(2)).
+pub(crate) fn install_filter(program: &[Instruction]) -> io::Result<()> {
+    let header = libc::sock_fprog {
+        len: program
+            .len()
+            .try_into()
+            .map_err(|_| io::ErrorKind::InvalidInput)?,
+        filter: program.as_ptr().cast_mut().cast(),
+    };
+    // SAFETY: `header` points to `len` instructions of the kernel's layout that outlive the call, which only reads them.
+    let answer = unsafe {
+        libc::prctl(
+            libc::PR_SET_SECCOMP,
+            libc::SECCOMP_MODE_FILTER,
+            &raw const header,
+        )
+    };
+    if answer == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Who one is after [`fork`].
+pub(crate) enum Forked {
+    Child,
+    /// And this is the child.
+    Parent(i32),
+}
+
+/// Forks. Only for a process with one thread, whose child may then do what it likes.
+pub(crate) fn fork() -> io::Result<Forked> {
+    // SAFETY: the callers are the shim before it starts its loop and pid 1 of a container, both single-threaded,
+    // so the child inherits no lock that another thread holds.
+    match unsafe { nix::unistd::fork() } {
+        Ok(ForkResult::Child) => Ok(Forked::Child),
+        Ok(ForkResult::Parent { child }) => Ok(Forked::Parent(child.as_raw())),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Waits for one of `signals`, real-time ones included, which are to be blocked.
+pub(crate) fn wait_signal(signals: &SigSet) -> io::Result<i32> {
+    loop {
+        // SAFETY: the set is initialised and outlives the call; a null siginfo is allowed (sigwaitinfo(2)).
+        let signal = unsafe { libc::sigwaitinfo(signals.as_ref(), std::ptr::null_mut()) };
+        match signal {
+            -1 => match io::Error::last_os_error() {
+                error if error.kind() == io::ErrorKind::Interrupted => {}
+                error => return Err(error),
+            },
+            signal => return Ok(signal),
+        }
+    }
+}
+
+/// Sends any signal number, real-time ones included, to a process.
+pub(crate) fn kill(pid: i32, signal: i32) -> io::Result<()> {
+    // SAFETY: kill(2) touches no memory of this process.
+    if unsafe { libc::kill(pid, signal) } == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Sends any signal number to the process behind `pidfd`, or fails with `ESRCH` once that ended.
+pub(crate) fn pidfd_kill(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    // SAFETY: the descriptor is open for the call, and a null siginfo is allowed (pidfd_send_signal(2)).
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    };
+    if answer == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Gives every signal its default action and blocks none, as a program expects to find them. Rust's start-up ignores
+/// `SIGPIPE`, which execve(2) would hand on.
+pub(crate) fn reset_signals() -> io::Result<()> {
+    for signal in 1..=libc::SIGRTMAX() {
+        // SAFETY: the default action runs no code of this process. SIGKILL, SIGSTOP and those that the C library keeps
+        // for itself are refused, which is as good.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    Ok(SigSet::empty().thread_set_mask()?)
+}
+
+/// `fd` in the event loop.
+pub(crate) fn register(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` always gives the one descriptor that it keeps open until it is dropped.
+    Ok(unsafe { AsyncFd::register_with_interest(fd, interest) }?)
+}
