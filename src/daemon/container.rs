@@ -137,10 +137,7 @@ impl Container {
                     process
                         .waiting
                         .retain(|waiting| !waiting.answer.is_closed());
-                    process.waiting.push(Waiting {
-                        options: options.clone(),
-                        answer,
-                    });
+                    process.waiting.push(Waiting { options, answer });
                     Ok(answered)
                 }
             }

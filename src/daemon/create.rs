@@ -2,7 +2,8 @@
 
 use std::sync::{Arc, PoisonError};
 
-use nuncio_runtime::{FindImageError, Image};
+use nuncio_runtime::image::{FindImageError, Image};
+use oci_spec::image::{Config, ConfigBuilder};
 
 use super::config::{ContainerConfig, NetworkMode, Port};
 use super::container::Container;
@@ -132,19 +133,17 @@ impl Daemon {
         let bare = wanted.strip_prefix("docker.io/").unwrap_or(wanted);
         let bare = bare.strip_suffix(":latest").unwrap_or(bare);
         if BUILT_IN.contains(&bare) {
-            let config = nuncio_runtime::BuiltinConfig {
-                entrypoint: vec!["/nuncio".into(), "ambassador".into()],
-                ..nuncio_runtime::BuiltinConfig::default()
-            };
+            let entrypoint = ["/nuncio", "ambassador"].map(str::to_owned);
+            let config = ConfigBuilder::default().entrypoint(entrypoint).build()?;
             return Ok(Arc::new(
                 self.images
-                    .install_builtin(&BUILT_IN, &self.binary, &config)
+                    .install_builtin(&BUILT_IN, &self.binary, config)
                     .await?,
             ));
         }
         match self.images.find(wanted) {
             Ok(image) => Ok(Arc::new(image)),
-            Err(FindImageError::NoSuchImage { .. }) => {
+            Err(FindImageError::NoSuchImage(_)) => {
                 Err(Refusal::not_found(format!("No such image: {}", tagged(wanted))).into())
             }
             Err(error) => Err(Refusal::invalid(format!("{:#}", anyhow::Error::from(error))).into()),
@@ -250,7 +249,7 @@ fn tagged(reference: &str) -> String {
 
 /// Fills in what the image says where the user said nothing.
 fn merge(mut config: ContainerConfig, image: &Image) -> anyhow::Result<ContainerConfig> {
-    let empty = nuncio_runtime::ImageConfig::default();
+    let empty = Config::default();
     let defaults = image.config.config().as_ref().unwrap_or(&empty);
     if config.entrypoint.is_none() {
         config.entrypoint.clone_from(defaults.entrypoint());

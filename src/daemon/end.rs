@@ -1,5 +1,6 @@
 //! The end of a container: by itself, by request, or found dead after the daemon was away.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -100,9 +101,7 @@ impl Daemon {
         container.set_active(false);
         note(
             "cgroup and process",
-            cleanup(&container.run_directory, &container.id)
-                .await
-                .map_err(Into::into),
+            clean_up(container.run_directory.clone()).await,
         );
         note("network rules", self.sync().await);
         for index in 0..record.endpoints.len() {
@@ -278,7 +277,9 @@ impl Daemon {
                     self.publish(&container.view());
                     self.watch_over(container, shim);
                 }
-                Err(ConnectError::Gone(status)) => dead.push((container, Some(Some(status)))),
+                Err(ConnectError::Gone(status) | ConnectError::Dead(status)) => {
+                    dead.push((container, Some(Some(status))));
+                }
                 Err(error) => {
                     tracing::warn!(
                         id = container.id,
@@ -326,8 +327,7 @@ impl Daemon {
                 .to_string_lossy()
                 .into_owned();
             if !is_known(&id) {
-                cleanup(&path, &id).await?;
-                state_file::remove(&path)?;
+                clean_up(path).await?;
             }
         }
         for entry in std::fs::read_dir(self.options.exec_root.join("netns"))? {
@@ -345,4 +345,10 @@ impl Daemon {
         drop(addresses);
         self.release_unused_links()
     }
+}
+
+/// Ends what is left of a container's processes, and removes its cgroups and run directory.
+async fn clean_up(run_directory: PathBuf) -> anyhow::Result<()> {
+    let cleaning = tokio::task::spawn_blocking(move || cleanup(&run_directory));
+    Ok(cleaning.await??)
 }

@@ -38,7 +38,8 @@ pub(crate) struct Exec {
 
 enum State {
     Created,
-    Running(Arc<Shim>),
+    /// With the process's id on the host, if that is known.
+    Running(Arc<Shim>, Option<u32>),
     Ended(i32),
 }
 
@@ -57,7 +58,7 @@ impl Exec {
     pub(crate) fn view(&self) -> ExecView {
         let (running, code, pid) = match &*locked(&self.state) {
             State::Created => (false, None, None),
-            State::Running(shim) => (true, None, Some(shim.pid())),
+            State::Running(_, pid) => (true, None, *pid),
             State::Ended(code) => (false, Some(*code), None),
         };
         let (id, container_id, config) = (
@@ -77,7 +78,7 @@ impl Exec {
 
     fn shim(&self) -> Option<Arc<Shim>> {
         match &*locked(&self.state) {
-            State::Running(shim) => Some(Arc::clone(shim)),
+            State::Running(shim, _) => Some(Arc::clone(shim)),
             State::Created | State::Ended(_) => None,
         }
     }
@@ -164,7 +165,8 @@ impl Daemon {
                 return Err(error.into());
             }
         };
-        *locked(&exec.state) = State::Running(Arc::clone(&shim));
+        let pid = shim.state().await?.pid;
+        *locked(&exec.state) = State::Running(Arc::clone(&shim), pid);
         let attached = match detach {
             true => None,
             false => Some(
@@ -172,7 +174,6 @@ impl Daemon {
                     stdin: config.attach_stdin,
                     stdout: config.attach_stdout,
                     stderr: config.attach_stderr,
-                    ..AttachOptions::default()
                 })
                 .await?,
             ),

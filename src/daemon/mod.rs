@@ -40,7 +40,7 @@ use nuncio_overlay::{AddressBook, Kernel, MacAddr, default_underlay_address};
 use nuncio_registry::{
     Catalog, ConnectOptions, Mirror, NetworkRecord, NodeRecord, Presence, Registry, embedded,
 };
-use nuncio_runtime::ImageStore;
+use nuncio_runtime::image::ImageStore;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;

@@ -14,6 +14,9 @@ use super::record::Record;
 use super::refusal::Refusal;
 use super::{Daemon, link};
 
+/// Parent of all containers' cgroups, in every hierarchy.
+pub(super) const CGROUP_PARENT: &str = "/nuncio";
+
 impl Daemon {
     pub(super) fn spec(
         &self,
@@ -30,6 +33,7 @@ impl Daemon {
             .cloned()
             .collect();
         let mut spec = ContainerSpec::new(&record.id, rootfs, args);
+        spec.cgroup_parent = CGROUP_PARENT.into();
         spec.hostname = hostname_of(&record);
         spec.netns = self.namespace_of(container, &host.network)?;
         spec.env = environment(&record);

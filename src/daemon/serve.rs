@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+use super::outfit::CGROUP_PARENT;
 use super::{Daemon, state_file};
 use crate::cli::daemon::DaemonOptions;
 
@@ -90,6 +91,7 @@ impl Daemon {
             .clear()
             .await
             .context("remove links and rules")?;
+        nuncio_runtime::remove_cgroup_parent(CGROUP_PARENT);
         tracing::info!("ending; nothing runs");
         Ok(())
     }

@@ -76,7 +76,7 @@ impl Daemon {
         let shim = Arc::new(Shim::spawn(&self.binary, &container.run_directory).await?);
         container.adopt(Arc::clone(&shim)).await?;
         shim.start().await?;
-        let pid = shim.pid();
+        let pid = shim.state().await?.pid.unwrap_or_default();
         container.update(|record| {
             record.phase = Phase::Running {
                 pid,

@@ -6,15 +6,17 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use nuncio_overlay::gateway_of;
-use nuncio_runtime::{
-    Attach, AttachOptions, Image, ImageStore, Progress, PullAuth, PullOptions, Reference,
+use nuncio_runtime::image::{
+    Image, ImageStore, Platform, Progress, PullOptions, Reference, RegistryAuth,
 };
+use nuncio_runtime::{Attach, AttachOptions};
 use tokio::sync::mpsc;
 
 use super::Daemon;
 use super::config::EndpointRequest;
 use super::container::Container;
 use super::networks::{DEFAULT_NETWORK, Network, NetworkEndpoint, NetworkView};
+use super::record::Phase;
 use super::refusal::Refusal;
 use crate::cli::daemon::RegistryChoice;
 
@@ -79,11 +81,16 @@ impl Daemon {
         let parsed: Reference = whole
             .parse()
             .map_err(|error| Refusal::invalid(format!("{error}")))?;
+        let platform = platform.filter(|platform| !platform.is_empty());
+        let platform: Option<Platform> = platform
+            .map(str::parse)
+            .transpose()
+            .map_err(|error| Refusal::invalid(format!("{error}")))?;
         let options = PullOptions {
-            auth: auth.map(|(username, password)| PullAuth { username, password }),
-            platform: platform
-                .map(str::to_owned)
-                .filter(|platform| !platform.is_empty()),
+            auth: auth.map_or(RegistryAuth::Anonymous, |(username, password)| {
+                RegistryAuth::Basic { username, password }
+            }),
+            platform,
             ..PullOptions::default()
         };
         Ok(Arc::new(
@@ -122,7 +129,24 @@ impl Daemon {
                 Refusal::conflict(format!("container {} is not running", container.id)).into(),
             );
         }
-        Ok(nuncio_runtime::pids(&container.id)?)
+        let Phase::Running { pid, .. } = container.view().phase else {
+            return Ok(Vec::new());
+        };
+        let of = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/pid"));
+        let namespace = of(&pid.to_string()).with_context(|| format!("look at process {pid}"))?;
+        let mut pids = Vec::new();
+        for entry in std::fs::read_dir("/proc")? {
+            let name = entry?.file_name();
+            let Some(Ok(pid)) = name.to_str().map(str::parse) else {
+                continue;
+            };
+            // One that ends meanwhile has no link to read.
+            if of(&format!("{pid}")).is_ok_and(|other| other == namespace) {
+                pids.push(pid);
+            }
+        }
+        pids.sort_unstable();
+        Ok(pids)
     }
 
     pub(crate) fn nodes(&self) -> Vec<NodeView> {
