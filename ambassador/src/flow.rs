@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -178,6 +178,8 @@ pub(crate) struct Sums {
 pub(crate) struct FlowTable {
     next: AtomicU64,
     open: Mutex<HashMap<u64, (Arc<Entry>, AbortHandle)>>,
+    /// Set, under the lock, when no flow may go on.
+    over: AtomicBool,
 }
 
 impl FlowTable {
@@ -185,6 +187,7 @@ impl FlowTable {
         Self {
             next: AtomicU64::new(1),
             open: Mutex::default(),
+            over: AtomicBool::new(false),
         }
     }
 
@@ -210,6 +213,9 @@ impl FlowTable {
         });
         totals.opened.fetch_add(1, Ordering::Relaxed);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.over.load(Ordering::Relaxed) {
+            end.abort();
+        }
         open.insert(id, (entry.clone(), end));
         OpenFlow {
             entry,
@@ -245,9 +251,10 @@ impl FlowTable {
         sums
     }
 
-    /// Ends every flow at once; both peers see a reset.
+    /// Ends every flow at once, also those to come; peers see a reset.
     pub(crate) fn abort_all(&self) {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        self.over.store(true, Ordering::Relaxed);
         for (_, end) in open.values() {
             end.abort();
         }

@@ -55,6 +55,34 @@ pub(crate) fn listen(address: SocketAddr, options: &Options) -> io::Result<std::
     Ok(socket.into())
 }
 
+/// Sends the SYN; the socket becomes writable when the handshake is over or has failed.
+pub(crate) fn begin_connect(
+    address: SocketAddr,
+    options: &Options,
+) -> io::Result<std::net::TcpStream> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM.nonblocking(),
+        None,
+    )?;
+    prepare_stream(&socket, options)?;
+    match socket.connect(&address.into()) {
+        Err(error) if error.raw_os_error() != Some(nix::libc::EINPROGRESS) => Err(error),
+        _ => Ok(socket.into()),
+    }
+}
+
+/// Whether bytes wait to be read. A pending error is returned, and thereby forgotten by the
+/// kernel, only if none do.
+pub(crate) fn peek<S: AsFd>(socket: &S) -> io::Result<bool> {
+    use rustix::net::RecvFlags;
+    match rustix::net::recv(socket, &mut [0_u8], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+        Ok((bytes, _)) => Ok(bytes > 0),
+        Err(rustix::io::Errno::AGAIN) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Prepares a socket for relaying.
 ///
 /// Closing it resets the connection: whatever ends a flow but the peers' own FINs, even a killed

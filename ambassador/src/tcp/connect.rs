@@ -4,10 +4,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{debug, warn};
 
+use super::direction::failure;
 use crate::balance::Choice;
 use crate::running::Running;
 use crate::sys;
@@ -96,17 +97,25 @@ async fn attempt(running: &Running, address: SocketAddr) -> io::Result<TcpStream
 }
 
 async fn connect_once(running: &Running, address: SocketAddr) -> io::Result<TcpStream> {
-    let socket = match address {
-        SocketAddr::V4(_) => TcpSocket::new_v4(),
-        SocketAddr::V6(_) => TcpSocket::new_v6(),
-    }?;
-    sys::prepare_stream(&socket, &running.shared.options)?;
-    let stream = socket.connect(address).await?;
+    let socket = sys::begin_connect(address, &running.shared.options)?;
+    let stream = TcpStream::from_std(socket)?;
+    stream.writable().await?;
+    // SO_ERROR, which tokio's own connect asks, would take an upstream that sent data and reset at
+    // once for one that never answered.
+    sys::peek(&stream)?;
     // A connect to a free port of the ephemeral range can meet itself.
     if address.ip().is_loopback() && stream.local_addr()? == address {
         return Err(io::ErrorKind::ConnectionRefused.into());
     }
     Ok(stream)
+}
+
+/// Returns when the client has reset and left nothing to forward.
+pub(crate) async fn gone(client: &TcpStream) {
+    failure(client).await;
+    if sys::peek(client).is_ok_and(|waits| waits) {
+        std::future::pending::<()>().await;
+    }
 }
 
 /// Whether this host lacks descriptors, memory or ports.

@@ -12,8 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
-use super::connect::{ConnectError, connect};
-use super::direction::failure;
+use super::connect::{ConnectError, connect, gone};
 use super::relay::{End, relay};
 use crate::RelayMode;
 use crate::flow::Way;
@@ -78,7 +77,7 @@ async fn flow(
 ) {
     let connected = tokio::select! {
         connected = connect(&running) => connected,
-        () = failure(&client) => return,
+        () = gone(&client) => return,
         () = running.shared.stopped.cancelled() => return,
     };
     let (upstream, choice) = match connected {
