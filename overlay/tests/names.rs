@@ -238,6 +238,13 @@ async fn containers_come_and_go_without_disturbing_others() -> Result<()> {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 
+    // The same namespace under another id: its address must be free in time.
+    let renamed = vec![
+        subscriber("stays", &stays.path),
+        subscriber("renamed", &path),
+    ];
+    server.apply(document(renamed)).await?;
+    assert!(ask(&path, "db.", RecordType::A).is_ok());
     server
         .apply(document(vec![subscriber("stays", &stays.path)]))
         .await?;

@@ -12,7 +12,7 @@ use tokio::{
     task::JoinSet,
     time::{sleep, timeout},
 };
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{debug, warn};
 
 use super::{
@@ -41,10 +41,11 @@ const BACKOFF: Duration = Duration::from_millis(200);
 /// The table, replaced whole.
 pub(super) type Shared = Arc<RwLock<Arc<Table>>>;
 
-/// One container's sockets; they close when this is dropped.
+/// One container's sockets; they close soon after this is dropped.
 pub(super) struct Listener {
     namespace: (u64, u64),
-    _tasks: [AbortOnDropHandle<()>; 2],
+    stop: CancellationToken,
+    tasks: [AbortOnDropHandle<()>; 2],
 }
 
 impl Listener {
@@ -68,12 +69,24 @@ impl Listener {
             table,
             forwards: Arc::new(Semaphore::new(FORWARDS)),
         };
-        let udp = tokio::spawn(serve_udp(udp, asker.clone()));
-        let tcp = tokio::spawn(serve_tcp(tcp, asker));
+        let stop = CancellationToken::new();
+        let udp = tokio::spawn(serve_udp(udp, asker.clone(), stop.clone()));
+        let tcp = tokio::spawn(serve_tcp(tcp, asker, stop.clone()));
         Ok(Self {
             namespace: identity,
-            _tasks: [AbortOnDropHandle::new(udp), AbortOnDropHandle::new(tcp)],
+            stop,
+            tasks: [AbortOnDropHandle::new(udp), AbortOnDropHandle::new(tcp)],
         })
+    }
+
+    /// Closes the sockets, so that their address is free when this returns.
+    pub(super) async fn close(self) {
+        self.stop.cancel();
+        for task in self.tasks {
+            if let Err(error) = task.await {
+                warn!(%error, "a name server's task ended badly");
+            }
+        }
     }
 
     /// Whether the namespace these sockets are in is still the one at `netns`.
@@ -126,12 +139,13 @@ impl Asker {
     }
 }
 
-async fn serve_udp(socket: UdpSocket, asker: Asker) {
+async fn serve_udp(socket: UdpSocket, asker: Asker, stop: CancellationToken) {
     let socket = Arc::new(socket);
     let mut waiting = JoinSet::new();
     let mut buffer = vec![0; usize::from(u16::MAX)];
     loop {
         let received = tokio::select! {
+            () = stop.cancelled() => break,
             Some(_) = waiting.join_next() => continue,
             received = socket.recv_from(&mut buffer) => received,
         };
@@ -155,6 +169,7 @@ async fn serve_udp(socket: UdpSocket, asker: Asker) {
             }
         }
     }
+    waiting.shutdown().await; // they hold the socket too
 }
 
 async fn send(socket: &UdpSocket, answer: &[u8], client: std::net::SocketAddr) {
@@ -163,10 +178,11 @@ async fn send(socket: &UdpSocket, answer: &[u8], client: std::net::SocketAddr) {
     }
 }
 
-async fn serve_tcp(listener: TcpListener, asker: Asker) {
+async fn serve_tcp(listener: TcpListener, asker: Asker, stop: CancellationToken) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
+            () = stop.cancelled() => break,
             Some(_) = connections.join_next() => {}
             accepted = listener.accept(), if connections.len() < CONNECTIONS => match accepted {
                 Ok((stream, _)) => {
@@ -179,6 +195,7 @@ async fn serve_tcp(listener: TcpListener, asker: Asker) {
             },
         }
     }
+    connections.shutdown().await;
 }
 
 /// Answers one query after the other, until the client closes or sends none for a while.

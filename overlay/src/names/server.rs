@@ -130,11 +130,14 @@ impl Inner {
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
-        listeners.retain(|id, listener| {
-            table
-                .subscriber(id)
-                .is_some_and(|subscriber| listener.is_in(&subscriber.netns))
+        let gone = listeners.extract_if(.., |id, listener| {
+            let subscriber = table.subscriber(id);
+            !subscriber.is_some_and(|subscriber| listener.is_in(&subscriber.netns))
         });
+        let gone: Vec<_> = gone.collect();
+        for (_, listener) in gone {
+            listener.close().await; // first of all: a newcomer may want the same namespace
+        }
         let mut failures = BTreeMap::new();
         for subscriber in table.subscribers() {
             if listeners.contains_key(&subscriber.id) {
