@@ -1,0 +1,31 @@
+//! How much an image may ask of the host.
+
+/// Bounds on what is taken from a registry or an archive, so that neither can fill memory or disk.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Files, directories and so on in one layer.
+    pub entries: u64,
+    /// Bytes of one layer's tar once decompressed, and bytes its files add up to.
+    pub layer_bytes: u64,
+    /// Bytes of one blob as stored, and of a whole archive.
+    pub blob_bytes: u64,
+    /// Layers in one image; overlayfs stacks at most 500.
+    pub layers: usize,
+    /// Bytes of a manifest, an index or a configuration.
+    pub metadata_bytes: u64,
+    /// Entries of an archive, and images it may hold.
+    pub archive_entries: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            entries: 2_000_000,
+            layer_bytes: 64 << 30,
+            blob_bytes: 64 << 30,
+            layers: 200,
+            metadata_bytes: 4 << 20,
+            archive_entries: 10_000,
+        }
+    }
+}
