@@ -1,0 +1,460 @@
+//! Turns a layer's tar into a directory that overlayfs takes as a lower layer.
+
+mod attributes;
+mod lower;
+mod path;
+mod tree;
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use rustix::fs::{FileType, Mode, Timespec};
+use rustix::io::Errno;
+
+use super::decompress::BUFFER;
+use super::limits::Limits;
+use super::tarball::{Entry, Kind, TarError, TarReader};
+use attributes::Attributes;
+use lower::Lower;
+pub(crate) use path::EntryPath;
+pub use path::PathProblem;
+use tree::Tree;
+
+/// What begins a name that removes another from the layers beneath.
+const WHITEOUT: &[u8] = b".wh.";
+/// The name that removes all a directory has in the layers beneath.
+const OPAQUE: &[u8] = b".wh..wh..opq";
+/// What begins the names that AUFS kept for itself.
+const AUFS: &[u8] = b".wh..wh.";
+/// Bytes of directory names remembered, since a directory's time is set when it is full.
+const MAX_DIRECTORY_NAMES: usize = 64 << 20;
+
+/// Why a layer could not be unpacked.
+#[derive(Debug, thiserror::Error)]
+pub enum UnpackError {
+    /// A name that could lead out of the image's root.
+    #[error("entry {path} is refused: {problem}")]
+    Refused {
+        /// The name, quoted.
+        path: String,
+        /// What is wrong with it.
+        problem: PathProblem,
+    },
+    /// The archive itself cannot be read.
+    #[error(transparent)]
+    Tar(#[from] TarError),
+    /// The files add up to more than allowed.
+    #[error("the layer has more than {limit} bytes of files")]
+    TooLarge {
+        /// What is allowed.
+        limit: u64,
+    },
+    /// The names of its directories alone take more memory than allowed.
+    #[error("the names of the layer's directories add up to more than {MAX_DIRECTORY_NAMES} bytes")]
+    TooManyDirectories,
+    /// An owner that the kernel has no number for.
+    #[error("entry {path} belongs to user {uid}, group {gid}: the highest number is 4294967294")]
+    Owner {
+        /// The name, quoted.
+        path: String,
+        /// As the archive says.
+        uid: u64,
+        /// As the archive says.
+        gid: u64,
+    },
+    /// A hard link to what is neither in this layer nor beneath it.
+    #[error("entry {path} is a hard link to {target}, which does not exist")]
+    NoTarget {
+        /// The name, quoted.
+        path: String,
+        /// What it should be the same as, quoted.
+        target: String,
+    },
+    /// The kernel refused.
+    #[error("unpack {path}")]
+    Make {
+        /// The name, quoted.
+        path: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// Unpacks the plain tar `archive` into the existing directory `root`.
+///
+/// `lower` are the layers beneath, uppermost first. Gives back the bytes of all files.
+pub(crate) fn unpack(
+    archive: impl Read,
+    root: &Path,
+    lower: &[PathBuf],
+    limits: &Limits,
+) -> Result<u64, UnpackError> {
+    let open = |source| UnpackError::Make {
+        path: format!("{root:?}"),
+        source,
+    };
+    let mut unpacker = Unpacker {
+        tree: Tree::open(root).map_err(open)?,
+        lower: Lower::open(lower).map_err(open)?,
+        limit: limits.layer_bytes,
+        bytes: 0,
+        parent: None,
+        times: Vec::new(),
+        times_bytes: 0,
+        buffer: vec![0; BUFFER],
+    };
+    if let Some(attributes) = unpacker.lower.dir_attributes(&EntryPath::root()) {
+        attributes.give(unpacker.tree.root()).map_err(open)?;
+    }
+    let mut reader = TarReader::new(archive, limits.entries);
+    while let Some(entry) = reader.next_entry()? {
+        unpacker.place(&entry, &mut reader)?;
+    }
+    reader.drain().map_err(TarError::Read)?;
+    unpacker.finish()
+}
+
+struct Unpacker {
+    tree: Tree,
+    lower: Lower,
+    limit: u64,
+    bytes: u64,
+    /// The directory of the last entry, since neighbours follow each other.
+    parent: Option<(EntryPath, Rc<OwnedFd>)>,
+    times: Vec<(EntryPath, Timespec)>,
+    times_bytes: usize,
+    buffer: Vec<u8>,
+}
+
+impl Unpacker {
+    fn place(&mut self, entry: &Entry, data: &mut impl Read) -> Result<(), UnpackError> {
+        let path = parse(&entry.path, &entry.path)?;
+        let attributes = Attributes::of_entry(entry).ok_or_else(|| UnpackError::Owner {
+            path: path.to_string(),
+            uid: entry.uid,
+            gid: entry.gid,
+        })?;
+        let Some((above, name)) = path.split() else {
+            if entry.kind != Kind::Directory {
+                return Err(refused(&entry.path, PathProblem::Empty));
+            }
+            attributes
+                .give(self.tree.root())
+                .map_err(|source| failed(&path, source))?;
+            return self.remember_time(path, attributes.modified());
+        };
+        if name.as_bytes().starts_with(WHITEOUT) {
+            return self.whiteout(&path, &above, name);
+        }
+        if entry.kind == Kind::HardLink && parse(&entry.link, &entry.path)? == path {
+            return Ok(()); // some tars list a file's first name again
+        }
+        let parent = self.parent(&path, &above)?;
+        let made = |done: io::Result<()>| done.map_err(|source| failed(&path, source));
+        match entry.kind {
+            Kind::Directory => {
+                let dir = self
+                    .directory(&parent, name)
+                    .map_err(|source| failed(&path, source))?;
+                made(attributes.give(dir.as_fd()))?;
+                self.remember_time(path, attributes.modified())
+            }
+            Kind::HardLink => {
+                made(self.make_room(&parent, name))?;
+                self.hard_link(entry, &path, &parent, name)
+            }
+            Kind::File => {
+                made(self.make_room(&parent, name))?;
+                let file = tree::create_file(parent.as_fd(), name)
+                    .map_err(|source| failed(&path, source))?;
+                let mut file = File::from(file);
+                self.fill(&mut file, &path, entry, data)?;
+                made(attributes.give(file.as_fd()))
+            }
+            Kind::Symlink => {
+                made(self.make_room(&parent, name))?;
+                let target = OsStr::from_bytes(&entry.link);
+                made(rustix::fs::symlinkat(target, &*parent, name).map_err(Into::into))?;
+                made(attributes.give_at(parent.as_fd(), name, true))
+            }
+            Kind::Fifo | Kind::CharDevice | Kind::BlockDevice => {
+                made(self.make_room(&parent, name))?;
+                made(make_node(entry, &attributes, &parent, name))?;
+                made(attributes.give_at(parent.as_fd(), name, false))
+            }
+        }
+    }
+
+    /// Sets the times of directories, now that nothing more is put into them.
+    fn finish(self) -> Result<u64, UnpackError> {
+        for (path, modified) in self.times.iter().rev() {
+            match self.tree.dir(path) {
+                Ok(dir) => {
+                    let set = rustix::fs::futimens(dir, &attributes::times(*modified));
+                    set.map_err(|errno| failed(path, errno.into()))?;
+                }
+                // A later entry took its place.
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::XDEV | Errno::LOOP) => {}
+                Err(errno) => return Err(failed(path, errno.into())),
+            }
+        }
+        Ok(self.bytes)
+    }
+
+    fn remember_time(&mut self, path: EntryPath, modified: Timespec) -> Result<(), UnpackError> {
+        self.times_bytes += path.len() + size_of::<(EntryPath, Timespec)>();
+        if self.times_bytes > MAX_DIRECTORY_NAMES {
+            return Err(UnpackError::TooManyDirectories);
+        }
+        self.times.push((path, modified));
+        Ok(())
+    }
+
+    /// The directory `above`, in which `path` is to be made; made itself if the archive left it out.
+    fn parent(&mut self, path: &EntryPath, above: &EntryPath) -> Result<Rc<OwnedFd>, UnpackError> {
+        if let Some((known, dir)) = &self.parent
+            && known == above
+        {
+            return Ok(Rc::clone(dir));
+        }
+        let dir = match self.tree.dir(above) {
+            Err(Errno::NOENT | Errno::NOTDIR) => self.make_parents(path, above)?,
+            opened => opened.map_err(|errno| lost(path, errno))?,
+        };
+        let dir = Rc::new(dir);
+        self.parent = Some((above.clone(), Rc::clone(&dir)));
+        Ok(dir)
+    }
+
+    fn make_parents(
+        &mut self,
+        path: &EntryPath,
+        above: &EntryPath,
+    ) -> Result<OwnedFd, UnpackError> {
+        let root = EntryPath::root();
+        let mut dir = self.tree.dir(&root).map_err(|errno| lost(path, errno))?;
+        for prefix in above.prefixes() {
+            dir = match self.tree.dir(&prefix) {
+                Ok(dir) => dir,
+                Err(Errno::NOENT | Errno::NOTDIR) => {
+                    let Some((_, name)) = prefix.split() else {
+                        continue;
+                    };
+                    let made = self.implied_directory(&dir, name, &prefix);
+                    made.map_err(|source| failed(&prefix, source))?
+                }
+                Err(errno) => return Err(lost(path, errno)),
+            };
+        }
+        Ok(dir)
+    }
+
+    /// A directory that only the names below it tell of: it looks as it did in the layers beneath.
+    fn implied_directory(
+        &mut self,
+        above: &OwnedFd,
+        name: &OsStr,
+        path: &EntryPath,
+    ) -> io::Result<OwnedFd> {
+        if let Some(found) = tree::stat(above.as_fd(), name)?
+            && !tree::is_whiteout(&found)
+        {
+            return Err(Errno::NOTDIR.into()); // a file, or a link that leads nowhere
+        }
+        let dir = self.directory(above, name)?;
+        match self.lower.dir_attributes(path) {
+            Some(attributes) => attributes.give(dir.as_fd())?,
+            None => rustix::fs::fchmod(&dir, Mode::from_raw_mode(0o755))?,
+        }
+        Ok(dir)
+    }
+
+    /// Opens the directory `name`, making it if need be. In place of a whiteout it hides what is beneath.
+    fn directory(&mut self, above: &OwnedFd, name: &OsStr) -> io::Result<OwnedFd> {
+        let found = tree::stat(above.as_fd(), name)?;
+        if found.is_some_and(|found| tree::is_dir(&found)) {
+            return tree::open_dir(above.as_fd(), name);
+        }
+        self.make_room(above, name)?;
+        rustix::fs::mkdirat(above, name, Mode::RWXU)?;
+        let dir = tree::open_dir(above.as_fd(), name)?;
+        if found.is_some_and(|found| tree::is_whiteout(&found)) {
+            tree::make_opaque(dir.as_fd())?;
+        }
+        Ok(dir)
+    }
+
+    /// Removes what an earlier entry of this layer put at `name`.
+    fn make_room(&mut self, above: &OwnedFd, name: &OsStr) -> io::Result<()> {
+        if let Some(found) = tree::stat(above.as_fd(), name)? {
+            self.parent = None; // it may have been, or have led to, the directory remembered
+            tree::remove(above.as_fd(), name, &found)?;
+        }
+        Ok(())
+    }
+
+    fn whiteout(
+        &mut self,
+        path: &EntryPath,
+        above: &EntryPath,
+        name: &OsStr,
+    ) -> Result<(), UnpackError> {
+        let hidden = &name.as_bytes()[WHITEOUT.len()..];
+        if name.as_bytes() != OPAQUE && name.as_bytes().starts_with(AUFS) {
+            return Ok(());
+        }
+        if matches!(hidden, b"" | b"." | b"..") {
+            return Err(UnpackError::Refused {
+                path: path.to_string(),
+                problem: PathProblem::Whiteout,
+            });
+        }
+        let parent = self.parent(path, above)?;
+        let hide = || -> io::Result<()> {
+            if name.as_bytes() == OPAQUE {
+                return tree::make_opaque(parent.as_fd());
+            }
+            let hidden = OsStr::from_bytes(hidden);
+            match tree::stat(parent.as_fd(), hidden)? {
+                None => tree::make_whiteout(parent.as_fd(), hidden),
+                // This layer has a directory there: it stays, without what is beneath it.
+                Some(found) if tree::is_dir(&found) => {
+                    tree::make_opaque(tree::open_dir(parent.as_fd(), hidden)?.as_fd())
+                }
+                Some(_) => Ok(()), // what this layer has there hides what is beneath
+            }
+        };
+        hide().map_err(|source| failed(path, source))
+    }
+
+    fn hard_link(
+        &mut self,
+        entry: &Entry,
+        path: &EntryPath,
+        parent: &OwnedFd,
+        name: &OsStr,
+    ) -> Result<(), UnpackError> {
+        let target = parse(&entry.link, &entry.path)?;
+        let missing = || UnpackError::NoTarget {
+            path: path.to_string(),
+            target: target.to_string(),
+        };
+        let (above, target_name) = target.split().ok_or_else(missing)?;
+        let linked = self.tree.dir(&above).and_then(|dir| {
+            rustix::fs::linkat(dir, target_name, parent, name, rustix::fs::AtFlags::empty())
+        });
+        match linked {
+            Ok(()) => Ok(()),
+            Err(Errno::NOENT) => {
+                let copied = self.lower.copy(&target, parent.as_fd(), name);
+                if copied.map_err(|source| failed(path, source))? {
+                    Ok(())
+                } else {
+                    Err(missing())
+                }
+            }
+            Err(errno) => Err(lost(path, errno)),
+        }
+    }
+
+    fn fill(
+        &mut self,
+        file: &mut File,
+        path: &EntryPath,
+        entry: &Entry,
+        data: &mut impl Read,
+    ) -> Result<(), UnpackError> {
+        let Some(map) = &entry.sparse else {
+            return self.copy(file, path, entry.size, data);
+        };
+        for &(offset, length) in map {
+            file.seek(SeekFrom::Start(offset))
+                .map_err(|source| failed(path, source))?;
+            self.copy(file, path, length, data)?;
+        }
+        file.set_len(entry.size)
+            .map_err(|source| failed(path, source))
+    }
+
+    fn copy(
+        &mut self,
+        file: &mut File,
+        path: &EntryPath,
+        length: u64,
+        data: &mut impl Read,
+    ) -> Result<(), UnpackError> {
+        self.bytes = self.bytes.saturating_add(length);
+        if self.bytes > self.limit {
+            return Err(UnpackError::TooLarge { limit: self.limit });
+        }
+        let mut left = length;
+        while left > 0 {
+            let room =
+                usize::try_from(left).map_or(self.buffer.len(), |left| left.min(self.buffer.len()));
+            let chunk = &mut self.buffer[..room];
+            data.read_exact(chunk).map_err(TarError::Read)?;
+            file.write_all(chunk)
+                .map_err(|source| failed(path, source))?;
+            left -= room as u64;
+        }
+        Ok(())
+    }
+}
+
+fn make_node(
+    entry: &Entry,
+    attributes: &Attributes,
+    parent: &OwnedFd,
+    name: &OsStr,
+) -> io::Result<()> {
+    let kind = match entry.kind {
+        Kind::CharDevice => FileType::CharacterDevice,
+        Kind::BlockDevice => FileType::BlockDevice,
+        _ => FileType::Fifo,
+    };
+    let device = rustix::fs::makedev(entry.device.0, entry.device.1);
+    Ok(rustix::fs::mknodat(
+        parent,
+        name,
+        kind,
+        attributes.mode(),
+        device,
+    )?)
+}
+
+fn parse(raw: &[u8], entry: &[u8]) -> Result<EntryPath, UnpackError> {
+    EntryPath::parse(raw).map_err(|problem| refused(entry, problem))
+}
+
+fn refused(entry: &[u8], problem: PathProblem) -> UnpackError {
+    UnpackError::Refused {
+        path: format!("{:?}", OsStr::from_bytes(entry)),
+        problem,
+    }
+}
+
+fn failed(path: &EntryPath, source: io::Error) -> UnpackError {
+    UnpackError::Make {
+        path: path.to_string(),
+        source,
+    }
+}
+
+/// The walk to a parent directory failed: with these errors because a link led out of the root.
+fn lost(path: &EntryPath, errno: Errno) -> UnpackError {
+    match errno {
+        Errno::XDEV | Errno::LOOP => UnpackError::Refused {
+            path: path.to_string(),
+            problem: PathProblem::Escapes,
+        },
+        _ => failed(path, errno.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,137 @@
+//! Owner, mode, extended attributes and time of what was unpacked.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::OsStrExt;
+
+use rustix::fs::{AtFlags, Gid, Mode, Stat, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::io::Errno;
+use tracing::warn;
+
+use super::tree;
+use crate::image::tarball::Entry;
+
+/// What an inode has besides its content.
+#[derive(Clone, Debug)]
+pub(super) struct Attributes {
+    uid: Uid,
+    gid: Gid,
+    mode: Mode,
+    modified: Timespec,
+    xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Attributes {
+    /// As the archive has them; nothing if an owner is beyond what the kernel knows.
+    pub(super) fn of_entry(entry: &Entry) -> Option<Self> {
+        // The highest number means "leave as it is" to chown.
+        let id = |raw: u64| u32::try_from(raw).ok().filter(|&raw| raw != u32::MAX);
+        Some(Self {
+            uid: Uid::from_raw(id(entry.uid)?),
+            gid: Gid::from_raw(id(entry.gid)?),
+            mode: Mode::from_raw_mode(entry.mode),
+            modified: Timespec {
+                tv_sec: entry.mtime.0,
+                tv_nsec: entry.mtime.1.into(),
+            },
+            xattrs: entry.xattrs.clone(),
+        })
+    }
+
+    /// As an inode has them, without its extended attributes.
+    pub(super) fn of_stat(stat: &Stat) -> Self {
+        Self {
+            uid: Uid::from_raw(stat.st_uid),
+            gid: Gid::from_raw(stat.st_gid),
+            mode: Mode::from_raw_mode(stat.st_mode),
+            modified: Timespec {
+                tv_sec: stat.st_mtime,
+                tv_nsec: stat.st_mtime_nsec as _,
+            },
+            xattrs: Vec::new(),
+        }
+    }
+
+    pub(super) fn with_xattr(mut self, name: &str, value: Vec<u8>) -> Self {
+        self.xattrs.push((name.into(), value));
+        self
+    }
+
+    pub(super) fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    pub(super) fn modified(&self) -> Timespec {
+        self.modified
+    }
+
+    /// Gives them to an open file or directory.
+    pub(super) fn give(&self, file: BorrowedFd<'_>) -> io::Result<()> {
+        // In this order: a new owner takes away set-user-ID bits and capabilities.
+        rustix::fs::fchown(file, Some(self.uid), Some(self.gid))?;
+        self.each_xattr(|name, value| {
+            rustix::fs::fsetxattr(file, name, value, XattrFlags::empty())
+        })?;
+        rustix::fs::fchmod(file, self.mode)?;
+        Ok(rustix::fs::futimens(file, &times(self.modified))?)
+    }
+
+    /// Gives them to what cannot be opened: a link, a device, a fifo.
+    pub(super) fn give_at(
+        &self,
+        dir: BorrowedFd<'_>,
+        name: &OsStr,
+        is_link: bool,
+    ) -> io::Result<()> {
+        let nofollow = AtFlags::SYMLINK_NOFOLLOW;
+        rustix::fs::chownat(dir, name, Some(self.uid), Some(self.gid), nofollow)?;
+        let path = tree::proc_path(dir, name);
+        self.each_xattr(|name, value| {
+            rustix::fs::lsetxattr(&path, name, value, XattrFlags::empty())
+        })?;
+        if !is_link {
+            rustix::fs::chmodat(dir, name, self.mode, AtFlags::empty())?;
+        }
+        Ok(rustix::fs::utimensat(
+            dir,
+            name,
+            &times(self.modified),
+            nofollow,
+        )?)
+    }
+
+    fn each_xattr(&self, set: impl Fn(&OsStr, &[u8]) -> Result<(), Errno>) -> io::Result<()> {
+        for (name, value) in self.xattrs.iter().filter(|(name, _)| is_portable(name)) {
+            let name = OsStr::from_bytes(name);
+            match set(name, value) {
+                Ok(()) => {}
+                Err(Errno::OPNOTSUPP) => {
+                    warn!(
+                        ?name,
+                        "the file system of the data root keeps no such attribute; the image goes without"
+                    );
+                }
+                // A user's attributes belong to files and directories alone.
+                Err(Errno::PERM) if name.as_bytes().starts_with(b"user.") => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether an attribute means the same on every host. `trusted.overlay.*` would forge the overlay's own marks,
+/// and other security labels belong to the host that built the image.
+fn is_portable(name: &[u8]) -> bool {
+    name.starts_with(b"user.")
+        || name.starts_with(b"system.posix_acl_")
+        || name == b"security.capability"
+}
+
+pub(super) fn times(modified: Timespec) -> Timestamps {
+    Timestamps {
+        last_access: modified,
+        last_modification: modified,
+    }
+}
