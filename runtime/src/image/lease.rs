@@ -1,0 +1,51 @@
+//! What keeps the content of unfinished work from being collected as garbage.
+
+use std::sync::{Arc, Mutex};
+
+use super::store::{Content, Inner, hold};
+
+/// Keeps what work in progress needs from being collected; what then nobody needs is collected on drop.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    store: Arc<Inner>,
+    held: Mutex<Vec<Content>>,
+}
+
+impl Lease {
+    pub(crate) fn new(store: &Arc<Inner>) -> Self {
+        Self {
+            store: Arc::clone(store),
+            held: Mutex::default(),
+        }
+    }
+
+    /// To be called before looking whether `content` is there, and before making it.
+    pub(crate) fn pin(&self, content: Content) {
+        *hold(&self.store.pins).entry(content).or_insert(0) += 1;
+        hold(&self.held).push(content);
+    }
+
+    pub(crate) fn store(&self) -> &Arc<Inner> {
+        &self.store
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let held = std::mem::take(&mut *hold(&self.held));
+        if held.is_empty() {
+            return;
+        }
+        let mut pins = hold(&self.store.pins);
+        for content in held {
+            if let Some(count) = pins.get_mut(&content) {
+                *count -= 1;
+                if *count == 0 {
+                    pins.remove(&content);
+                }
+            }
+        }
+        drop(pins);
+        self.store.collect();
+    }
+}
