@@ -1,0 +1,284 @@
+//! One host: a namespace, directories, and perhaps a daemon.
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+
+use super::command::{Args, Finished, Spawned, tool};
+use super::image::Image;
+use super::remains::Remains;
+use super::underlay::{Namespace, Underlay};
+use super::wait_until;
+
+const NUNCIO: &str = env!("CARGO_BIN_EXE_nuncio");
+
+/// A host. Dropping it removes everything it ran.
+pub(crate) struct Host {
+    /// Where the other hosts reach it.
+    pub(crate) address: Ipv4Addr,
+    daemon: Mutex<Option<Child>>,
+    flags: Mutex<Vec<String>>,
+    number: usize,
+    // Dropped in this order: what runs here, then its namespace, the switch and the directories.
+    remains: Remains,
+    namespace: Namespace,
+    underlay: Underlay,
+    directory: tempfile::TempDir,
+}
+
+impl Host {
+    #[track_caller]
+    pub(super) fn new(
+        namespace: Namespace,
+        address: Ipv4Addr,
+        number: usize,
+        underlay: Underlay,
+    ) -> Self {
+        // Short, as a unix socket's path has 108 bytes at most.
+        let directory = tempfile::Builder::new()
+            .prefix(&format!("nt-{}-", std::process::id()))
+            .tempdir();
+        let directory = directory.expect("make a directory for the host");
+        let remains = Remains::of(directory.path());
+        Self {
+            address,
+            daemon: Mutex::default(),
+            flags: Mutex::default(),
+            number,
+            remains,
+            namespace,
+            underlay,
+            directory,
+        }
+    }
+
+    /// The underlay it stands on, to which more hosts can be added.
+    pub(crate) fn underlay(&self) -> &Underlay {
+        &self.underlay
+    }
+
+    /// Where its images and containers are kept.
+    pub(crate) fn data_root(&self) -> PathBuf {
+        self.directory.path().join("d")
+    }
+
+    /// Where its sockets and the state of its running processes are kept.
+    pub(crate) fn exec_root(&self) -> PathBuf {
+        self.directory.path().join("x")
+    }
+
+    /// What it has on this machine outside its namespace.
+    pub(crate) fn remains(&self) -> &Remains {
+        &self.remains
+    }
+
+    /// The daemon's socket as a client names it.
+    pub(crate) fn url(&self) -> String {
+        format!("unix://{}", self.exec_root().join("nuncio.sock").display())
+    }
+
+    /// The registry that its daemon embeds, as the others name it.
+    pub(crate) fn registry_url(&self) -> String {
+        format!("http://{}:2379", self.address)
+    }
+
+    /// Starts the daemon and returns when it answers.
+    #[track_caller]
+    pub(crate) fn start(&self, flags: &[&str]) {
+        *self.flags.lock().expect("no test panics here") =
+            flags.iter().map(|&flag| flag.to_owned()).collect();
+        self.start_again();
+    }
+
+    /// Starts the daemon as it was started before.
+    #[track_caller]
+    pub(crate) fn start_again(&self) {
+        let mut command = self.daemon_command();
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.log_path())
+            .expect("open the log");
+        command
+            .stdout(log.try_clone().expect("clone"))
+            .stderr(log)
+            .stdin(Stdio::null());
+        *self.daemon.lock().expect("no test panics here") =
+            Some(command.spawn().expect("start the daemon"));
+        wait_until("the daemon answers", || {
+            let mut daemon = self.daemon.lock().expect("no test panics here");
+            let ended = daemon
+                .as_mut()
+                .and_then(|child| child.try_wait().ok().flatten());
+            assert!(
+                ended.is_none(),
+                "the daemon ended with {ended:?}:\n{}",
+                self.log()
+            );
+            drop(daemon);
+            self.nuncio("version").code == 0
+        });
+    }
+
+    /// The daemon's command, as last started.
+    pub(crate) fn daemon_command(&self) -> Command {
+        let mut command = self.namespace.command(Path::new(NUNCIO));
+        command
+            .arg("daemon")
+            .arg("--data-root")
+            .arg(self.data_root())
+            .arg("--exec-root")
+            .arg(self.exec_root());
+        command
+            .arg("-H")
+            .arg(self.url())
+            .arg("--advertise-addr")
+            .arg(self.address.to_string());
+        command
+            .arg("--node-name")
+            .arg(format!("host-{}", self.number));
+        command.args(&*self.flags.lock().expect("no test panics here"));
+        command
+    }
+
+    /// Kills the daemon with SIGKILL.
+    #[track_caller]
+    pub(crate) fn kill_daemon(&self) {
+        let mut daemon = self
+            .daemon
+            .lock()
+            .expect("no test panics here")
+            .take()
+            .expect("a daemon runs");
+        daemon.kill().expect("kill the daemon");
+        daemon.wait().expect("wait for the daemon");
+    }
+
+    /// Ends the daemon with SIGTERM and waits for it.
+    #[track_caller]
+    pub(crate) fn stop_daemon(&self) {
+        let mut daemon = self
+            .daemon
+            .lock()
+            .expect("no test panics here")
+            .take()
+            .expect("a daemon runs");
+        let pid = nix::unistd::Pid::from_raw(daemon.id().try_into().expect("a process id"));
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("signal the daemon");
+        wait_until("the daemon ends on SIGTERM", || {
+            matches!(daemon.try_wait(), Ok(Some(_)))
+        });
+    }
+
+    /// The daemon's log so far.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.directory.path().join("daemon.log")
+    }
+
+    /// Makes an image known.
+    #[track_caller]
+    pub(crate) fn load(&self, image: Image) {
+        let archive = image.archive();
+        self.ok(["load", "-i", archive.to_str().expect("a path in UTF-8")]);
+    }
+
+    /// Runs a nuncio command.
+    #[track_caller]
+    pub(crate) fn nuncio(&self, args: impl Args) -> Finished {
+        self.spawn(args).finish()
+    }
+
+    /// Runs a nuncio command that succeeds; its output without the last newline.
+    #[track_caller]
+    pub(crate) fn ok(&self, args: impl Args) -> String {
+        self.nuncio(args).ok()
+    }
+
+    /// Runs a nuncio command that reads `input`.
+    #[track_caller]
+    pub(crate) fn nuncio_with(&self, input: &[u8], args: impl Args) -> Finished {
+        Spawned::new(self.client(args), Some(input)).finish()
+    }
+
+    /// Starts a nuncio command.
+    #[track_caller]
+    pub(crate) fn spawn(&self, args: impl Args) -> Spawned {
+        Spawned::new(self.client(args), None)
+    }
+
+    /// A nuncio command of this host, such as for a terminal of the test's own.
+    pub(crate) fn client(&self, args: impl Args) -> Command {
+        let mut command = Command::new(NUNCIO);
+        command.arg("-H").arg(self.url()).args(args.words());
+        command
+    }
+
+    /// Runs a command of the real docker client.
+    #[track_caller]
+    pub(crate) fn docker(&self, args: impl Args) -> Finished {
+        let mut command = Command::new(tool("docker"));
+        command
+            .env("DOCKER_HOST", self.url())
+            .env("DOCKER_CONFIG", self.directory.path())
+            .args(args.words());
+        Spawned::new(command, None).finish()
+    }
+
+    /// Runs any program in the host's network namespace.
+    #[track_caller]
+    pub(crate) fn inside(&self, program: &str, args: impl Args) -> Finished {
+        self.spawn_inside(program, args).finish()
+    }
+
+    /// Starts any program in the host's network namespace.
+    #[track_caller]
+    pub(crate) fn spawn_inside(&self, program: &str, args: impl Args) -> Spawned {
+        let mut command = self.namespace.command(&tool(program));
+        command.args(args.words());
+        Spawned::new(command, None)
+    }
+
+    /// What a TCP server says unasked to a client on this host; nothing, if it cannot be reached.
+    #[track_caller]
+    pub(crate) fn reads(&self, address: &str, port: u16) -> String {
+        let connect = format!("exec 3<>/dev/tcp/{address}/{port} && cat <&3");
+        self.inside("timeout", ["2", "bash", "-c", &connect])
+            .stdout
+            .trim_end()
+            .to_owned()
+    }
+
+    /// Runs `ip` in its namespace.
+    #[track_caller]
+    pub(crate) fn ip(&self, words: &str) -> String {
+        self.namespace.ip(words)
+    }
+
+    /// A directory of the host that goes with it.
+    pub(crate) fn scratch(&self) -> &Path {
+        self.directory.path()
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!(
+                "--- log of the daemon on {}\n{}---",
+                self.address,
+                self.log()
+            );
+        }
+        self.remains.remove();
+        if let Some(mut daemon) = self.daemon.get_mut().ok().and_then(Option::take) {
+            let _ = daemon.kill();
+            let _ = daemon.wait();
+        }
+    }
+}
