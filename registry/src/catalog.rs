@@ -184,4 +184,4 @@ fn agree(field: &'static str, value: &str, key: &str) -> Result<(), DecodeError>
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

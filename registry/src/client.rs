@@ -35,8 +35,8 @@ pub enum CallError {
     Rpc {
         /// What was attempted.
         operation: &'static str,
-        /// As told by the client library.
-        source: etcd_client::Error,
+        /// As told by the client library, or by the transport below it with its errno.
+        source: Cause,
     },
 }
 
@@ -45,6 +45,17 @@ impl std::fmt::Debug for Registry {
         f.debug_struct("Registry")
             .field("timeout", &self.timeout)
             .finish_non_exhaustive()
+    }
+}
+
+/// What lies below a failed call.
+pub(crate) type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// The library's error type has no source; that of the status within it leads to the errno.
+pub(crate) fn cause(error: etcd_client::Error) -> Cause {
+    match error {
+        etcd_client::Error::GRpcStatus(status) => Box::new(status),
+        other => Box::new(other),
     }
 }
 
@@ -124,7 +135,10 @@ impl Registry {
         call: impl Future<Output = Result<T, etcd_client::Error>>,
     ) -> Result<T, CallError> {
         match tokio::time::timeout(self.timeout, call).await {
-            Ok(result) => result.map_err(|source| CallError::Rpc { operation, source }),
+            Ok(result) => result.map_err(|error| {
+                let source = cause(error);
+                CallError::Rpc { operation, source }
+            }),
             Err(_) => Err(CallError::Timeout {
                 operation,
                 after: self.timeout,
@@ -217,11 +231,8 @@ impl Registry {
 pub(crate) fn readable<R: Record>(entry: &Entry) -> Option<R> {
     R::decode(&entry.value)
         .inspect_err(|error| {
-            warn!(
-                key = entry.key,
-                error = error as &dyn std::error::Error,
-                "set aside"
-            )
+            let error: &(dyn std::error::Error + 'static) = error;
+            warn!(key = entry.key, error, "set aside");
         })
         .ok()
 }

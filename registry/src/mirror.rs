@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use crate::backoff::Backoff;
@@ -23,12 +23,12 @@ mod snapshot;
 use feed::{Feed, FeedError, Update};
 use hold::Hold;
 
-/// Keeps a [`Catalog`] of everything in the registry.
+/// Keeps a [`Catalog`] of everything in the registry, until it is stopped or dropped.
 #[derive(Debug)]
 pub struct Mirror {
     catalog: watch::Receiver<Arc<Catalog>>,
     stop: CancellationToken,
-    task: JoinHandle<()>,
+    task: AbortOnDropHandle<()>,
 }
 
 impl Mirror {
@@ -39,7 +39,7 @@ impl Mirror {
         let (publish, catalog) = watch::channel(Arc::new(Catalog::default()));
         let follower = Follower::new(registry, snapshot, publish);
         let stopped = stop.clone();
-        let task = tokio::spawn(async move { follower.run(stopped).await });
+        let task = AbortOnDropHandle::new(tokio::spawn(follower.run(stopped)));
         Self {
             catalog,
             stop,

@@ -1,6 +1,6 @@
 //! Creating and removing networks, each in one transaction over all it claims.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use etcd_client::{Compare, CompareOp, DeleteOptions, GetOptions, TxnOp};
 use ipnetwork::Ipv4Network;
@@ -13,12 +13,12 @@ use crate::keys::{
 };
 use crate::model::NetworkRecord;
 use crate::nodes::ATTEMPTS;
-use crate::subnets::{SubnetTooSmall, block_prefix, first_free, overlapping};
+use crate::subnets::SubnetTooSmall;
 use crate::wire::Record;
 
-/// The first VNI handed out; lower ones are left to those who choose their own.
-const FIRST_VNI: u32 = 4096;
-const LAST_VNI: u32 = (1 << 24) - 1;
+mod choice;
+
+use choice::{Claims, LAST_VNI, choose};
 
 /// A network to be created.
 #[derive(Clone, Debug, Default)]
@@ -127,14 +127,6 @@ pub enum RemoveNetworkError {
     /// The registry could not be asked.
     #[error(transparent)]
     Call(#[from] CallError),
-}
-
-/// What is claimed by networks as of one revision.
-struct Claims {
-    revision: i64,
-    name: Option<ClaimRecord>,
-    vnis: BTreeMap<u32, ClaimRecord>,
-    subnets: Vec<(Ipv4Network, ClaimRecord)>,
 }
 
 impl Registry {
@@ -350,60 +342,4 @@ fn record(request: &NetworkRequest, vni: u32, subnet: Ipv4Network) -> NetworkRec
         labels: request.labels.clone(),
         created: jiff::Timestamp::now().to_string(),
     }
-}
-
-/// The VNI and subnet of the request, or the first free ones.
-fn choose(
-    request: &NetworkRequest,
-    claims: &Claims,
-) -> Result<(u32, Ipv4Network), CreateNetworkError> {
-    if let Some(claim) = &claims.name {
-        let (name, id) = (request.name.clone(), claim.network.clone());
-        return Err(CreateNetworkError::NameTaken { name, id });
-    }
-    let subnet = match request.subnet {
-        Some(subnet) => check_subnet(subnet, request, claims)?,
-        None => {
-            let mut taken: Vec<_> = claims.subnets.iter().map(|(subnet, _)| *subnet).collect();
-            taken.extend(&request.avoid);
-            first_free(&request.pools, &taken).ok_or(CreateNetworkError::PoolsExhausted)?
-        }
-    };
-    block_prefix(subnet)?;
-    let vni = match request.vni {
-        Some(vni) => match claims.vnis.get(&vni) {
-            Some(claim) => {
-                let network = claim.name.clone();
-                return Err(CreateNetworkError::VniTaken { vni, network });
-            }
-            None => vni,
-        },
-        None => {
-            let taken: BTreeSet<u32> = claims.vnis.keys().copied().collect();
-            let free = (FIRST_VNI..=LAST_VNI).find(|vni| !taken.contains(vni));
-            free.ok_or(CreateNetworkError::VnisExhausted)?
-        }
-    };
-    Ok((vni, subnet))
-}
-
-fn check_subnet(
-    subnet: Ipv4Network,
-    request: &NetworkRequest,
-    claims: &Claims,
-) -> Result<Ipv4Network, CreateNetworkError> {
-    let overlaps = |(other, _): &&(Ipv4Network, ClaimRecord)| subnet.overlaps(*other);
-    if let Some((with, claim)) = claims.subnets.iter().find(overlaps) {
-        let (with, network) = (*with, claim.name.clone());
-        return Err(CreateNetworkError::SubnetOverlaps {
-            subnet,
-            with,
-            network,
-        });
-    }
-    if let Some(with) = overlapping(subnet, &request.avoid) {
-        return Err(CreateNetworkError::SubnetRouted { subnet, with });
-    }
-    // A key spells a subnet without host bits: 10.1.2.3/16 is 10.1.0.0/16.
-    Ok(Ipv4Network::new(subnet.network(), subnet.prefix()).unwrap_or(subnet))
 }

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use crate::backoff::Backoff;
@@ -33,12 +33,14 @@ pub struct PresenceState {
 }
 
 /// This host's lease and the endpoints on it, kept in the registry by a task.
+///
+/// Dropped without [`Presence::shutdown`] it ends as by a crash: the lease is left to expire.
 #[derive(Debug)]
 pub struct Presence {
     wanted: Arc<Wanted>,
     state: watch::Receiver<PresenceState>,
     stop: CancellationToken,
-    task: JoinHandle<()>,
+    task: AbortOnDropHandle<()>,
 }
 
 /// The endpoints that ought to be in the registry.
@@ -110,7 +112,7 @@ impl Presence {
             wanted,
             state,
             stop,
-            task: tokio::spawn(keeper.run()),
+            task: AbortOnDropHandle::new(tokio::spawn(keeper.run())),
         }
     }
 

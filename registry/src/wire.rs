@@ -19,7 +19,7 @@ const VERSION: u64 = 1;
 
 /// Why a value was set aside.
 #[derive(Debug, thiserror::Error)]
-pub enum DecodeError {
+pub(crate) enum DecodeError {
     /// It is not a JSON object of the right shape.
     #[error("not a valid record")]
     Json(#[from] serde_json::Error),

@@ -227,15 +227,12 @@ impl<'t> Batch<'t> {
         Ok(())
     }
 
-    pub(super) fn lease_exists(&self, id: i64) -> Result<bool, redb::Error> {
+    fn lease_exists(&self, id: i64) -> Result<bool, redb::Error> {
         Ok(self.leases.get(id)?.is_some())
     }
 
+    /// Adds a lease whose id is known to be free: that is for the deadlines to tell.
     pub(super) fn grant(&mut self, id: i64, ttl: i64) -> Result<(), Refusal> {
-        if self.lease_exists(id)? {
-            let exists = "etcdserver: lease already exists";
-            return Err(Status::failed_precondition(exists).into());
-        }
         self.leases.insert(id, ttl)?;
         self.changed = true;
         Ok(())
@@ -313,4 +310,75 @@ impl<'t> Batch<'t> {
 
 pub(super) fn lease_not_found() -> Status {
     Status::not_found("etcdserver: requested lease not found")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+
+    fn put(key: &str, value: Vec<u8>) -> PutRequest {
+        PutRequest {
+            key: key.into(),
+            value,
+            ..PutRequest::default()
+        }
+    }
+
+    /// Puts `count` values of `size` bytes, `each` to a commit, and returns the last revision, the first kept
+    /// and the bytes of history.
+    fn fill(count: usize, size: usize, each: usize) -> (i64, i64, u64) {
+        let database = redb::Builder::new()
+            .create_with_backend(redb::backends::InMemoryBackend::new())
+            .unwrap();
+        let mut history = History { bytes: 0 };
+        for _ in 0..count / each {
+            let transaction = database.begin_write().unwrap();
+            let mut batch = Batch::open(&transaction, history.clone()).unwrap();
+            for _ in 0..each {
+                batch.put(put("k", vec![7; size])).unwrap();
+                batch.seal();
+            }
+            (_, history) = batch.finish().unwrap().unwrap();
+            transaction.commit().unwrap();
+        }
+        let read = database.begin_read().unwrap();
+        let meta = read.open_table(META).unwrap();
+        assert_eq!(History::measure(&database).unwrap().bytes, history.bytes);
+        (
+            counter(&meta, REVISION).unwrap(),
+            counter(&meta, COMPACTED).unwrap(),
+            history.bytes,
+        )
+    }
+
+    #[test]
+    fn history_is_bounded_in_revisions() {
+        let (revision, compacted, _) = fill(12_000, 1, 1_000);
+        assert_eq!(revision, 12_000);
+        assert!(compacted > 0);
+        assert!((KEEP_REVISIONS..=KEEP_REVISIONS * 11 / 10).contains(&(revision - compacted)));
+    }
+
+    #[test]
+    fn history_is_bounded_in_bytes() {
+        let (revision, compacted, bytes) = fill(40, 1 << 20, 10);
+        assert!(bytes <= KEEP_BYTES, "{bytes}");
+        assert!(compacted < revision, "something is kept");
+    }
+
+    #[test]
+    fn nothing_written_is_nothing_to_commit() {
+        let database = redb::Builder::new()
+            .create_with_backend(redb::backends::InMemoryBackend::new())
+            .unwrap();
+        let transaction = database.begin_write().unwrap();
+        let mut batch = Batch::open(&transaction, History { bytes: 0 }).unwrap();
+        let absent = DeleteRangeRequest {
+            key: b"k".to_vec(),
+            ..DeleteRangeRequest::default()
+        };
+        assert_eq!(batch.delete(&absent).unwrap().deleted, 0);
+        assert!(batch.finish().unwrap().is_none());
+    }
 }

@@ -9,9 +9,11 @@ use redb::ReadableTable;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tonic::{Code, Status};
 use tracing::{debug, warn};
 
-use super::store::Store;
+use super::apply::Batch;
+use super::store::{Refusal, Store};
 
 /// Below this a lease would end between two beats; etcd has the same bound.
 const LEAST_TTL: i64 = 2;
@@ -37,7 +39,7 @@ impl Leases {
         let leases = Self::default();
         for item in table.iter()? {
             let (id, ttl) = item?;
-            leases.started(id.value(), ttl.value());
+            leases.reserve(id.value(), ttl.value());
         }
         Ok(leases)
     }
@@ -51,14 +53,23 @@ impl Leases {
         wanted.max(LEAST_TTL)
     }
 
-    pub(super) fn started(&self, id: i64, ttl: i64) {
+    /// Starts the time of a new lease; `false` if there is one of this id.
+    ///
+    /// To be called before the lease is written: should that fail, or its caller go away in between, a
+    /// deadline without a lease passes without harm, but a lease without a deadline would never end.
+    pub(super) fn reserve(&self, id: i64, ttl: i64) -> bool {
         let lease = Lease {
             ttl,
             deadline: after(ttl),
             expired: false,
         };
-        self.lock().insert(id, lease);
-        self.changed.notify_one();
+        let mut leases = self.lock();
+        let free = !leases.contains_key(&id);
+        if free {
+            leases.insert(id, lease);
+            self.changed.notify_one();
+        }
+        free
     }
 
     pub(super) fn ended(&self, id: i64) {
@@ -104,6 +115,15 @@ impl Leases {
         .collect()
     }
 
+    fn postpone(&self, ids: &[i64], by: Duration) {
+        let mut leases = self.lock();
+        for id in ids {
+            if let Some(lease) = leases.get_mut(id) {
+                lease.deadline = Instant::now() + by;
+            }
+        }
+    }
+
     fn renew_all(&self) {
         for lease in self.lock().values_mut().filter(|lease| !lease.expired) {
             lease.deadline = after(lease.ttl);
@@ -141,20 +161,37 @@ pub(super) async fn expire(store: Store, stop: CancellationToken) {
             store.leases.renew_all();
             continue;
         }
-        for id in store.leases.take_expired(now) {
-            match revoke(&store, id).await {
-                Ok(()) => debug!(lease = id, "lease expired"),
-                Err(status) => {
-                    warn!(lease = id, %status, "expired lease was not removed, trying again");
-                    tokio::time::sleep(RETRY).await;
-                }
-            }
+        let expired = store.leases.take_expired(now);
+        if let Err(status) = remove(&store, expired.clone()).await {
+            warn!(leases = ?expired, %status, "expired leases were not removed, trying again");
+            store.leases.postpone(&expired, RETRY);
         }
     }
 }
 
+/// Removes expired leases, all in one commit, each with its keys in a revision of its own.
+async fn remove(store: &Store, expired: Vec<i64>) -> Result<(), Status> {
+    let ids = expired.clone();
+    let write = move |batch: &mut Batch<'_>| {
+        for id in ids {
+            match batch.revoke(id) {
+                Err(Refusal::Status(gone)) if gone.code() == Code::NotFound => {}
+                revoked => revoked?,
+            }
+            batch.seal();
+        }
+        Ok(())
+    };
+    store.write(write).await?;
+    for id in expired {
+        debug!(lease = id, "lease expired");
+        store.leases.ended(id);
+    }
+    Ok(())
+}
+
 /// Ends a lease now. One that is not there is an error, but gone in any case.
-pub(super) async fn revoke(store: &Store, id: i64) -> Result<(), tonic::Status> {
+pub(super) async fn revoke(store: &Store, id: i64) -> Result<(), Status> {
     let leases = std::sync::Arc::clone(&store.leases);
     let revoked = store
         .write(move |batch| {
@@ -164,7 +201,7 @@ pub(super) async fn revoke(store: &Store, id: i64) -> Result<(), tonic::Status> 
         })
         .await;
     match &revoked {
-        Err(status) if status.code() != tonic::Code::NotFound => {}
+        Err(status) if status.code() != Code::NotFound => {}
         _ => leases.ended(id),
     }
     revoked

@@ -42,8 +42,16 @@ impl Lease for LeaseService {
             id
         };
         let ttl = Leases::ttl(ttl);
-        self.store.write(move |batch| batch.grant(id, ttl)).await?;
-        self.store.leases.started(id, ttl);
+        if !self.store.leases.reserve(id, ttl) {
+            return Err(Status::failed_precondition(
+                "etcdserver: lease already exists",
+            ));
+        }
+        let granted = self.store.write(move |batch| batch.grant(id, ttl)).await;
+        if let Err(status) = granted {
+            self.store.leases.ended(id);
+            return Err(status);
+        }
         let header = Some(self.store.header_now());
         Ok(Response::new(LeaseGrantResponse {
             header,

@@ -1,5 +1,6 @@
 //! The etcd v3 messages and service traits, generated from `proto/`.
 #![allow(
+    dead_code,
     missing_docs,
     unreachable_pub,
     clippy::all,

@@ -25,6 +25,9 @@ pub(super) const COMPACTED: &str = "compacted";
 pub(super) const MEMBER: &str = "member";
 pub(super) const FORMAT: &str = "format";
 
+/// Where a range of keys begins and ends.
+pub(super) type Bounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
+
 /// A key or a range of keys, as in etcd's requests.
 #[derive(Clone, Debug)]
 pub(super) struct Keys {
@@ -62,7 +65,7 @@ impl Keys {
     }
 
     /// `None` if the end is not after the beginning, which a table would not take.
-    pub(super) fn bounds(&self) -> Option<(Bound<&[u8]>, Bound<&[u8]>)> {
+    pub(super) fn bounds(&self) -> Option<Bounds<'_>> {
         let first = self.first.as_slice();
         match &self.end {
             End::Single => Some((Bound::Included(first), Bound::Included(first))),
@@ -121,7 +124,7 @@ mod tests {
         fn bounds_and_contains_agree(key in prop::collection::vec(0u8..4, 0..3), end in prop::collection::vec(0u8..4, 0..3), probe in prop::collection::vec(0u8..4, 0..3)) {
             let keys = Keys::new(&key, &end);
             let inside = keys.bounds().is_some_and(|bounds| {
-                std::ops::RangeBounds::contains(&bounds, probe.as_slice())
+                std::ops::RangeBounds::<[u8]>::contains(&bounds, probe.as_slice())
             });
             prop_assert_eq!(keys.contains(&probe), inside);
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use etcd_client::{EventType, WatchOptions, WatchStream};
 use tokio::time::Instant;
 
-use crate::client::{CallError, Registry, prefix_end};
+use crate::client::{CallError, Cause, Registry, cause, prefix_end};
 use crate::keys::ROOT;
 
 /// Silence after which the registry is asked for a sign of life.
@@ -23,9 +23,13 @@ pub(super) enum FeedError {
     #[error("the watch has been silent for {0:?}")]
     Silent(Duration),
     #[error("watch the registry")]
-    Rpc(#[from] etcd_client::Error),
+    Rpc(#[source] Cause),
     #[error(transparent)]
     Call(#[from] CallError),
+}
+
+fn rpc(error: etcd_client::Error) -> FeedError {
+    FeedError::Rpc(cause(error))
 }
 
 /// What a watch tells.
@@ -69,11 +73,11 @@ impl Feed {
         let mut deadline = asked;
         loop {
             let message = match tokio::time::timeout_at(deadline, self.stream.message()).await {
-                Ok(message) => message?.ok_or(FeedError::Ended)?,
+                Ok(message) => message.map_err(rpc)?.ok_or(FeedError::Ended)?,
                 Err(_) if deadline == asked => {
                     // The answer tells only that somebody lives: before etcd 3.4.25 its revision may
                     // run ahead of events still to come, so it must not be resumed from.
-                    self.stream.request_progress().await?;
+                    self.stream.request_progress().await.map_err(rpc)?;
                     deadline = asked + PATIENCE;
                     continue;
                 }

@@ -1,8 +1,9 @@
 //! The mirror's copy on disk.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -86,12 +87,21 @@ pub(super) async fn save(path: PathBuf, snapshot: Snapshot) -> Result<(), Snapsh
     blocking(move || {
         let bytes = serde_json::to_vec(&SnapshotWire::from(snapshot))?;
         let next = path.with_extension("next");
-        let mut file = File::create(&next).map_err(failed("create", &next))?;
+        let mut file = private(&next).map_err(failed("create", &next))?;
         file.write_all(&bytes).map_err(failed("write", &next))?;
         file.sync_all().map_err(failed("sync", &next))?;
         fs::rename(&next, &path).map_err(failed("replace", &path))
     })
     .await
+}
+
+fn private(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
 }
 
 fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> SnapshotError {
