@@ -1,0 +1,100 @@
+//! What went wrong, as Docker's clients expect to hear it: a status and `{"message": …}`.
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use bollard_stubs::models::ErrorResponse;
+
+use crate::daemon::refusal::{Refusal, RefusalKind};
+
+/// An answer that is an error.
+#[derive(Debug)]
+pub(crate) struct ApiError {
+    pub(crate) status: StatusCode,
+    pub(crate) message: String,
+}
+
+impl ApiError {
+    pub(crate) fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            message: message.into(),
+        }
+    }
+
+    pub(crate) fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, message)
+    }
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        Self::new(status(refusal.kind), refusal.message)
+    }
+}
+
+impl From<anyhow::Error> for ApiError {
+    fn from(error: anyhow::Error) -> Self {
+        let refusal = error
+            .chain()
+            .find_map(|cause| cause.downcast_ref::<Refusal>());
+        let status = refusal.map_or(StatusCode::INTERNAL_SERVER_ERROR, |refusal| {
+            status(refusal.kind)
+        });
+        Self::new(status, format!("{error:#}"))
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        if self.status == StatusCode::INTERNAL_SERVER_ERROR {
+            tracing::error!(message = self.message, "a request failed");
+        }
+        (
+            self.status,
+            Json(ErrorResponse {
+                message: self.message,
+            }),
+        )
+            .into_response()
+    }
+}
+
+fn status(kind: RefusalKind) -> StatusCode {
+    match kind {
+        RefusalKind::Invalid => StatusCode::BAD_REQUEST,
+        RefusalKind::Forbidden => StatusCode::FORBIDDEN,
+        RefusalKind::NotFound => StatusCode::NOT_FOUND,
+        RefusalKind::Conflict => StatusCode::CONFLICT,
+        RefusalKind::Unsupported => StatusCode::NOT_IMPLEMENTED,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::{Context, anyhow};
+
+    use super::*;
+
+    #[test]
+    fn a_refusal_decides_the_status_wherever_it_stands_in_the_chain() {
+        let error = Err::<(), _>(Refusal::conflict("name in use"))
+            .context("create container web")
+            .unwrap_err();
+        let error = ApiError::from(error);
+        assert_eq!(error.status, StatusCode::CONFLICT);
+        assert_eq!(error.message, "create container web: name in use");
+    }
+
+    #[test]
+    fn anything_else_is_the_servers_fault_and_tells_the_whole_chain() {
+        let error = ApiError::from(
+            anyhow!("no space left on device (os error 28)").context("write record"),
+        );
+        assert_eq!(error.status, StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(
+            error.message,
+            "write record: no space left on device (os error 28)"
+        );
+    }
+}

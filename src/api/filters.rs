@@ -1,0 +1,186 @@
+//! The `filters` parameter: `{"label":{"a=b":true}}` from Go, `{"label":["a=b"]}` from Python.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Deserialize;
+
+use crate::daemon::refusal::Refusal;
+
+/// What a list is narrowed to: all keys must match, each by one of its values (labels: by all of them).
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Filters(BTreeMap<String, BTreeSet<String>>);
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Values {
+    Go(BTreeMap<String, bool>),
+    Python(Vec<String>),
+}
+
+impl Filters {
+    /// Parses the parameter and refuses keys that are not `known`.
+    pub(crate) fn parse(text: Option<&str>, known: &[&str]) -> Result<Self, Refusal> {
+        let Some(text) = text.filter(|text| !text.is_empty()) else {
+            return Ok(Self::default());
+        };
+        let raw: Option<BTreeMap<String, Values>> = serde_json::from_str(text)
+            .map_err(|error| Refusal::invalid(format!("invalid filters {text:?}: {error}")))?;
+        let mut filters = BTreeMap::new();
+        for (key, values) in raw.unwrap_or_default() {
+            if !known.contains(&key.as_str()) {
+                return Err(Refusal::invalid(format!(
+                    "invalid filter '{key}': expected one of {}",
+                    known.join(", ")
+                )));
+            }
+            let values: BTreeSet<String> = match values {
+                Values::Go(map) => map
+                    .into_iter()
+                    .filter_map(|(value, wanted)| wanted.then_some(value))
+                    .collect(),
+                Values::Python(list) => list.into_iter().collect(),
+            };
+            if !values.is_empty() {
+                filters.insert(key, values);
+            }
+        }
+        Ok(Self(filters))
+    }
+
+    /// The values asked for `key`.
+    pub(crate) fn values(&self, key: &str) -> impl Iterator<Item = &str> {
+        self.0.get(key).into_iter().flatten().map(String::as_str)
+    }
+
+    /// Whether `key` is not asked for, or one of its values `accepts`.
+    pub(crate) fn any(&self, key: &str, accepts: impl FnMut(&str) -> bool) -> bool {
+        !self.0.contains_key(key) || self.values(key).any(accepts)
+    }
+
+    /// Whether `labels` hold every `key` and `key=value` asked for.
+    pub(crate) fn labels(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.values("label")
+            .all(|wanted| match wanted.split_once('=') {
+                Some((key, value)) => labels.get(key).is_some_and(|found| found == value),
+                None => labels.contains_key(wanted),
+            })
+    }
+}
+
+/// Whether `text` contains `pattern`, which may be anchored with `^` and `$` and use `.` for any character.
+///
+/// Docker takes a regular expression here; what goes beyond this is refused rather than misread.
+pub(crate) fn matches(pattern: &str, text: &str) -> Result<bool, Refusal> {
+    if let Some(meta) = pattern.chars().find(|c| r"*+?()[]{}|\".contains(*c)) {
+        let message = format!(
+            "filter {pattern:?}: {meta:?} is not supported: only ^, $ and . have a special meaning"
+        );
+        return Err(Refusal::unsupported(message));
+    }
+    let (start, rest) = pattern
+        .strip_prefix('^')
+        .map_or((false, pattern), |rest| (true, rest));
+    let (end, literal) = rest
+        .strip_suffix('$')
+        .map_or((false, rest), |rest| (true, rest));
+    let (literal, text) = (literal.as_bytes(), text.as_bytes());
+    let Some(last) = text.len().checked_sub(literal.len()) else {
+        return Ok(false);
+    };
+    Ok((0..=last)
+        .filter(|&at| (!start || at == 0) && (!end || at == last))
+        .any(|at| {
+            literal
+                .iter()
+                .zip(&text[at..])
+                .all(|(wanted, found)| *wanted == b'.' || wanted == found)
+        }))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const KNOWN: &[&str] = &["label", "name"];
+
+    #[test]
+    fn both_forms_mean_the_same() {
+        let go = Filters::parse(Some(r#"{"label":{"a=b":true,"c":true,"d":false}}"#), KNOWN);
+        let python = Filters::parse(Some(r#"{"label":["a=b","c"]}"#), KNOWN);
+        assert_eq!(go.expect("Go's form"), python.expect("Python's form"));
+    }
+
+    #[test]
+    fn nothing_asked_is_everything() {
+        for text in [
+            None,
+            Some(""),
+            Some("{}"),
+            Some("null"),
+            Some(r#"{"label":[]}"#),
+            Some(r#"{"name":{}}"#),
+        ] {
+            let filters = Filters::parse(text, KNOWN).expect("valid");
+            assert!(
+                filters.any("name", |_| false) && filters.labels(&BTreeMap::new()),
+                "{text:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_is_named() {
+        let error = Filters::parse(Some(r#"{"colour":["red"]}"#), KNOWN).expect_err("unknown");
+        assert_eq!(
+            error.message,
+            "invalid filter 'colour': expected one of label, name"
+        );
+        assert!(Filters::parse(Some("[1"), KNOWN).is_err());
+    }
+
+    #[test]
+    fn labels_must_all_hold() {
+        let labels = BTreeMap::from([
+            ("a".to_owned(), "b".to_owned()),
+            ("c".to_owned(), String::new()),
+        ]);
+        let holds = |text| {
+            Filters::parse(Some(text), KNOWN)
+                .expect("valid")
+                .labels(&labels)
+        };
+        assert!(holds(r#"{"label":["a=b","c"]}"#));
+        assert!(!holds(r#"{"label":["a=b","d"]}"#));
+        assert!(!holds(r#"{"label":["a=x"]}"#));
+    }
+
+    #[test]
+    fn patterns_may_be_anchored() {
+        for (pattern, text, expected) in [
+            ("web", "my-web-1", true),
+            ("^web", "my-web-1", false),
+            ("^/web$", "/web", true),
+            ("^web$", "web2", false),
+            ("w.b", "web", true),
+            ("", "anything", true),
+            ("longer", "long", false),
+        ] {
+            assert_eq!(
+                matches(pattern, text).expect(pattern),
+                expected,
+                "{pattern} in {text}"
+            );
+        }
+        assert!(matches("web.*", "web1").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_parsed_or_refused(text in ".*", pattern in ".*") {
+            let _ = Filters::parse(Some(&text), KNOWN);
+            let _ = matches(&pattern, &text);
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! The query string, read as Docker reads it.
+
+use std::fmt::Display;
+use std::str::FromStr;
+
+use axum::extract::{FromRequestParts, Query};
+use axum::http::request::Parts;
+use serde::de::{DeserializeOwned, Error};
+use serde::{Deserialize, Deserializer};
+
+use super::error::ApiError;
+
+/// The parameters of a request; what does not parse is answered with 400.
+pub(crate) struct Params<T>(pub(crate) T);
+
+impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Params<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        match Query::try_from_uri(&parts.uri) {
+            Ok(Query(params)) => Ok(Self(params)),
+            Err(error) => Err(ApiError::bad_request(error.body_text())),
+        }
+    }
+}
+
+/// A boolean: absent, empty, `0`, `no`, `false` and `none` are false in any case of letters, the rest is true.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Flag(pub(crate) bool);
+
+impl<'de> Deserialize<'de> for Flag {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let text = text.trim().to_ascii_lowercase();
+        Ok(Self(!matches!(
+            text.as_str(),
+            "" | "0" | "no" | "false" | "none"
+        )))
+    }
+}
+
+/// A parameter that may be absent or, which means the same, empty. For `#[serde(default, deserialize_with)]`.
+pub(crate) fn optional<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr<Err: Display>,
+{
+    let text = String::deserialize(deserializer)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse()
+        .map(Some)
+        .map_err(|error| D::Error::custom(format_args!("{text:?}: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::Uri;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    struct Stop {
+        #[serde(default, deserialize_with = "optional")]
+        t: Option<i64>,
+        #[serde(default)]
+        force: Flag,
+    }
+
+    fn parse(query: &str) -> Result<Stop, String> {
+        let uri: Uri = format!("/x?{query}").parse().expect("a valid URI");
+        Query::try_from_uri(&uri)
+            .map(|Query(stop)| stop)
+            .map_err(|error| error.body_text())
+    }
+
+    #[test]
+    fn booleans_come_in_many_spellings() {
+        for yes in ["1", "true", "True", "yes"] {
+            assert!(parse(&format!("force={yes}")).expect(yes).force.0, "{yes}");
+        }
+        for no in ["", "0", "false", "False", "no", "none"] {
+            assert!(!parse(&format!("force={no}")).expect(no).force.0, "{no}");
+        }
+        assert!(!parse("").expect("no parameter at all").force.0);
+    }
+
+    #[test]
+    fn an_empty_number_is_an_absent_one() {
+        assert_eq!(parse("t=").expect("empty").t, None);
+        assert_eq!(parse("t=-1").expect("a number").t, Some(-1));
+        let error = parse("t=soon").expect_err("not a number");
+        assert!(error.contains("soon"), "{error}");
+    }
+}
