@@ -1,0 +1,301 @@
+//! `HostConfig`, made into the daemon's own options or refused.
+
+use std::net::IpAddr;
+
+use bollard_stubs::models::{HostConfig, HostConfigLogConfig, ResourcesUlimits};
+
+use super::container_create::sorted;
+use super::{mounts, ports, unbuilt};
+use crate::daemon::config::{HostOptions, LinkRequest, NetworkMode, Ulimit};
+use crate::daemon::refusal::Refusal;
+
+/// The least memory that lets a process start at all.
+const LEAST_MEMORY: i64 = 6 << 20;
+
+pub(crate) fn host_options(host: HostConfig) -> Result<HostOptions, Refusal> {
+    unbuilt::refuse(&host)?;
+    let seccomp_unconfined = unbuilt::seccomp_unconfined(&host)?;
+    let mounts = mounts::mounts(host.binds, host.mounts, host.tmpfs)?;
+    let (log_max_size, log_max_file) = log_options(host.log_config.unwrap_or_default())?;
+    let links = host.links.unwrap_or_default();
+    let options = HostOptions {
+        binds: mounts.binds,
+        tmpfs: mounts.tmpfs,
+        auto_remove: host.auto_remove.unwrap_or_default(),
+        privileged: host.privileged.unwrap_or_default(),
+        cap_add: host.cap_add.unwrap_or_default(),
+        cap_drop: host.cap_drop.unwrap_or_default(),
+        read_only: host.readonly_rootfs.unwrap_or_default(),
+        init: host.init.unwrap_or_default(),
+        seccomp_unconfined,
+        publish: ports::bindings(host.port_bindings)?,
+        publish_all: host.publish_all_ports.unwrap_or_default(),
+        links: links
+            .iter()
+            .map(|text| link(text))
+            .collect::<Result<_, _>>()?,
+        network: network_mode(host.network_mode.as_deref().unwrap_or_default())?,
+        dns: all(host.dns, "--dns", "an IP address", |text| {
+            text.parse::<IpAddr>().is_ok()
+        })?,
+        dns_search: all(host.dns_search, "--dns-search", "a domain", is_word)?,
+        dns_options: all(
+            host.dns_options,
+            "--dns-option",
+            "an option of resolv.conf",
+            is_word,
+        )?,
+        extra_hosts: all(
+            host.extra_hosts,
+            "--add-host",
+            "NAME:ADDRESS",
+            is_extra_host,
+        )?,
+        memory: host.memory.unwrap_or_default(),
+        memory_swap: host.memory_swap.unwrap_or_default(),
+        nano_cpus: host.nano_cpus.unwrap_or_default(),
+        cpu_shares: host.cpu_shares.unwrap_or_default(),
+        pids_limit: host.pids_limit.unwrap_or_default(),
+        ulimits: host
+            .ulimits
+            .unwrap_or_default()
+            .into_iter()
+            .map(ulimit)
+            .collect::<Result<_, _>>()?,
+        sysctls: sorted(host.sysctls),
+        oom_score_adj: oom_score_adj(host.oom_score_adj.unwrap_or_default())?,
+        log_max_size,
+        log_max_file,
+    };
+    check_limits(&options)?;
+    Ok(options)
+}
+
+fn check_limits(options: &HostOptions) -> Result<(), Refusal> {
+    let (memory, swap) = (options.memory, options.memory_swap);
+    let wrong = if memory != 0 && memory < LEAST_MEMORY {
+        format!("Minimum memory limit allowed is 6MB, not {memory} bytes")
+    } else if swap < -1 {
+        format!("invalid --memory-swap {swap}: expected bytes, or -1 for no limit")
+    } else if swap > 0 && memory == 0 {
+        "You should always set the Memory limit when using Memoryswap limit, see usage".to_owned()
+    } else if swap > 0 && swap < memory {
+        "Minimum memoryswap limit should be larger than memory limit, see usage".to_owned()
+    } else if options.nano_cpus < 0 {
+        "invalid --cpus: range of CPUs is from 0.01".to_owned()
+    } else if options.cpu_shares != 0 && !(2..=262_144).contains(&options.cpu_shares) {
+        format!(
+            "invalid --cpu-shares {}: expected 2 to 262144",
+            options.cpu_shares
+        )
+    } else if let Some(key) = options.sysctls.keys().find(|key| !is_sysctl(key)) {
+        format!("invalid --sysctl {key:?}: expected a name such as net.core.somaxconn")
+    } else {
+        return Ok(());
+    };
+    Err(Refusal::invalid(wrong))
+}
+
+fn network_mode(text: &str) -> Result<NetworkMode, Refusal> {
+    Ok(match text {
+        "" | "default" | "bridge" => NetworkMode::Default,
+        "none" => NetworkMode::None,
+        "host" => NetworkMode::Host,
+        _ => match text.split_once(':') {
+            Some(("container", other)) if !other.is_empty() => {
+                NetworkMode::Container(other.to_owned())
+            }
+            Some(("container", _)) => {
+                let message = "invalid network mode: invalid container format container:<name|id>";
+                return Err(Refusal::invalid(message));
+            }
+            _ => NetworkMode::Named(text.to_owned()),
+        },
+    })
+}
+
+/// `TARGET`, `TARGET:ALIAS`, or `/TARGET:/CONSUMER/ALIAS` as inspect shows it.
+pub(crate) fn link(text: &str) -> Result<LinkRequest, Refusal> {
+    let invalid = |why: String| Refusal::invalid(format!("invalid --link {text:?}: {why}"));
+    let (target, alias) = text.split_once(':').unwrap_or((text, text));
+    let (target, alias) = match target.strip_prefix('/') {
+        Some(target) => (target, alias.rsplit('/').next().unwrap_or_default()),
+        None => (target, alias),
+    };
+    if alias.contains(':') {
+        return Err(invalid(format!(
+            "bad format for links: {text}: expected NAME or NAME:ALIAS"
+        )));
+    }
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._/".contains(&byte);
+    for (what, name) in [("name", target), ("alias", alias)] {
+        if name.is_empty() || !name.bytes().all(allowed) {
+            let why = format!(
+                "{what} {name:?} is not made of letters, digits, dots, hyphens and underscores"
+            );
+            return Err(invalid(why));
+        }
+    }
+    Ok(LinkRequest {
+        target: target.to_owned(),
+        alias: alias.to_owned(),
+    })
+}
+
+fn ulimit(asked: ResourcesUlimits) -> Result<Ulimit, Refusal> {
+    const NAMES: [&str; 15] = [
+        "core",
+        "cpu",
+        "data",
+        "fsize",
+        "locks",
+        "memlock",
+        "msgqueue",
+        "nice",
+        "nofile",
+        "nproc",
+        "rss",
+        "rtprio",
+        "rttime",
+        "sigpending",
+        "stack",
+    ];
+    let name = asked.name.unwrap_or_default();
+    if !NAMES.contains(&name.as_str()) {
+        return Err(Refusal::invalid(format!(
+            "invalid ulimit type: {name}: expected one of {}",
+            NAMES.join(", ")
+        )));
+    }
+    let soft = asked.soft.unwrap_or_default();
+    let hard = asked.hard.unwrap_or_default();
+    if hard != -1 && (soft == -1 || soft > hard) {
+        return Err(Refusal::invalid(format!(
+            "ulimit soft limit must be less than or equal to hard limit: {soft} > {hard}: for {name}"
+        )));
+    }
+    Ok(Ulimit { name, soft, hard })
+}
+
+fn oom_score_adj(value: i64) -> Result<i32, Refusal> {
+    let wrong = || {
+        Refusal::invalid(format!(
+            "Invalid value {value}, range for oom score adj is [-1000, 1000]"
+        ))
+    };
+    i32::try_from(value)
+        .ok()
+        .filter(|value| (-1000..=1000).contains(value))
+        .ok_or_else(wrong)
+}
+
+fn log_options(log: HostConfigLogConfig) -> Result<(Option<u64>, Option<u32>), Refusal> {
+    let driver = log.typ.unwrap_or_default();
+    if !driver.is_empty() && driver != "json-file" {
+        return Err(Refusal::unsupported(format!(
+            "not built: --log-driver {driver}; only json-file"
+        )));
+    }
+    let (mut size, mut files) = (None, None);
+    for (key, value) in log.config.unwrap_or_default() {
+        let wrong = || {
+            Refusal::invalid(format!(
+                "invalid --log-opt {key}={value}: expected a positive number"
+            ))
+        };
+        match key.as_str() {
+            "max-size" => size = Some(bytes(&value).ok_or_else(wrong)?),
+            "max-file" => {
+                files = Some(
+                    value
+                        .parse()
+                        .ok()
+                        .filter(|&count| count > 0)
+                        .ok_or_else(wrong)?,
+                )
+            }
+            "mode" if value == "blocking" => {}
+            "compress" | "env" | "env-regex" | "labels" | "labels-regex" | "max-buffer-size"
+            | "mode" | "tag" => {
+                return Err(Refusal::unsupported(format!(
+                    "not built: --log-opt {key}; only max-size and max-file"
+                )));
+            }
+            _ => {
+                return Err(Refusal::invalid(format!(
+                    "unknown log opt '{key}' for json-file log driver"
+                )));
+            }
+        }
+    }
+    if size.is_none() && files.is_some_and(|files| files > 1) {
+        return Err(Refusal::invalid(
+            "max-file cannot be set when max-size is not set",
+        ));
+    }
+    Ok((size, files))
+}
+
+/// `10m`, `1g`, `500`: bytes, in powers of 1024.
+fn bytes(text: &str) -> Option<u64> {
+    let lower = text.to_ascii_lowercase();
+    let lower = lower.strip_suffix('b').unwrap_or(&lower);
+    let shift = match lower.as_bytes().last()? {
+        b'k' => 10,
+        b'm' => 20,
+        b'g' => 30,
+        b't' => 40,
+        _ => 0,
+    };
+    let digits = if shift == 0 {
+        lower
+    } else {
+        &lower[..lower.len() - 1]
+    };
+    digits
+        .parse::<u64>()
+        .ok()
+        .filter(|&number| number > 0)?
+        .checked_mul(1 << shift)
+}
+
+fn all(
+    list: Option<Vec<String>>,
+    flag: &str,
+    expected: &str,
+    is_right: impl Fn(&str) -> bool,
+) -> Result<Vec<String>, Refusal> {
+    let list = list.unwrap_or_default();
+    match list.iter().find(|text| !is_right(text)) {
+        Some(wrong) => Err(Refusal::invalid(format!(
+            "invalid {flag} {wrong:?}: expected {expected}"
+        ))),
+        None => Ok(list),
+    }
+}
+
+/// Such words become part of a line of a file in the container.
+fn is_word(text: &str) -> bool {
+    !text.is_empty()
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && byte != b'#')
+}
+
+fn is_extra_host(text: &str) -> bool {
+    let Some((name, address)) = text.split_once(':') else {
+        return false;
+    };
+    is_word(name) && address.parse::<IpAddr>().is_ok()
+}
+
+fn is_sysctl(key: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/".contains(&byte);
+    key.contains('.')
+        && !key.contains("..")
+        && !key.starts_with(['.', '/'])
+        && key.bytes().all(allowed)
+}
+
+#[cfg(test)]
+mod tests;
