@@ -1,0 +1,148 @@
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::daemon::config::{EndpointRequest, Port, Protocol};
+use crate::daemon::record::PublishedPort;
+
+pub(crate) fn time(text: &str) -> Timestamp {
+    text.parse().expect("a valid time")
+}
+
+/// A container on the default network with a published port.
+pub(crate) fn record(phase: Phase) -> Record {
+    let web = Port {
+        number: 80,
+        protocol: Protocol::Tcp,
+    };
+    let endpoint = Endpoint {
+        network_id: "ab".repeat(32),
+        address: Ipv4Addr::new(172, 17, 0, 2),
+        block: "172.17.0.0/24".parse().expect("a valid block"),
+        gateway: Some(Ipv4Addr::new(172, 17, 0, 1)),
+        mac: [2, 0x42, 172, 17, 0, 2],
+        aliases: Vec::new(),
+    };
+    Record {
+        v: 1,
+        id: "0123456789abcdef".repeat(4),
+        name: "web".to_owned(),
+        created: time("2026-01-02T03:04:05.678Z"),
+        image_id: "sha256:1234".to_owned(),
+        config: ContainerConfig {
+            image: "nginx".to_owned(),
+            entrypoint: Some(vec!["/entry".to_owned()]),
+            cmd: Some(vec!["nginx".to_owned(), "-g".to_owned()]),
+            exposed: vec![web],
+            ..ContainerConfig::default()
+        },
+        phase,
+        endpoints: BTreeMap::from([("bridge".to_owned(), endpoint)]),
+        published: vec![PublishedPort {
+            port: web,
+            host_address: None,
+            host_port: 8080,
+        }],
+        links: Vec::new(),
+    }
+}
+
+fn shown(record: &Record, error: &str) -> Value {
+    let directory = PathBuf::from("/data/containers/x");
+    let around = Surroundings {
+        error,
+        log: &directory.join("x-json.log"),
+        directory: &directory,
+        netns: "/run/x".as_ref(),
+    };
+    serde_json::to_value(inspect(record, &around)).expect("serialises")
+}
+
+#[test]
+fn what_clients_reach_into_is_never_null() {
+    let running = Phase::Running {
+        pid: 7,
+        started: time("2026-01-02T03:04:06Z"),
+    };
+    for phase in [Phase::Created, running] {
+        let shown = shown(&record(phase), "");
+        for field in ["Config", "State", "HostConfig", "NetworkSettings"] {
+            assert!(shown[field].is_object(), "{field}");
+        }
+        assert!(
+            shown["NetworkSettings"]["Networks"].is_object()
+                && shown["NetworkSettings"]["Ports"].is_object()
+        );
+    }
+}
+
+#[test]
+fn a_running_container_shows_its_addresses_also_in_their_old_place() {
+    let shown = shown(
+        &record(Phase::Running {
+            pid: 7,
+            started: time("2026-01-02T03:04:06Z"),
+        }),
+        "",
+    );
+    let network = &shown["NetworkSettings"];
+    assert_eq!(network["IPAddress"], "172.17.0.2");
+    assert_eq!(network["MacAddress"], "02:42:ac:11:00:02");
+    assert_eq!(network["Networks"]["bridge"]["Gateway"], "172.17.0.1");
+    assert_eq!(
+        network["Ports"],
+        json!({"80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "8080"}]})
+    );
+    assert_eq!(shown["State"]["Status"], "running");
+    assert_eq!(
+        (&shown["Path"], &shown["Args"]),
+        (&json!("/entry"), &json!(["nginx", "-g"]))
+    );
+    assert_eq!(shown["Config"]["Hostname"], "0123456789ab");
+    assert_eq!(shown["LogPath"], "/data/containers/x/x-json.log");
+}
+
+#[test]
+fn an_ended_container_has_no_address_but_its_networks() {
+    let finished = time("2026-01-02T03:05:00Z");
+    let phase = Phase::Exited {
+        code: 3,
+        started: Some(finished),
+        finished,
+        oom: true,
+        error: String::new(),
+    };
+    let shown = shown(&record(phase), "");
+    assert_eq!(
+        shown["NetworkSettings"]["Networks"]["bridge"]["IPAddress"],
+        ""
+    );
+    assert_eq!(shown["NetworkSettings"]["Ports"], json!({}));
+    assert_eq!(shown["State"]["ExitCode"], 3);
+    assert_eq!(shown["State"]["OOMKilled"], true);
+}
+
+#[test]
+fn a_failed_start_is_told_and_leaves_it_created() {
+    let shown = shown(&record(Phase::Created), "port is already allocated");
+    assert_eq!(shown["State"]["Status"], "created");
+    assert_eq!(shown["State"]["StartedAt"], NEVER);
+    assert_eq!(shown["State"]["Error"], "port is already allocated");
+}
+
+#[test]
+fn networks_asked_for_are_shown_before_the_first_start() {
+    let mut record = record(Phase::Created);
+    record.endpoints.clear();
+    assert_eq!(
+        networks(&record).into_keys().collect::<Vec<_>>(),
+        ["bridge"]
+    );
+    record
+        .config
+        .endpoints
+        .insert("mesh".to_owned(), EndpointRequest::default());
+    assert_eq!(networks(&record).into_keys().collect::<Vec<_>>(), ["mesh"]);
+}
