@@ -1,0 +1,266 @@
+//! Containers: made, listed, started, stopped and removed.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
+use bollard_stubs::models::ContainerCreateResponse;
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::body::JsonBody;
+use super::container_view::Surroundings;
+use super::error::ApiError;
+use super::filters::Filters;
+use super::query::{Flag, Params, optional};
+use super::{Answer, Server, container_create, container_summary, container_view, json, mounts};
+use crate::daemon::config::NetworkMode;
+use crate::daemon::record::Record;
+use crate::daemon::refusal::Refusal;
+
+#[derive(Deserialize)]
+pub(crate) struct List {
+    #[serde(default)]
+    all: Flag,
+    #[serde(default, deserialize_with = "optional")]
+    limit: Option<i64>,
+    #[serde(default)]
+    size: Flag,
+    filters: Option<String>,
+}
+
+pub(crate) async fn list(State(daemon): Server, Params(asked): Params<List>) -> Answer {
+    if asked.size.0 {
+        return Err(Refusal::unsupported("not built: --size").into());
+    }
+    let filters = Filters::parse(asked.filters.as_deref(), container_summary::FILTERS)?;
+    container_summary::check(&filters)?;
+    let mut images = Vec::new();
+    for ancestor in filters.values("ancestor") {
+        // An image that is not there is no container's ancestor.
+        images.extend(daemon.images().find(ancestor).ok().map(|image| image.id));
+    }
+    let limit = asked
+        .limit
+        .and_then(|limit| usize::try_from(limit).ok())
+        .filter(|&limit| limit > 0);
+    let ended_too = asked.all.0
+        || limit.is_some()
+        || !filters.any("status", |_| false)
+        || !filters.any("exited", |_| false);
+    let mut records: Vec<Record> = Vec::new();
+    for container in daemon.containers() {
+        let record = container.view();
+        if (ended_too || container_summary::is_running(&record))
+            && container_summary::accepts(&filters, &record, &images)?
+        {
+            records.push(record);
+        }
+    }
+    records.truncate(limit.unwrap_or(usize::MAX));
+    let now = Timestamp::now();
+    let list: Vec<_> = records
+        .iter()
+        .map(|record| container_summary::summary(record, now))
+        .collect();
+    json::sorted(list)
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Create {
+    name: Option<String>,
+    platform: Option<String>,
+}
+
+pub(crate) async fn create(
+    State(daemon): Server,
+    Params(asked): Params<Create>,
+    JsonBody(body): JsonBody<Value>,
+) -> Answer {
+    let name = asked
+        .name
+        .as_deref()
+        .filter(|name| !name.is_empty())
+        .map(container_create::name)
+        .transpose()?;
+    let sources = mounts::required_sources(&body);
+    let config = container_create::parse(body)?;
+    for source in sources {
+        if tokio::fs::metadata(&source).await.is_err() {
+            return Err(ApiError::bad_request(format!(
+                "invalid mount config for type \"bind\": bind source path does not exist: {source}"
+            )));
+        }
+    }
+    let discarded = config.host.network == NetworkMode::Host && !config.host.publish.is_empty();
+    let created = daemon
+        .create(name, config, asked.platform.as_deref())
+        .await?;
+    let mut warnings = created.warnings;
+    if discarded {
+        warnings.push("Published ports are discarded when using host network mode".to_owned());
+    }
+    Ok((
+        StatusCode::CREATED,
+        Json(ContainerCreateResponse {
+            id: created.id,
+            warnings,
+        }),
+    )
+        .into_response())
+}
+
+pub(crate) async fn inspect(State(daemon): Server, Path(id): Path<String>) -> Answer {
+    let container = daemon.container(&id)?;
+    let error = container.status().borrow().error.clone();
+    let around = Surroundings {
+        error: &error,
+        log: &container.log_path(),
+        directory: &container.directory,
+        netns: &container.netns,
+    };
+    json::sorted(container_view::inspect(&container.view(), &around))
+}
+
+/// Goes on with a change of a container even if the client does not wait for its end: half of one helps nobody.
+async fn to_the_end<T, F>(work: F) -> Result<T, ApiError>
+where
+    T: Send + 'static,
+    F: Future<Output = anyhow::Result<T>> + Send + 'static,
+{
+    let done = tokio::spawn(work).await.map_err(anyhow::Error::from)?;
+    Ok(done?)
+}
+
+fn changed(changed: bool) -> Answer {
+    Ok(if changed {
+        StatusCode::NO_CONTENT
+    } else {
+        StatusCode::NOT_MODIFIED
+    }
+    .into_response())
+}
+
+pub(crate) async fn start(State(daemon): Server, Path(id): Path<String>) -> Answer {
+    let container = daemon.container(&id)?;
+    changed(to_the_end(async move { daemon.start(&container).await }).await?)
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Stop {
+    #[serde(default, deserialize_with = "optional")]
+    t: Option<i64>,
+    signal: Option<String>,
+}
+
+impl Stop {
+    fn check(&self) -> Result<(), Refusal> {
+        match self.signal.as_deref() {
+            None | Some("") => Ok(()),
+            Some(signal) => Err(Refusal::unsupported(format!(
+                "not built: --signal {signal} at stop; give --stop-signal to run, or send it with kill"
+            ))),
+        }
+    }
+}
+
+pub(crate) async fn stop(
+    State(daemon): Server,
+    Path(id): Path<String>,
+    Params(asked): Params<Stop>,
+) -> Answer {
+    asked.check()?;
+    let container = daemon.container(&id)?;
+    changed(to_the_end(async move { daemon.stop(&container, asked.t).await }).await?)
+}
+
+pub(crate) async fn restart(
+    State(daemon): Server,
+    Path(id): Path<String>,
+    Params(asked): Params<Stop>,
+) -> Answer {
+    asked.check()?;
+    let container = daemon.container(&id)?;
+    to_the_end(async move { daemon.restart(&container, asked.t).await }).await?;
+    changed(true)
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Kill {
+    signal: Option<String>,
+}
+
+pub(crate) async fn kill(
+    State(daemon): Server,
+    Path(id): Path<String>,
+    Params(asked): Params<Kill>,
+) -> Answer {
+    let container = daemon.container(&id)?;
+    let signal = asked.signal.unwrap_or_default();
+    to_the_end(async move { daemon.kill(&container, &signal).await }).await?;
+    changed(true)
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Remove {
+    #[serde(default)]
+    force: Flag,
+    #[serde(default)]
+    v: Flag,
+}
+
+pub(crate) async fn remove(
+    State(daemon): Server,
+    Path(id): Path<String>,
+    Params(asked): Params<Remove>,
+) -> Answer {
+    let container = daemon.container(&id)?;
+    to_the_end(async move { daemon.remove(&container, asked.force.0, asked.v.0).await }).await?;
+    changed(true)
+}
+
+/// `{consumer}/{alias}`, the name of a link.
+pub(crate) async fn remove_link(Path((consumer, alias)): Path<(String, String)>) -> Answer {
+    let message =
+        format!("not built: rm --link {consumer}/{alias}; remove the container {consumer}");
+    Err(Refusal::unsupported(message).into())
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Rename {
+    #[serde(default)]
+    name: String,
+}
+
+pub(crate) async fn rename(
+    State(daemon): Server,
+    Path(id): Path<String>,
+    Params(asked): Params<Rename>,
+) -> Answer {
+    let container = daemon.container(&id)?;
+    if asked.name.is_empty() {
+        return Err(ApiError::bad_request(
+            "Neither old nor new names may be empty",
+        ));
+    }
+    let name = container_create::name(&asked.name)?.to_owned();
+    to_the_end(async move { daemon.rename(&container, &name).await }).await?;
+    changed(true)
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Resize {
+    pub(crate) h: u16,
+    pub(crate) w: u16,
+}
+
+pub(crate) async fn resize(
+    State(daemon): Server,
+    Path(id): Path<String>,
+    Params(asked): Params<Resize>,
+) -> Answer {
+    let container = daemon.container(&id)?;
+    daemon.resize(&container, asked.w, asked.h).await?;
+    Ok(StatusCode::OK.into_response())
+}
