@@ -1,0 +1,155 @@
+//! Docker's HTTP and JSON, and nothing else: every request becomes one call of the daemon.
+
+mod attach;
+mod body;
+mod container_create;
+mod container_summary;
+mod container_view;
+mod containers;
+mod endpoint;
+mod error;
+mod exec;
+mod filters;
+mod host_options;
+mod host_view;
+mod image_view;
+mod images;
+mod json;
+mod logs;
+mod mounts;
+mod network_view;
+mod networks;
+mod ports;
+mod pull;
+mod query;
+mod raw_stream;
+mod system;
+mod top;
+mod unbuilt;
+mod unbuilt_paths;
+mod version;
+mod wait;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::middleware::from_fn;
+use axum::response::Response;
+use axum::routing::{any, delete, get, post};
+
+use self::error::ApiError;
+use crate::daemon::Daemon;
+
+/// What every handler is given.
+type Server = State<Arc<Daemon>>;
+/// What every handler answers.
+type Answer = Result<Response, ApiError>;
+
+/// Docker's API, with and without a version before the paths.
+pub(crate) fn router(daemon: Arc<Daemon>) -> Router {
+    // The version is taken off the path before it is looked up.
+    Router::new()
+        .fallback_service(routes().with_state(daemon))
+        .layer(from_fn(version::negotiate))
+}
+
+fn routes() -> Router<Arc<Daemon>> {
+    system_routes()
+        .merge(container_routes())
+        .merge(image_routes())
+        .merge(network_routes())
+        .merge(unbuilt_routes())
+        .fallback(not_found)
+        .method_not_allowed_fallback(not_found)
+}
+
+fn system_routes() -> Router<Arc<Daemon>> {
+    Router::new()
+        .route("/_ping", get(system::ping))
+        .route("/version", get(system::version))
+        .route("/info", get(system::info))
+        .route("/events", get(system::events))
+        .route("/volumes", get(system::volumes))
+        .route(
+            "/volumes/{name}",
+            get(system::volume).delete(system::volume),
+        )
+        .route("/plugins", get(system::plugins))
+        .route("/plugins/{name}/json", get(system::plugin))
+        .route("/nuncio/v1/nodes", get(system::nodes))
+}
+
+fn container_routes() -> Router<Arc<Daemon>> {
+    Router::new()
+        .route("/containers/json", get(containers::list))
+        .route("/containers/create", post(containers::create))
+        .route("/containers/{id}", delete(containers::remove))
+        .route("/containers/{id}/{alias}", delete(containers::remove_link))
+        .route("/containers/{id}/json", get(containers::inspect))
+        .route("/containers/{id}/start", post(containers::start))
+        .route("/containers/{id}/stop", post(containers::stop))
+        .route("/containers/{id}/restart", post(containers::restart))
+        .route("/containers/{id}/kill", post(containers::kill))
+        .route("/containers/{id}/rename", post(containers::rename))
+        .route("/containers/{id}/resize", post(containers::resize))
+        .route("/containers/{id}/wait", post(wait::wait))
+        .route("/containers/{id}/attach", post(attach::attach))
+        .route("/containers/{id}/logs", get(logs::logs))
+        .route("/containers/{id}/top", get(top::top))
+        .route("/containers/{id}/exec", post(exec::create))
+        .route("/exec/{id}/start", post(exec::start))
+        .route("/exec/{id}/json", get(exec::inspect))
+        .route("/exec/{id}/resize", post(exec::resize))
+}
+
+fn image_routes() -> Router<Arc<Daemon>> {
+    Router::new()
+        .route("/images/json", get(images::list))
+        .route("/images/create", post(pull::create))
+        .route("/images/load", post(images::load))
+        // An image's name may have slashes, so what is wanted of it is found from the end.
+        .route(
+            "/images/{*path}",
+            get(images::inspect)
+                .post(images::tag)
+                .delete(images::remove),
+        )
+}
+
+fn network_routes() -> Router<Arc<Daemon>> {
+    Router::new()
+        .route("/networks", get(networks::list))
+        .route("/networks/create", post(networks::create))
+        .route("/networks/prune", post(networks::prune))
+        .route(
+            "/networks/{name}",
+            get(networks::inspect).delete(networks::remove),
+        )
+        .route("/networks/{name}/connect", post(networks::connect))
+        .route("/networks/{name}/disconnect", post(networks::disconnect))
+}
+
+fn unbuilt_routes() -> Router<Arc<Daemon>> {
+    let routes = Router::new();
+    unbuilt_paths::UNBUILT
+        .iter()
+        .fold(routes, |routes, &(path, what)| {
+            routes.route(path, any(async move || unbuilt_paths::refuse(what)))
+        })
+}
+
+async fn not_found() -> ApiError {
+    ApiError::new(StatusCode::NOT_FOUND, "page not found")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_routes_are_in_each_others_way() {
+        let _ = routes(); // axum panics if they are
+    }
+}

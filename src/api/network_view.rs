@@ -1,0 +1,329 @@
+//! A network's body, both ways.
+
+use std::net::Ipv4Addr;
+
+use bollard_stubs::models::{
+    Ipam, IpamConfig, Network, NetworkContainer, NetworkCreateRequest, PeerInfo,
+};
+use ipnetwork::Ipv4Network;
+
+use super::container_create::sorted;
+use super::container_view::mac;
+use crate::daemon::networks::{NetworkCreate, NetworkView};
+use crate::daemon::refusal::Refusal;
+
+/// The body of `POST /networks/create`.
+pub(crate) fn parse(body: NetworkCreateRequest) -> Result<NetworkCreate, Refusal> {
+    let name = body.name;
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+    if !name.starts_with(|first: char| first.is_ascii_alphanumeric()) || !name.bytes().all(allowed)
+    {
+        let message =
+            format!("invalid network name {name:?}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed");
+        return Err(Refusal::invalid(message));
+    }
+    let options = sorted(body.options);
+    let ipam = body.ipam.unwrap_or_default();
+    let driver = ipam.driver.unwrap_or_default();
+    let asked = [
+        (body.ingress == Some(true), "--ingress"),
+        (body.config_only == Some(true), "--config-only"),
+        (
+            body.config_from
+                .and_then(|from| from.network)
+                .is_some_and(|from| !from.is_empty()),
+            "--config-from",
+        ),
+        (body.enable_ipv6 == Some(true), "--ipv6"),
+        (body.enable_ipv4 == Some(false), "--ipv4=false"),
+        (!matches!(driver.as_str(), "" | "default"), "--ipam-driver"),
+        (
+            ipam.options.is_some_and(|options| !options.is_empty()),
+            "--ipam-opt",
+        ),
+        (!options.is_empty(), "--opt"),
+    ];
+    if let Some((_, flag)) = asked.iter().find(|(asked, _)| *asked) {
+        return Err(Refusal::unsupported(format!(
+            "network {name}: not built: {flag}"
+        )));
+    }
+    let (subnet, gateway) = addresses(&name, ipam.config.unwrap_or_default())?;
+    Ok(NetworkCreate {
+        driver: body.driver.unwrap_or_default(),
+        internal: body.internal.unwrap_or_default(),
+        attachable: body.attachable.unwrap_or_default(),
+        labels: sorted(body.labels),
+        name,
+        subnet,
+        gateway,
+        options,
+    })
+}
+
+fn addresses(
+    name: &str,
+    config: Vec<IpamConfig>,
+) -> Result<(Option<Ipv4Network>, Option<Ipv4Addr>), Refusal> {
+    let mut config = config.into_iter();
+    let first = config.next().unwrap_or_default();
+    let given = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
+    let asked = [
+        (config.next().is_some(), "more than one --subnet"),
+        (given(&first.ip_range), "--ip-range"),
+        (
+            first
+                .auxiliary_addresses
+                .is_some_and(|addresses| !addresses.is_empty()),
+            "--aux-address",
+        ),
+    ];
+    if let Some((_, flag)) = asked.iter().find(|(asked, _)| *asked) {
+        return Err(Refusal::unsupported(format!(
+            "network {name}: not built: {flag}"
+        )));
+    }
+    let subnet = first
+        .subnet
+        .filter(|text| !text.is_empty())
+        .map(|text| subnet(&text))
+        .transpose()?;
+    let gateway = match first.gateway.filter(|text| !text.is_empty()) {
+        None => None,
+        Some(text) => {
+            let gateway: Ipv4Addr = text.parse().map_err(|_| {
+                Refusal::invalid(format!(
+                    "invalid gateway address {text}: expected an IPv4 address of the subnet"
+                ))
+            })?;
+            if !subnet.is_some_and(|subnet| subnet.contains(gateway)) {
+                let message = format!(
+                    "invalid gateway address {gateway}: it is not in the network's --subnet"
+                );
+                return Err(Refusal::invalid(message));
+            }
+            Some(gateway)
+        }
+    };
+    Ok((subnet, gateway))
+}
+
+fn subnet(text: &str) -> Result<Ipv4Network, Refusal> {
+    let wrong = |expected: &str| Refusal::invalid(format!("invalid subnet {text}: {expected}"));
+    if text.contains(':') {
+        return Err(Refusal::unsupported(format!(
+            "subnet {text}: IPv6 is not built"
+        )));
+    }
+    if !text.contains('/') {
+        return Err(wrong(
+            "invalid CIDR block notation, expected ADDRESS/PREFIX",
+        ));
+    }
+    let subnet: Ipv4Network = text
+        .parse()
+        .map_err(|_| wrong("invalid CIDR block notation, expected ADDRESS/PREFIX"))?;
+    match Ipv4Network::new(subnet.network(), subnet.prefix()) {
+        Ok(whole) if whole == subnet => Ok(subnet),
+        _ => Err(wrong(&format!(
+            "it should be {}/{}",
+            subnet.network(),
+            subnet.prefix()
+        ))),
+    }
+}
+
+/// A network as it is shown; its containers only if asked for.
+pub(crate) fn network(view: NetworkView, with_containers: bool) -> Network {
+    let addresses = view.subnet.map(|subnet| IpamConfig {
+        subnet: Some(subnet.to_string()),
+        gateway: view.gateway.map(|gateway| gateway.to_string()),
+        ..IpamConfig::default()
+    });
+    let containers = view
+        .endpoints
+        .into_iter()
+        .filter(|_| with_containers)
+        .map(|endpoint| {
+            let shown = NetworkContainer {
+                name: Some(endpoint.name),
+                endpoint_id: Some(String::new()),
+                mac_address: Some(mac(endpoint.mac)),
+                ipv4_address: Some(format!("{}/{}", endpoint.address, endpoint.prefix)),
+                ipv6_address: Some(String::new()),
+            };
+            (endpoint.container_id, shown)
+        });
+    let peers = view.peers.into_iter().map(|(name, ip)| PeerInfo {
+        name: Some(name),
+        ip: Some(ip.to_string()),
+    });
+    let peers: Vec<PeerInfo> = peers.collect();
+    let mut options: std::collections::HashMap<_, _> = view.options.into_iter().collect();
+    // Where Docker shows the VNIs of an overlay.
+    options.extend(view.vni.map(|vni| {
+        (
+            "com.docker.network.driver.overlay.vxlanid_list".to_owned(),
+            vni.to_string(),
+        )
+    }));
+    Network {
+        name: Some(view.name),
+        id: Some(view.id),
+        created: Some(view.created),
+        scope: Some(view.scope.to_owned()),
+        driver: Some(view.driver),
+        enable_ipv4: Some(true),
+        enable_ipv6: Some(false),
+        ipam: Some(Ipam {
+            driver: Some("default".to_owned()),
+            config: Some(addresses.into_iter().collect()),
+            options: None,
+        }),
+        internal: Some(view.internal),
+        attachable: Some(view.attachable),
+        ingress: Some(false),
+        config_only: Some(false),
+        containers: Some(containers.collect()),
+        options: Some(options),
+        labels: Some(view.labels.into_iter().collect()),
+        peers: (!peers.is_empty()).then_some(peers),
+        ..Network::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::daemon::networks::NetworkEndpoint;
+    use crate::daemon::refusal::RefusalKind;
+
+    fn made(body: Value) -> Result<NetworkCreate, Refusal> {
+        parse(serde_json::from_value(body).expect("a network"))
+    }
+
+    #[test]
+    fn what_the_client_sends_is_understood() {
+        let create = made(json!({
+            "Name": "mesh", "CheckDuplicate": true, "Driver": "overlay", "Scope": "", "Internal": false,
+            "Attachable": true, "Ingress": false, "ConfigOnly": false, "ConfigFrom": null, "Options": {}, "Labels": {"a": "b"},
+            "IPAM": {"Driver": "default", "Options": {}, "Config": [{"Subnet": "10.7.0.0/16", "Gateway": "10.7.0.1"}]},
+        }))
+        .expect("valid");
+        assert_eq!(
+            (
+                create.name.as_str(),
+                create.driver.as_str(),
+                create.attachable
+            ),
+            ("mesh", "overlay", true)
+        );
+        assert_eq!(
+            create.subnet,
+            Some("10.7.0.0/16".parse().expect("a subnet"))
+        );
+        assert_eq!(create.gateway, Some(Ipv4Addr::new(10, 7, 0, 1)));
+    }
+
+    #[test]
+    fn what_is_wrong_is_told() {
+        let with = |subnet: &str, gateway: &str| json!([{"Subnet": subnet, "Gateway": gateway}]);
+        for (config, kind, words) in [
+            (
+                with("10.7.0.0", ""),
+                RefusalKind::Invalid,
+                "invalid CIDR block notation",
+            ),
+            (
+                with("10.7.0.0/40", ""),
+                RefusalKind::Invalid,
+                "invalid CIDR block notation",
+            ),
+            (
+                with("10.7.0.1/16", ""),
+                RefusalKind::Invalid,
+                "it should be 10.7.0.0/16",
+            ),
+            (
+                with("fd00::/64", ""),
+                RefusalKind::Unsupported,
+                "IPv6 is not built",
+            ),
+            (
+                with("10.7.0.0/16", "10.8.0.1"),
+                RefusalKind::Invalid,
+                "it is not in the network's --subnet",
+            ),
+            (
+                with("", "10.8.0.1"),
+                RefusalKind::Invalid,
+                "it is not in the network's --subnet",
+            ),
+            (
+                json!([{}, {}]),
+                RefusalKind::Unsupported,
+                "more than one --subnet",
+            ),
+            (
+                json!([{"IPRange": "10.0.0.0/8"}]),
+                RefusalKind::Unsupported,
+                "--ip-range",
+            ),
+        ] {
+            let error = made(json!({"Name": "x", "IPAM": {"Config": config}})).expect_err(words);
+            assert_eq!(error.kind, kind, "{}", error.message);
+            assert!(error.message.contains(words), "{}", error.message);
+        }
+        assert!(made(json!({"Name": "a b"})).is_err() && made(json!({"Name": ""})).is_err());
+        assert!(made(json!({"Name": "x", "Options": {"encrypted": ""}})).is_err());
+    }
+
+    #[test]
+    fn containers_of_all_hosts_are_shown() {
+        let view = NetworkView {
+            id: "n".to_owned(),
+            name: "mesh".to_owned(),
+            driver: "overlay".to_owned(),
+            scope: "swarm",
+            subnet: Some("10.7.0.0/16".parse().expect("a subnet")),
+            gateway: Some(Ipv4Addr::new(10, 7, 0, 1)),
+            internal: false,
+            attachable: true,
+            vni: Some(4097),
+            options: [].into(),
+            labels: [].into(),
+            created: "2026-01-02T03:04:05Z".to_owned(),
+            endpoints: vec![NetworkEndpoint {
+                container_id: "c".to_owned(),
+                name: "db".to_owned(),
+                mac: [2, 0, 10, 7, 0, 2],
+                address: Ipv4Addr::new(10, 7, 0, 2),
+                prefix: 24,
+                node: "b".to_owned(),
+            }],
+            peers: vec![("b".to_owned(), Ipv4Addr::LOCALHOST.into())],
+        };
+        let shown = serde_json::to_value(network(view.clone(), true)).expect("serialises");
+        assert_eq!(shown["Containers"]["c"]["IPv4Address"], "10.7.0.2/24");
+        assert_eq!(
+            shown["IPAM"]["Config"],
+            json!([{"Subnet": "10.7.0.0/16", "Gateway": "10.7.0.1"}])
+        );
+        assert_eq!(
+            shown["Options"]["com.docker.network.driver.overlay.vxlanid_list"],
+            "4097"
+        );
+        let listed = serde_json::to_value(network(view, false)).expect("serialises");
+        assert_eq!(listed["Containers"], json!({}));
+    }
+
+    proptest! {
+        #[test]
+        fn any_subnet_is_parsed_or_refused(text in "[0-9a-f./:]{0,20}") {
+            let _ = subnet(&text);
+        }
+    }
+}

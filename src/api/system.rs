@@ -1,0 +1,225 @@
+//! The daemon itself, and the lists that are always empty here.
+
+use std::convert::Infallible;
+
+use axum::Json;
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, State};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, PRAGMA};
+use axum::response::{IntoResponse, Response};
+use bollard_stubs::models::{
+    LocalNodeState, PluginsInfo, RegistryServiceConfig, Runtime, SwarmInfo, SystemInfo,
+    SystemInfoCgroupDriverEnum, SystemInfoCgroupVersionEnum, SystemVersion,
+    SystemVersionComponents, SystemVersionPlatform,
+};
+use futures_util::stream;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::query::{Params, optional};
+use super::version::{CURRENT, MINIMUM};
+use super::{Answer, Server, json};
+use crate::daemon::refusal::Refusal;
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+pub(crate) async fn ping() -> Response {
+    let headers = [
+        (CONTENT_TYPE, "text/plain; charset=utf-8"),
+        (CACHE_CONTROL, "no-cache, no-store, must-revalidate"),
+        (PRAGMA, "no-cache"),
+    ];
+    (headers, "OK").into_response()
+}
+
+/// The name by which Docker and Go call this machine's processor.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+pub(crate) async fn version(State(daemon): Server) -> Answer {
+    let info = daemon.info()?;
+    let details = [
+        ("ApiVersion", CURRENT.to_string()),
+        ("MinAPIVersion", MINIMUM.to_string()),
+        ("Os", "linux".to_owned()),
+        ("Arch", architecture().to_owned()),
+        ("KernelVersion", info.kernel.clone()),
+    ];
+    let engine = SystemVersionComponents {
+        name: "Engine".to_owned(),
+        version: VERSION.to_owned(),
+        details: Some(details.map(|(name, value)| (name.to_owned(), value)).into()),
+    };
+    json::sorted(SystemVersion {
+        platform: Some(SystemVersionPlatform {
+            name: "nuncio".to_owned(),
+        }),
+        components: Some(vec![engine]),
+        version: Some(VERSION.to_owned()),
+        api_version: Some(CURRENT.to_string()),
+        min_api_version: Some(MINIMUM.to_string()),
+        os: Some("linux".to_owned()),
+        arch: Some(architecture().to_owned()),
+        kernel_version: Some(info.kernel),
+        experimental: Some(false),
+        ..SystemVersion::default()
+    })
+}
+
+pub(crate) async fn info(State(daemon): Server) -> Answer {
+    let info = daemon.info()?;
+    let count = |number: usize| Some(i64::try_from(number).unwrap_or(i64::MAX));
+    let (running, paused, stopped) = info.containers;
+    let some = |text: &str| Some(text.to_owned());
+    let mut warnings = info.warnings;
+    if let Some(since) = info
+        .registry_stale
+        .and_then(|since| Timestamp::try_from(since).ok())
+    {
+        warnings.push(format!(
+            "WARNING: registry {} has not answered since {since:.0}",
+            info.registry
+        ));
+    }
+    let names = |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect());
+    json::sorted(SystemInfo {
+        id: Some(info.id),
+        name: Some(info.name),
+        containers: count(running + paused + stopped),
+        containers_running: count(running),
+        containers_paused: count(paused),
+        containers_stopped: count(stopped),
+        images: count(info.images),
+        driver: some("overlayfs"),
+        driver_status: Some(vec![
+            vec!["Registry".to_owned(), info.registry],
+            vec!["Nodes".to_owned(), info.nodes.to_string()],
+            vec![
+                "Exec Root".to_owned(),
+                info.exec_root.to_string_lossy().into_owned(),
+            ],
+        ]),
+        docker_root_dir: Some(info.data_root.to_string_lossy().into_owned()),
+        plugins: Some(PluginsInfo {
+            network: names(&["bridge", "host", "null", "overlay"]),
+            log: names(&["json-file"]),
+            volume: Some(Vec::new()),
+            authorization: None,
+        }),
+        memory_limit: Some(true),
+        swap_limit: Some(true),
+        cpu_cfs_period: Some(true),
+        cpu_cfs_quota: Some(true),
+        cpu_shares: Some(true),
+        pids_limit: Some(true),
+        ipv4_forwarding: Some(true),
+        system_time: Some(Timestamp::now().to_string()),
+        logging_driver: some("json-file"),
+        cgroup_driver: Some(SystemInfoCgroupDriverEnum::CGROUPFS),
+        cgroup_version: Some(match info.cgroup_version.as_str() {
+            "2" => SystemInfoCgroupVersionEnum::_2,
+            _ => SystemInfoCgroupVersionEnum::_1,
+        }),
+        kernel_version: Some(info.kernel),
+        operating_system: Some(info.os),
+        os_type: some("linux"),
+        architecture: some(std::env::consts::ARCH),
+        ncpu: count(info.cpus),
+        mem_total: Some(i64::try_from(info.memory).unwrap_or(i64::MAX)),
+        index_server_address: some("https://index.docker.io/v1/"),
+        registry_config: Some(RegistryServiceConfig::default()),
+        labels: Some(Vec::new()),
+        experimental_build: Some(false),
+        server_version: some(VERSION),
+        runtimes: Some(
+            [(
+                "nuncio".to_owned(),
+                Runtime {
+                    path: some("nuncio"),
+                    ..Runtime::default()
+                },
+            )]
+            .into(),
+        ),
+        default_runtime: some("nuncio"),
+        swarm: Some(SwarmInfo {
+            local_node_state: Some(LocalNodeState::INACTIVE),
+            ..SwarmInfo::default()
+        }),
+        live_restore_enabled: Some(true),
+        security_options: Some(vec!["name=seccomp,profile=builtin".to_owned()]),
+        warnings: Some(warnings),
+        ..SystemInfo::default()
+    })
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Events {
+    #[serde(default, deserialize_with = "optional")]
+    until: Option<f64>,
+}
+
+/// Nothing is told yet: the stream is there for clients that open it beside what they do, and ends at `until`.
+pub(crate) async fn events(Params(asked): Params<Events>) -> Response {
+    let wait = async move {
+        let Some(until) = asked.until else {
+            return std::future::pending().await;
+        };
+        let now = Timestamp::now().as_duration().as_secs_f64();
+        let left = std::time::Duration::try_from_secs_f64(until - now).unwrap_or_default();
+        tokio::time::sleep(left).await;
+        Ok::<Bytes, Infallible>(Bytes::new())
+    };
+    (
+        [(CONTENT_TYPE, "application/json")],
+        Body::from_stream(stream::once(wait)),
+    )
+        .into_response()
+}
+
+pub(crate) async fn volumes() -> Response {
+    Json(json!({ "Volumes": [], "Warnings": null })).into_response()
+}
+
+pub(crate) async fn volume(Path(name): Path<String>) -> Answer {
+    Err(Refusal::not_found(format!("get {name}: no such volume")).into())
+}
+
+pub(crate) async fn plugins() -> Response {
+    Json(json!([])).into_response()
+}
+
+pub(crate) async fn plugin(Path(name): Path<String>) -> Answer {
+    Err(Refusal::not_found(format!("plugin {name:?} not found")).into())
+}
+
+/// A host of the mesh.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Node {
+    #[serde(rename = "ID")]
+    id: String,
+    name: String,
+    address: String,
+    /// Whether it renewed its lease in time.
+    alive: bool,
+    /// Whether it is the one that answers.
+    me: bool,
+}
+
+pub(crate) async fn nodes(State(daemon): Server) -> Answer {
+    let nodes = daemon.nodes().into_iter().map(|node| Node {
+        id: node.id,
+        name: node.name,
+        address: node.address.to_string(),
+        alive: node.alive,
+        me: node.me,
+    });
+    json::sorted(nodes.collect::<Vec<_>>())
+}

@@ -1,0 +1,71 @@
+//! What Docker serves and this does not: it says so, with what to do instead where there is something.
+
+use super::error::ApiError;
+use crate::daemon::refusal::Refusal;
+
+/// Paths, and what is asked for there.
+pub(crate) const UNBUILT: &[(&str, &str)] = &[
+    (
+        "/auth",
+        "login: registries are used without an account, or with the credentials each pull sends",
+    ),
+    ("/build", "build: make the image elsewhere and load it"),
+    ("/build/{what}", "build"),
+    ("/commit", "commit"),
+    ("/configs", "configs"),
+    ("/configs/{id}", "configs"),
+    (
+        "/containers/prune",
+        "container prune: remove containers by name",
+    ),
+    (
+        "/containers/{id}/archive",
+        "cp: mount a host directory with --volume, or pipe through exec",
+    ),
+    ("/containers/{id}/attach/ws", "attach over a web socket"),
+    ("/containers/{id}/changes", "diff"),
+    ("/containers/{id}/export", "export"),
+    ("/containers/{id}/pause", "pause"),
+    ("/containers/{id}/stats", "stats"),
+    ("/containers/{id}/unpause", "unpause"),
+    ("/containers/{id}/update", "update"),
+    ("/distribution/{*name}", "manifests of a registry"),
+    ("/grpc", "build"),
+    ("/images/get", "save"),
+    ("/images/prune", "image prune: remove images by name"),
+    ("/images/search", "search"),
+    ("/plugins/{name}/{what}", "plugins"),
+    ("/secrets", "secrets"),
+    ("/secrets/{id}", "secrets"),
+    ("/services", "services"),
+    ("/services/{*path}", "services"),
+    ("/session", "build"),
+    (
+        "/swarm",
+        "swarm mode: daemons that share a registry are one mesh without it",
+    ),
+    (
+        "/swarm/{what}",
+        "swarm mode: daemons that share a registry are one mesh without it",
+    ),
+    (
+        "/nodes",
+        "swarm mode: the mesh's hosts are at /nuncio/v1/nodes",
+    ),
+    (
+        "/nodes/{*path}",
+        "swarm mode: the mesh's hosts are at /nuncio/v1/nodes",
+    ),
+    ("/system/df", "system df"),
+    ("/tasks", "services"),
+    ("/tasks/{*path}", "services"),
+    (
+        "/volumes/create",
+        "volumes: name a host directory, as in --volume /srv/data:/data",
+    ),
+    ("/volumes/prune", "volumes: there are none"),
+];
+
+pub(crate) fn refuse(what: &str) -> ApiError {
+    Refusal::unsupported(format!("not built: {what}")).into()
+}
