@@ -108,18 +108,22 @@ impl Host {
         *self.daemon.lock().expect("no test panics here") =
             Some(command.spawn().expect("start the daemon"));
         wait_until("the daemon answers", || {
-            let mut daemon = self.daemon.lock().expect("no test panics here");
-            let ended = daemon
-                .as_mut()
-                .and_then(|child| child.try_wait().ok().flatten());
+            let ended = self.daemon_end();
             assert!(
                 ended.is_none(),
                 "the daemon ended with {ended:?}:\n{}",
                 self.log()
             );
-            drop(daemon);
             self.nuncio("version").code == 0
         });
+    }
+
+    /// How the daemon ended, if it did.
+    fn daemon_end(&self) -> Option<std::process::ExitStatus> {
+        let mut daemon = self.daemon.lock().expect("no test panics here");
+        daemon
+            .as_mut()
+            .and_then(|child| child.try_wait().ok().flatten())
     }
 
     /// The daemon's command, as last started.
