@@ -1,7 +1,5 @@
 //! A network's body, both ways.
 
-use std::net::Ipv4Addr;
-
 use bollard_stubs::models::{
     Ipam, IpamConfig, Network, NetworkContainer, NetworkCreateRequest, PeerInfo,
 };
@@ -48,7 +46,7 @@ pub(crate) fn parse(body: NetworkCreateRequest) -> Result<NetworkCreate, Refusal
             "network {name}: not built: {flag}"
         )));
     }
-    let (subnet, gateway) = addresses(&name, ipam.config.unwrap_or_default())?;
+    let subnet = addressing(&name, ipam.config.unwrap_or_default())?;
     Ok(NetworkCreate {
         driver: body.driver.unwrap_or_default(),
         internal: body.internal.unwrap_or_default(),
@@ -56,21 +54,20 @@ pub(crate) fn parse(body: NetworkCreateRequest) -> Result<NetworkCreate, Refusal
         labels: sorted(body.labels),
         name,
         subnet,
-        gateway,
+        gateway: None,
         options,
     })
 }
 
-fn addresses(
-    name: &str,
-    config: Vec<IpamConfig>,
-) -> Result<(Option<Ipv4Network>, Option<Ipv4Addr>), Refusal> {
+fn addressing(name: &str, config: Vec<IpamConfig>) -> Result<Option<Ipv4Network>, Refusal> {
     let mut config = config.into_iter();
     let first = config.next().unwrap_or_default();
     let given = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
     let asked = [
         (config.next().is_some(), "more than one --subnet"),
         (given(&first.ip_range), "--ip-range"),
+        // Every host is the gateway of its own block of the subnet.
+        (given(&first.gateway), "--gateway"),
         (
             first
                 .auxiliary_addresses
@@ -83,29 +80,8 @@ fn addresses(
             "network {name}: not built: {flag}"
         )));
     }
-    let subnet = first
-        .subnet
-        .filter(|text| !text.is_empty())
-        .map(|text| subnet(&text))
-        .transpose()?;
-    let gateway = match first.gateway.filter(|text| !text.is_empty()) {
-        None => None,
-        Some(text) => {
-            let gateway: Ipv4Addr = text.parse().map_err(|_| {
-                Refusal::invalid(format!(
-                    "invalid gateway address {text}: expected an IPv4 address of the subnet"
-                ))
-            })?;
-            if !subnet.is_some_and(|subnet| subnet.contains(gateway)) {
-                let message = format!(
-                    "invalid gateway address {gateway}: it is not in the network's --subnet"
-                );
-                return Err(Refusal::invalid(message));
-            }
-            Some(gateway)
-        }
-    };
-    Ok((subnet, gateway))
+    let subnet = first.subnet.filter(|text| !text.is_empty());
+    subnet.map(|text| self::subnet(&text)).transpose()
 }
 
 fn subnet(text: &str) -> Result<Ipv4Network, Refusal> {
@@ -194,6 +170,8 @@ pub(crate) fn network(view: NetworkView, with_containers: bool) -> Network {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
@@ -210,7 +188,7 @@ mod tests {
         let create = made(json!({
             "Name": "mesh", "CheckDuplicate": true, "Driver": "overlay", "Scope": "", "Internal": false,
             "Attachable": true, "Ingress": false, "ConfigOnly": false, "ConfigFrom": null, "Options": {}, "Labels": {"a": "b"},
-            "IPAM": {"Driver": "default", "Options": {}, "Config": [{"Subnet": "10.7.0.0/16", "Gateway": "10.7.0.1"}]},
+            "IPAM": {"Driver": "default", "Options": {}, "Config": [{"Subnet": "10.7.0.0/16"}]},
         }))
         .expect("valid");
         assert_eq!(
@@ -225,7 +203,6 @@ mod tests {
             create.subnet,
             Some("10.7.0.0/16".parse().expect("a subnet"))
         );
-        assert_eq!(create.gateway, Some(Ipv4Addr::new(10, 7, 0, 1)));
     }
 
     #[test]
@@ -253,14 +230,9 @@ mod tests {
                 "IPv6 is not built",
             ),
             (
-                with("10.7.0.0/16", "10.8.0.1"),
-                RefusalKind::Invalid,
-                "it is not in the network's --subnet",
-            ),
-            (
-                with("", "10.8.0.1"),
-                RefusalKind::Invalid,
-                "it is not in the network's --subnet",
+                with("10.7.0.0/16", "10.7.0.1"),
+                RefusalKind::Unsupported,
+                "not built: --gateway",
             ),
             (
                 json!([{}, {}]),
