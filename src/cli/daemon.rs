@@ -1,0 +1,281 @@
+//! `nuncio daemon`: its flags, and what they mean once parsed.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::Args;
+use ipnetwork::Ipv4Network;
+
+use super::host::{DEFAULT_HOST, Host};
+
+/// Flags of `nuncio daemon`.
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct DaemonArgs {
+    /// Where images, containers and networks are kept
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/nuncio")]
+    data_root: PathBuf,
+
+    /// Where sockets and the state of running processes are kept
+    #[arg(long, value_name = "DIR", default_value = "/run/nuncio")]
+    exec_root: PathBuf,
+
+    /// Socket to serve the API on (may be repeated)
+    #[arg(short = 'H', long = "host", value_name = "unix://PATH", default_value = DEFAULT_HOST)]
+    hosts: Vec<Host>,
+
+    /// The registry: `embedded`, or the URLs of an etcd cluster or of another nuncio daemon
+    #[arg(long, value_name = "embedded|URL,..", default_value = "embedded")]
+    registry: RegistryChoice,
+
+    /// Where the embedded registry listens for other daemons (default: for this one only)
+    #[arg(long, value_name = "ADDR:PORT")]
+    registry_listen: Option<SocketAddr>,
+
+    /// The address by which other hosts reach this one (default: that of the route to the registry)
+    #[arg(long = "advertise-addr", value_name = "IP")]
+    advertise: Option<IpAddr>,
+
+    /// The name of this host among the others (default: its host name)
+    #[arg(long, value_name = "NAME")]
+    node_name: Option<String>,
+
+    /// The bridge of the default network (default: one of our own, nuncio0)
+    #[arg(short, long, value_name = "BRIDGE")]
+    bridge: Option<String>,
+
+    /// Let the containers of the default network reach each other without a link
+    #[arg(long, value_name = "BOOL", default_value_t = true, num_args = 0..=1,
+          require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
+    icc: bool,
+
+    /// Serve Prometheus metrics here
+    #[arg(long = "metrics-addr", value_name = "ADDR:PORT")]
+    metrics: Option<SocketAddr>,
+
+    /// UDP port that carries the overlay between hosts; the same on all of them
+    #[arg(long, value_name = "PORT", default_value_t = 4789,
+          value_parser = clap::value_parser!(u16).range(1..))]
+    vxlan_port: u16,
+
+    /// Where subnets are taken from: a pool, and how long the prefix of each subnet is (may be repeated)
+    #[arg(long = "default-address-pool", value_name = "CIDR,SIZE")]
+    pools: Vec<AddressPool>,
+
+    /// The least severe messages to log, when NUNCIO_LOG and RUST_LOG are not set
+    #[arg(long, value_name = "LEVEL", default_value = "info",
+          value_parser = ["error", "warn", "info", "debug", "trace"])]
+    log_level: String,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  One host:
+    nuncio daemon
+  Two hosts that find each other; the first one keeps the registry:
+    nuncio daemon --registry-listen 10.0.0.1:2379 --advertise-addr 10.0.0.1
+    nuncio daemon --registry http://10.0.0.1:2379 --advertise-addr 10.0.0.2
+  With an etcd cluster, on every host:
+    nuncio daemon --registry http://10.0.0.1:2379,http://10.0.0.2:2379,http://10.0.0.3:2379";
+
+impl DaemonArgs {
+    /// What to log when the environment does not say.
+    pub(crate) fn log_level(&self) -> &str {
+        &self.log_level
+    }
+}
+
+/// How to run the daemon.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct DaemonOptions {
+    pub(crate) data_root: PathBuf,
+    pub(crate) exec_root: PathBuf,
+    /// Unix sockets to serve the API on; at least one.
+    pub(crate) hosts: Vec<PathBuf>,
+    pub(crate) registry: RegistryChoice,
+    /// Where the embedded registry listens for others.
+    pub(crate) registry_listen: Option<SocketAddr>,
+    pub(crate) advertise: Option<IpAddr>,
+    pub(crate) node_name: Option<String>,
+    pub(crate) bridge: Option<String>,
+    pub(crate) icc: bool,
+    pub(crate) metrics: Option<SocketAddr>,
+    pub(crate) vxlan_port: u16,
+    /// Pools and the prefix length of the subnets taken from each; empty: the built-in ones.
+    pub(crate) pools: Vec<(Ipv4Network, u8)>,
+}
+
+/// Flags that contradict each other.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "--registry-listen {listen} with --registry {urls}: only the embedded registry can listen; \
+     leave one of the two out"
+)]
+pub(crate) struct ListenWithoutEmbedded {
+    listen: SocketAddr,
+    urls: String,
+}
+
+impl TryFrom<DaemonArgs> for DaemonOptions {
+    type Error = ListenWithoutEmbedded;
+
+    fn try_from(args: DaemonArgs) -> Result<Self, ListenWithoutEmbedded> {
+        if let (RegistryChoice::Urls(urls), Some(listen)) = (&args.registry, args.registry_listen) {
+            return Err(ListenWithoutEmbedded {
+                listen,
+                urls: urls.join(","),
+            });
+        }
+        Ok(Self {
+            data_root: args.data_root,
+            exec_root: args.exec_root,
+            hosts: args.hosts.into_iter().map(Host::into_socket).collect(),
+            registry: args.registry,
+            registry_listen: args.registry_listen,
+            advertise: args.advertise,
+            node_name: args.node_name,
+            bridge: args.bridge,
+            icc: args.icc,
+            metrics: args.metrics,
+            vxlan_port: args.vxlan_port,
+            pools: args
+                .pools
+                .into_iter()
+                .map(|pool| (pool.base, pool.size))
+                .collect(),
+        })
+    }
+}
+
+/// Which registry the daemon joins.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum RegistryChoice {
+    /// Its own.
+    Embedded,
+    /// That at these URLs: an etcd cluster, or another daemon's embedded one.
+    Urls(Vec<String>),
+}
+
+/// Not a registry's address.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{0:?} is not a registry: expected embedded, or URLs as http://10.0.0.1:2379 separated by commas"
+)]
+pub(crate) struct NotARegistry(String);
+
+impl FromStr for RegistryChoice {
+    type Err = NotARegistry;
+
+    fn from_str(text: &str) -> Result<Self, NotARegistry> {
+        if text == "embedded" {
+            return Ok(Self::Embedded);
+        }
+        text.split(',')
+            .map(|url| {
+                let authority = url
+                    .strip_prefix("http://")
+                    .or_else(|| url.strip_prefix("https://"))
+                    .ok_or_else(|| NotARegistry(url.to_owned()))?;
+                match authority.trim_end_matches('/').rsplit_once(':') {
+                    Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
+                        Ok(url.trim_end_matches('/').to_owned())
+                    }
+                    _ => Err(NotARegistry(url.to_owned())),
+                }
+            })
+            .collect::<Result<_, _>>()
+            .map(Self::Urls)
+    }
+}
+
+/// Where subnets are taken from.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct AddressPool {
+    base: Ipv4Network,
+    /// Prefix length of each subnet.
+    size: u8,
+}
+
+/// Not a pool and a prefix length.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{0:?} is not an address pool: expected an IPv4 network and the prefix length of the subnets \
+     to take from it, no shorter than the network's and at most 29, as 10.64.0.0/12,24"
+)]
+struct NotAPool(String);
+
+impl FromStr for AddressPool {
+    type Err = NotAPool;
+
+    fn from_str(text: &str) -> Result<Self, NotAPool> {
+        let wrong = || NotAPool(text.to_owned());
+        let (base, size) = docker_pool(text)
+            .or_else(|| text.split_once(','))
+            .ok_or_else(wrong)?;
+        let base: Ipv4Network = base.parse().map_err(|_| wrong())?;
+        let size: u8 = size.parse().map_err(|_| wrong())?;
+        let aligned = base.ip() == base.network();
+        if aligned && (base.prefix()..=29).contains(&size) {
+            Ok(Self { base, size })
+        } else {
+            Err(wrong())
+        }
+    }
+}
+
+/// The values of `base=CIDR,size=N`, which is how dockerd writes a pool.
+fn docker_pool(text: &str) -> Option<(&str, &str)> {
+    let (base, size) = text.strip_prefix("base=")?.split_once(',')?;
+    Some((base, size.strip_prefix("size=")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn registries() {
+        assert_eq!(
+            "embedded".parse::<RegistryChoice>().ok(),
+            Some(RegistryChoice::Embedded)
+        );
+        let urls = "http://a:2379,https://10.0.0.2:2379/"
+            .parse::<RegistryChoice>()
+            .ok();
+        let expected = ["http://a:2379", "https://10.0.0.2:2379"]
+            .map(str::to_owned)
+            .to_vec();
+        assert_eq!(urls, Some(RegistryChoice::Urls(expected)));
+        for wrong in [
+            "",
+            "etcd",
+            "http://",
+            "http://a",
+            "http://a:x",
+            "http://a:1,",
+            "a:2379",
+        ] {
+            assert!(wrong.parse::<RegistryChoice>().is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn pools() {
+        for right in ["10.64.0.0/12,24", "base=10.64.0.0/12,size=24"] {
+            let pool = right
+                .parse::<AddressPool>()
+                .map(|pool| (pool.base.to_string(), pool.size));
+            assert_eq!(pool.ok(), Some(("10.64.0.0/12".to_owned(), 24)), "{right}");
+        }
+        for wrong in [
+            "10.0.0.0/8",
+            "10.0.0.0/16,8",
+            "10.0.0.1/16,24",
+            "10.0.0.0/8,30",
+            "x,24",
+        ] {
+            assert!(wrong.parse::<AddressPool>().is_err(), "{wrong}");
+        }
+    }
+}

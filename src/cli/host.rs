@@ -1,0 +1,103 @@
+//! Where a daemon is reached.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+/// Where a daemon listens unless it is told otherwise.
+pub(crate) const DEFAULT_HOST: &str = "unix:///run/nuncio/nuncio.sock";
+
+/// The address of a daemon: a unix socket, written `unix:///PATH`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Host(PathBuf);
+
+impl Host {
+    /// The daemon that a client means: the one of `flag`, else of the first variable that is set and not empty.
+    ///
+    /// # Errors
+    ///
+    /// [`NotAHost`] if what was chosen is not the address of a unix socket.
+    pub(crate) fn choose(
+        flag: Option<Self>,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, NotAHost> {
+        if let Some(host) = flag {
+            return Ok(host);
+        }
+        let mut set = ["NUNCIO_HOST", "DOCKER_HOST"]
+            .into_iter()
+            .filter_map(variable);
+        set.find(|value| !value.is_empty())
+            .as_deref()
+            .unwrap_or(DEFAULT_HOST)
+            .parse()
+    }
+
+    pub(crate) fn socket(&self) -> &Path {
+        &self.0
+    }
+
+    pub(crate) fn into_socket(self) -> PathBuf {
+        self.0
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "unix://{}", self.0.display())
+    }
+}
+
+/// Not the address of a daemon.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{0:?} is not the address of a daemon: expected unix:// and an absolute path, as {DEFAULT_HOST}"
+)]
+pub(crate) struct NotAHost(String);
+
+impl FromStr for Host {
+    type Err = NotAHost;
+
+    fn from_str(text: &str) -> Result<Self, NotAHost> {
+        match text.strip_prefix("unix://") {
+            Some(path) if path.starts_with('/') && path.len() > 1 => Ok(Self(path.into())),
+            _ => Err(NotAHost(text.to_owned())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_flag_wins_then_nuncio_then_docker() {
+        let host = |text: &str| text.parse::<Host>().ok();
+        let both = |name: &str| Some(format!("unix:///{}", name.to_lowercase()));
+        let docker = |name: &str| (name == "DOCKER_HOST").then(|| "unix:///d".to_owned());
+        assert_eq!(
+            Host::choose(host("unix:///flag"), both).ok(),
+            host("unix:///flag")
+        );
+        assert_eq!(Host::choose(None, both).ok(), host("unix:///nuncio_host"));
+        assert_eq!(Host::choose(None, docker).ok(), host("unix:///d"));
+        assert_eq!(
+            Host::choose(None, |_| Some(String::new())).ok(),
+            host(DEFAULT_HOST)
+        );
+    }
+
+    #[test]
+    fn only_absolute_sockets() {
+        for wrong in [
+            "",
+            "/run/x",
+            "unix://",
+            "unix://x",
+            "unix:///",
+            "tcp://1.2.3.4:2375",
+        ] {
+            assert!(wrong.parse::<Host>().is_err(), "{wrong:?}");
+        }
+    }
+}
