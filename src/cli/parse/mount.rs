@@ -1,0 +1,379 @@
+//! `-v`, `--mount` and `--tmpfs`.
+
+use std::path::{Component, Path, PathBuf};
+use std::str::FromStr;
+
+use bollard_stubs::models::{Mount, MountBindOptionsPropagationEnum, MountTypeEnum};
+
+use super::Size;
+
+/// Not a mount. The first words are Docker's.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum InvalidMount {
+    #[error("invalid spec: {0}: expected [SOURCE:]TARGET[:OPTIONS]")]
+    Spec(String),
+    #[error(
+        "invalid volume specification: '{0}': invalid mount path: '{1}' mount path must be absolute"
+    )]
+    Relative(String, String),
+    #[error(
+        "invalid volume specification: '{0}': invalid mount config: '/' is no place for a volume"
+    )]
+    Root(String),
+    #[error("unexpected key '{key}' in '{field}': expected one of {keys}", keys = KEYS.join(", "))]
+    Key { key: String, field: String },
+    #[error("invalid value for {key}: {value}")]
+    Value { key: String, value: String },
+    #[error("{0} is required in --mount {1}")]
+    Missing(&'static str, String),
+    #[error("cannot mix '{key}' with mount type '{kind}'")]
+    Mixed {
+        key: &'static str,
+        kind: &'static str,
+    },
+}
+
+/// `[SOURCE:]TARGET[:OPTIONS]`. Without a source: an anonymous volume.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct VolumeSpec {
+    source: Option<String>,
+    target: String,
+    options: Option<String>,
+}
+
+impl VolumeSpec {
+    /// What stands in `HostConfig.Binds`, relative paths resolved in `here`; `None` if the volume is anonymous.
+    pub(crate) fn bind(&self, here: &Path) -> Option<String> {
+        let source = self.source.as_deref()?;
+        let source = resolve(source, here);
+        let options = self
+            .options
+            .iter()
+            .flat_map(|options| [":", options])
+            .collect::<String>();
+        Some(format!("{source}:{}{options}", self.target))
+    }
+
+    /// The path of an anonymous volume.
+    pub(crate) fn anonymous(&self) -> Option<&str> {
+        self.source.is_none().then_some(self.target.as_str())
+    }
+}
+
+/// A path that begins with a dot, resolved in `here`; anything else is absolute or the name of a volume.
+fn resolve(source: &str, here: &Path) -> String {
+    if source.starts_with('.') {
+        clean(&here.join(source)).display().to_string()
+    } else {
+        source.to_owned()
+    }
+}
+
+/// `path` without `.` and `..`, whatever is there.
+fn clean(path: &Path) -> PathBuf {
+    let mut cleaned = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::ParentDir => {
+                cleaned.pop();
+            }
+            Component::CurDir => {}
+            other => cleaned.push(other),
+        }
+    }
+    cleaned
+}
+
+impl FromStr for VolumeSpec {
+    type Err = InvalidMount;
+
+    fn from_str(text: &str) -> Result<Self, InvalidMount> {
+        let parts: Vec<&str> = text.split(':').collect();
+        let (source, target, options) = match *parts.as_slice() {
+            [target] => (None, target, None),
+            [source, target] => (Some(source), target, None),
+            [source, target, options] => (Some(source), target, Some(options)),
+            _ => return Err(InvalidMount::Spec(text.to_owned())),
+        };
+        if source.is_some_and(str::is_empty)
+            || target.is_empty()
+            || options.is_some_and(str::is_empty)
+        {
+            return Err(InvalidMount::Spec(text.to_owned()));
+        }
+        if !target.starts_with('/') {
+            return Err(InvalidMount::Relative(text.to_owned(), target.to_owned()));
+        }
+        if clean(Path::new(target)) == Path::new("/") {
+            return Err(InvalidMount::Root(text.to_owned()));
+        }
+        let owned = |text: &str| text.to_owned();
+        Ok(Self {
+            source: source.map(owned),
+            target: owned(target),
+            options: options.map(owned),
+        })
+    }
+}
+
+/// `PATH[:OPTIONS]`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Tmpfs {
+    pub(crate) target: String,
+    pub(crate) options: String,
+}
+
+impl FromStr for Tmpfs {
+    type Err = InvalidMount;
+
+    fn from_str(text: &str) -> Result<Self, InvalidMount> {
+        let (target, options) = text.split_once(':').unwrap_or((text, ""));
+        if !target.starts_with('/') {
+            return Err(InvalidMount::Relative(text.to_owned(), target.to_owned()));
+        }
+        Ok(Self {
+            target: target.to_owned(),
+            options: options.to_owned(),
+        })
+    }
+}
+
+const KEYS: &[&str] = &[
+    "type",
+    "source",
+    "src",
+    "target",
+    "dst",
+    "destination",
+    "readonly",
+    "ro",
+    "bind-propagation",
+    "volume-nocopy",
+    "tmpfs-size",
+    "tmpfs-mode",
+];
+
+/// `type=bind,source=/a,target=/b,readonly` and so on.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct MountSpec(Mount);
+
+impl MountSpec {
+    /// As the API wants it, relative paths of the host resolved in `here`.
+    pub(crate) fn into_mount(mut self, here: &Path) -> Mount {
+        if self.0.typ == Some(MountTypeEnum::BIND) {
+            self.0.source = self.0.source.map(|source| resolve(&source, here));
+        }
+        self.0
+    }
+}
+
+impl FromStr for MountSpec {
+    type Err = InvalidMount;
+
+    fn from_str(text: &str) -> Result<Self, InvalidMount> {
+        let mut mount = Mount {
+            typ: Some(MountTypeEnum::VOLUME),
+            ..Mount::default()
+        };
+        for field in text.split(',') {
+            set_field(&mut mount, field)?;
+        }
+        check_options(&mount)?;
+        let missing = |what| InvalidMount::Missing(what, text.to_owned());
+        if mount.target.is_none() {
+            return Err(missing("target"));
+        }
+        if mount.typ == Some(MountTypeEnum::BIND) && mount.source.is_none() {
+            return Err(missing("source"));
+        }
+        Ok(Self(mount))
+    }
+}
+
+fn set_field(mount: &mut Mount, field: &str) -> Result<(), InvalidMount> {
+    let (key, value) = match field.split_once('=') {
+        Some((key, value)) => (key, Some(value)),
+        None => (field, None),
+    };
+    let key = key.trim().to_ascii_lowercase();
+    let wrong = || InvalidMount::Value {
+        key: key.clone(),
+        value: value.unwrap_or("").to_owned(),
+    };
+    let text = || {
+        value
+            .filter(|value| !value.is_empty())
+            .map(str::to_owned)
+            .ok_or_else(wrong)
+    };
+    let switch = || match value {
+        None | Some("true" | "1") => Ok(true),
+        Some("false" | "0") => Ok(false),
+        Some(_) => Err(wrong()),
+    };
+    match key.as_str() {
+        "type" => {
+            mount.typ = Some(match value {
+                Some("bind") => MountTypeEnum::BIND,
+                Some("volume") => MountTypeEnum::VOLUME,
+                Some("tmpfs") => MountTypeEnum::TMPFS,
+                _ => return Err(wrong()),
+            });
+        }
+        "source" | "src" => mount.source = Some(text()?),
+        "target" | "dst" | "destination" => {
+            mount.target = Some(text()?).filter(|target| target.starts_with('/'));
+            if mount.target.is_none() {
+                return Err(wrong());
+            }
+        }
+        "readonly" | "ro" => mount.read_only = Some(switch()?),
+        "bind-propagation" => {
+            mount.bind_options.get_or_insert_default().propagation =
+                Some(propagation(value).ok_or_else(wrong)?);
+        }
+        "volume-nocopy" => mount.volume_options.get_or_insert_default().no_copy = Some(switch()?),
+        "tmpfs-size" => {
+            let size: Size = text()?.parse().map_err(|_| wrong())?;
+            mount.tmpfs_options.get_or_insert_default().size_bytes = Some(size.bytes());
+        }
+        "tmpfs-mode" => {
+            let mode = i64::from_str_radix(&text()?, 8).map_err(|_| wrong())?;
+            mount.tmpfs_options.get_or_insert_default().mode = Some(mode);
+        }
+        _ => {
+            return Err(InvalidMount::Key {
+                key: key.clone(),
+                field: field.to_owned(),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn propagation(value: Option<&str>) -> Option<MountBindOptionsPropagationEnum> {
+    Some(match value? {
+        "private" => MountBindOptionsPropagationEnum::PRIVATE,
+        "rprivate" => MountBindOptionsPropagationEnum::RPRIVATE,
+        "shared" => MountBindOptionsPropagationEnum::SHARED,
+        "rshared" => MountBindOptionsPropagationEnum::RSHARED,
+        "slave" => MountBindOptionsPropagationEnum::SLAVE,
+        "rslave" => MountBindOptionsPropagationEnum::RSLAVE,
+        _ => return None,
+    })
+}
+
+/// Options of one type do not go with another.
+fn check_options(mount: &Mount) -> Result<(), InvalidMount> {
+    let Mount {
+        typ,
+        source,
+        bind_options,
+        volume_options,
+        tmpfs_options,
+        ..
+    } = mount;
+    let kind = match typ {
+        Some(MountTypeEnum::BIND) => "bind",
+        Some(MountTypeEnum::TMPFS) => "tmpfs",
+        _ => "volume",
+    };
+    let given = [
+        ("bind-propagation", "bind", bind_options.is_some()),
+        ("volume-nocopy", "volume", volume_options.is_some()),
+        ("tmpfs-size", "tmpfs", tmpfs_options.is_some()),
+    ];
+    for (key, wants, given) in given {
+        if given && kind != wants {
+            return Err(InvalidMount::Mixed { key, kind });
+        }
+    }
+    if kind == "tmpfs" && source.is_some() {
+        return Err(InvalidMount::Mixed {
+            key: "source",
+            kind,
+        });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn volumes() {
+        let bind = |text: &str| {
+            text.parse::<VolumeSpec>()
+                .expect(text)
+                .bind(Path::new("/here"))
+        };
+        assert_eq!(bind("/a:/b").as_deref(), Some("/a:/b"));
+        assert_eq!(bind("./a/../c:/b:ro").as_deref(), Some("/here/c:/b:ro"));
+        assert_eq!(bind("..:/b").as_deref(), Some("/:/b"));
+        assert_eq!(bind("data:/b").as_deref(), Some("data:/b"));
+        assert_eq!(
+            "/b".parse::<VolumeSpec>().expect("anonymous").anonymous(),
+            Some("/b")
+        );
+        for wrong in [
+            "",
+            ":",
+            "a:",
+            ":/b",
+            "/a:/b:",
+            "/a:b",
+            "b",
+            "/a:/b:ro:x",
+            "/a:/",
+            "/a:/b/..",
+        ] {
+            assert!(wrong.parse::<VolumeSpec>().is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn mounts() {
+        let mount = |text: &str| {
+            text.parse::<MountSpec>()
+                .map(|spec| spec.into_mount(Path::new("/here")))
+        };
+        let bind = mount("type=bind,src=/a,dst=/b,readonly").expect("a bind mount");
+        assert_eq!(
+            (bind.source.as_deref(), bind.target.as_deref()),
+            (Some("/a"), Some("/b"))
+        );
+        assert_eq!(
+            (bind.typ, bind.read_only),
+            (Some(MountTypeEnum::BIND), Some(true))
+        );
+        let tmpfs = mount("type=tmpfs,target=/t,tmpfs-size=1m,tmpfs-mode=1770").expect("a tmpfs");
+        let options = tmpfs.tmpfs_options.expect("options");
+        assert_eq!(
+            (options.size_bytes, options.mode),
+            (Some(1 << 20), Some(0o1770))
+        );
+        let wrong = |text: &str| mount(text).expect_err(text).to_string();
+        assert!(wrong("type=bind,target=/b").starts_with("source is required"));
+        assert!(wrong("type=bind,source=/b").starts_with("target is required"));
+        assert!(wrong("type=nfs,target=/b").starts_with("invalid value for type: nfs"));
+        assert!(wrong("foo=bar").starts_with("unexpected key 'foo' in 'foo=bar'"));
+        assert!(wrong("type=tmpfs,src=/a,dst=/b").starts_with("cannot mix 'source'"));
+        assert!(
+            wrong("type=bind,src=/a,dst=/b,tmpfs-size=1").starts_with("cannot mix 'tmpfs-size'")
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_panics(text in "\\PC{0,32}") {
+            let volume = text.parse::<VolumeSpec>();
+            if let Ok(volume) = volume {
+                prop_assert_eq!(volume.bind(Path::new("/here")).is_none(), volume.anonymous().is_some());
+            }
+            let _ = (text.parse::<MountSpec>(), text.parse::<Tmpfs>());
+        }
+    }
+}
