@@ -1,0 +1,116 @@
+//! Lists: as a table, as JSON, by a template, or just the ids.
+
+use serde_json::{Map, Value};
+
+use super::output::{line, write_out};
+use super::table::table;
+use super::template::Template;
+
+/// What a list may show.
+pub(super) struct List {
+    /// Fields and their headers.
+    pub(super) fields: &'static [(&'static str, &'static str)],
+    /// The fields of the table, unless the user says otherwise.
+    pub(super) columns: Vec<&'static str>,
+    pub(super) rows: Vec<Map<String, Value>>,
+}
+
+impl List {
+    /// Prints it: `format` is `table`, `table TEMPLATE`, `json` or a template.
+    ///
+    /// # Errors
+    ///
+    /// Templates that are none or name what is not there.
+    pub(super) fn print(&self, format: Option<&str>) -> anyhow::Result<()> {
+        match format.unwrap_or("table") {
+            "table" => self.print_columns(),
+            "json" => self
+                .rows
+                .iter()
+                .try_for_each(|row| line(&Value::Object(row.clone()).to_string())),
+            format => match format.strip_prefix("table ") {
+                Some(template) => self.print_table(&Template::parse(template)?),
+                None => {
+                    let template = Template::parse(format)?;
+                    self.rows
+                        .iter()
+                        .try_for_each(|row| line(&template.render(&Value::Object(row.clone()))?))
+                }
+            },
+        }
+    }
+
+    /// Prints one field of each row.
+    ///
+    /// # Errors
+    ///
+    /// A standard output that is closed.
+    pub(super) fn print_field(&self, field: &str) -> anyhow::Result<()> {
+        self.rows.iter().try_for_each(|row| line(&cell(row, field)))
+    }
+
+    fn print_columns(&self) -> anyhow::Result<()> {
+        let headers: Vec<&str> = self
+            .columns
+            .iter()
+            .map(|field| self.header(field))
+            .collect();
+        let cells = |row| self.columns.iter().map(|field| cell(row, field)).collect();
+        let rows: Vec<Vec<String>> = self.rows.iter().map(cells).collect();
+        write_out(table(&headers, &rows).as_bytes())
+    }
+
+    fn print_table(&self, template: &Template) -> anyhow::Result<()> {
+        let headers: Vec<&str> = template.fields().map(|field| self.header(field)).collect();
+        let mut rows = Vec::with_capacity(self.rows.len());
+        for row in &self.rows {
+            let text = template.render(&Value::Object(row.clone()))?;
+            rows.push(text.split('\t').map(str::to_owned).collect());
+        }
+        write_out(table(&headers, &rows).as_bytes())
+    }
+
+    fn header<'a>(&'a self, field: &'a str) -> &'a str {
+        self.fields
+            .iter()
+            .find(|(name, _)| *name == field)
+            .map_or(field, |(_, header)| header)
+    }
+}
+
+fn cell(row: &Map<String, Value>, field: &str) -> String {
+    match row.get(field) {
+        Some(Value::String(text)) => text.clone(),
+        Some(value) => value.to_string(),
+        None => String::new(),
+    }
+}
+
+/// A row from its fields.
+pub(super) fn row<const N: usize>(fields: [(&str, String); N]) -> Map<String, Value> {
+    fields
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), Value::String(value)))
+        .collect()
+}
+
+/// `--filter KEY=VALUE` as the API wants it: a JSON object of lists.
+///
+/// # Errors
+///
+/// What is not `KEY=VALUE`.
+pub(super) fn filters(given: &[String]) -> anyhow::Result<Option<String>> {
+    let mut filters = Map::new();
+    for filter in given {
+        let Some((key, value)) = filter.split_once('=').filter(|(key, _)| !key.is_empty()) else {
+            anyhow::bail!("invalid filter {filter:?}: expected KEY=VALUE");
+        };
+        let values = filters
+            .entry(key.trim().to_lowercase())
+            .or_insert_with(|| Value::Array(Vec::new()));
+        if let Value::Array(values) = values {
+            values.push(Value::String(value.trim().to_owned()));
+        }
+    }
+    Ok((!filters.is_empty()).then(|| Value::Object(filters).to_string()))
+}
