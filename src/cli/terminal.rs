@@ -1,0 +1,68 @@
+//! The terminal that the client runs in.
+
+use std::io::{self, IsTerminal as _};
+use std::sync::Mutex;
+use std::sync::Once;
+
+use rustix::stdio::{stdin, stdout};
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+
+/// How the terminal was before it became raw; taken by whoever sets it back.
+static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
+
+/// Standard input's terminal in raw mode, until this is dropped or the process panics.
+#[derive(Debug)]
+pub(super) struct RawMode(());
+
+impl RawMode {
+    /// Makes the terminal raw; `None` if standard input is none.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, from `tcsetattr`.
+    pub(super) fn enter() -> io::Result<Option<Self>> {
+        static HOOK: Once = Once::new();
+        if !io::stdin().is_terminal() {
+            return Ok(None);
+        }
+        // a release build aborts at a panic and drops nothing
+        HOOK.call_once(|| {
+            let earlier = std::panic::take_hook();
+            std::panic::set_hook(Box::new(move |panic| {
+                restore();
+                earlier(panic);
+            }));
+        });
+        let before = tcgetattr(stdin())?;
+        let mut raw = before.clone();
+        raw.make_raw();
+        if let Ok(mut saved) = BEFORE.lock() {
+            *saved = Some(before);
+        }
+        let guard = Self(());
+        tcsetattr(stdin(), OptionalActions::Flush, &raw)?;
+        Ok(Some(guard))
+    }
+}
+
+impl Drop for RawMode {
+    fn drop(&mut self) {
+        restore();
+    }
+}
+
+fn restore() {
+    // `try_lock`: a panic may come while the lock is held
+    if let Ok(mut saved) = BEFORE.try_lock()
+        && let Some(before) = saved.take()
+    {
+        // the terminal may be gone, and nobody is left to tell
+        let _ = tcsetattr(stdin(), OptionalActions::Now, &before);
+    }
+}
+
+/// Rows and columns of the terminal on standard output, if it is one.
+pub(super) fn size() -> Option<(u16, u16)> {
+    let size = tcgetwinsize(stdout()).ok()?;
+    (size.ws_row > 0 && size.ws_col > 0).then_some((size.ws_row, size.ws_col))
+}
