@@ -1,0 +1,91 @@
+//! `doctor`: whether this machine has what nuncio needs.
+
+use anyhow::bail;
+use clap::Args;
+
+use super::output::{line, write_out};
+use super::table::table;
+
+/// Flags of `doctor`.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:
+  nuncio doctor && nuncio daemon")]
+pub(super) struct DoctorArgs {
+    /// Print only what is missing
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// A feature of the machine, whichever library needs it.
+struct Feature {
+    name: &'static str,
+    purpose: &'static str,
+    /// Why it is missing, and what to do.
+    available: Result<(), String>,
+}
+
+impl Feature {
+    fn new(name: &'static str, purpose: &'static str, available: Result<(), String>) -> Self {
+        Self {
+            name,
+            purpose,
+            available,
+        }
+    }
+}
+
+/// Prints each feature, what it is for, and whether it is there; 1 if one is missing.
+pub(super) async fn run(args: DoctorArgs) -> anyhow::Result<u8> {
+    require_root("nuncio doctor")?;
+    let mut features = features().await;
+    let missing = features
+        .iter()
+        .filter(|feature| feature.available.is_err())
+        .count();
+    features.retain(|feature| !args.quiet || feature.available.is_err());
+    let rows: Vec<Vec<String>> = features.into_iter().map(row).collect();
+    if !rows.is_empty() {
+        write_out(table(&["FEATURE", "STATE", "WHAT IT IS FOR"], &rows).as_bytes())?;
+    }
+    match missing {
+        0 if args.quiet => Ok(0),
+        0 => line("this machine has all that nuncio needs").map(|()| 0),
+        1 => bail!("1 feature is missing"),
+        missing => bail!("{missing} features are missing"),
+    }
+}
+
+fn row(feature: Feature) -> Vec<String> {
+    let (state, purpose) = match feature.available {
+        Ok(()) => ("ok", feature.purpose.to_owned()),
+        Err(why) => ("missing", format!("{}: {why}", feature.purpose)),
+    };
+    vec![feature.name.to_owned(), state.to_owned(), purpose]
+}
+
+/// # Errors
+///
+/// Says that `what` needs root, if this process is not.
+pub(super) fn require_root(what: &str) -> anyhow::Result<()> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    bail!("{what} must run as root, for it works with namespaces and mounts: try again with sudo")
+}
+
+/// What the libraries need, each feature once.
+async fn features() -> Vec<Feature> {
+    let mut features: Vec<Feature> = nuncio_runtime::probe()
+        .into_iter()
+        .map(|probe| Feature::new(probe.feature, probe.purpose, probe.available))
+        .collect();
+    for probe in nuncio_overlay::probe().await {
+        let feature = Feature::new(probe.feature, probe.purpose, probe.available);
+        match features.iter_mut().find(|known| known.name == feature.name) {
+            Some(known) if known.available.is_ok() => *known = feature,
+            Some(_) => {}
+            None => features.push(feature),
+        }
+    }
+    features
+}
