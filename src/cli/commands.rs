@@ -1,0 +1,267 @@
+//! The commands, and which function does each.
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+
+use super::daemon::{DaemonArgs, DaemonOptions};
+use super::failure::{DAEMON_FAILED, Failure};
+use super::host::Host;
+use super::{
+    completion, doctor, events, exec, images, inspect, lifecycle, logs, network, node, port, ps,
+    pull, remove, run, start, system, top, wait,
+};
+use crate::ambassador::{self, AmbassadorArgs};
+use crate::client::Client;
+
+/// What nuncio can do.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    #[command(flatten)]
+    Client(ClientCommand),
+    #[command(flatten)]
+    Own(OwnCommand),
+}
+
+/// Commands that a daemon does.
+#[derive(Debug, Subcommand)]
+pub(super) enum ClientCommand {
+    #[command(flatten)]
+    Container(ContainerCommand),
+    /// List containers
+    Ps(ps::PsArgs),
+    /// Manage containers
+    #[command(name = "container", arg_required_else_help = true)]
+    ContainerGroup(ContainerGroup),
+    #[command(flatten)]
+    Image(ImageCommand),
+    /// List images
+    Images(images::ListArgs),
+    /// Remove images
+    Rmi(remove::RmiArgs),
+    /// Manage images
+    #[command(name = "image", arg_required_else_help = true)]
+    ImageGroup(ImageGroup),
+    /// Show all there is to know of containers, images or networks, as JSON
+    Inspect(inspect::InspectArgs),
+    /// Manage networks
+    #[command(arg_required_else_help = true)]
+    Network(network::NetworkArgs),
+    /// Manage the hosts
+    #[command(arg_required_else_help = true)]
+    Node(node::NodeArgs),
+    /// Show what the daemon says of itself
+    Info(system::InfoArgs),
+    /// Show what happens, as it happens
+    Events(events::EventsArgs),
+}
+
+/// Commands that do without a daemon.
+#[derive(Debug, Subcommand)]
+pub(super) enum OwnCommand {
+    /// Show the versions of client and daemon
+    Version(system::VersionArgs),
+    /// Serve this host
+    Daemon(Box<DaemonArgs>),
+    /// Forward TCP and UDP
+    Ambassador(Box<AmbassadorArgs>),
+    /// Tell whether this machine has what nuncio needs
+    Doctor(doctor::DoctorArgs),
+    /// Print a completion script for a shell
+    Completion(completion::CompletionArgs),
+}
+
+/// Commands on containers, which `nuncio container` has too.
+#[derive(Debug, Subcommand)]
+pub(super) enum ContainerCommand {
+    /// Create a container from an image, and start it
+    Run(Box<run::RunArgs>),
+    /// Create a container without starting it
+    Create(Box<run::CreateArgs>),
+    /// Start containers
+    Start(start::StartArgs),
+    /// Stop containers: the stop signal, then SIGKILL
+    Stop(lifecycle::StopArgs),
+    /// Stop and start containers
+    Restart(lifecycle::RestartArgs),
+    /// Send a signal to containers
+    Kill(lifecycle::KillArgs),
+    /// Remove containers
+    Rm(remove::RmArgs),
+    /// Show what a container printed
+    Logs(logs::LogsArgs),
+    /// Attach to the terminal or the streams of a container
+    Attach(start::AttachArgs),
+    /// Run a command in a container
+    Exec(exec::ExecArgs),
+    /// Wait for containers to end, and print their exit statuses
+    Wait(wait::WaitArgs),
+    /// List the published ports of a container
+    Port(port::PortArgs),
+    /// Give a container another name
+    Rename(lifecycle::RenameArgs),
+    /// List the processes of a container
+    Top(top::TopArgs),
+}
+
+/// Commands on images, which `nuncio image` has too.
+#[derive(Debug, Subcommand)]
+pub(super) enum ImageCommand {
+    /// Fetch an image from a registry
+    Pull(pull::PullArgs),
+    /// Take images from an archive
+    Load(images::LoadArgs),
+    /// Give an image another name
+    Tag(images::TagArgs),
+}
+
+/// `nuncio container`.
+#[derive(Args, Debug)]
+pub(super) struct ContainerGroup {
+    #[command(subcommand)]
+    command: GroupedContainerCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum GroupedContainerCommand {
+    #[command(flatten)]
+    Same(ContainerCommand),
+    /// List containers
+    #[command(name = "ls", visible_aliases = ["list", "ps"])]
+    Ls(ps::PsArgs),
+    /// Show all there is to know of containers, as JSON
+    Inspect(inspect::ContainerInspectArgs),
+}
+
+/// `nuncio image`.
+#[derive(Args, Debug)]
+pub(super) struct ImageGroup {
+    #[command(subcommand)]
+    command: GroupedImageCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum GroupedImageCommand {
+    #[command(flatten)]
+    Same(ImageCommand),
+    /// List images
+    #[command(name = "ls", visible_alias = "list")]
+    Ls(images::ListArgs),
+    /// Remove images
+    #[command(visible_alias = "remove")]
+    Rm(remove::RmiArgs),
+    /// Show all there is to know of images, as JSON
+    Inspect(inspect::ImageInspectArgs),
+}
+
+impl Command {
+    pub(super) async fn run(self, host: Option<Host>) -> Result<u8, Failure> {
+        match self {
+            Self::Own(command) => command.run(host).await,
+            Self::Client(command) => {
+                let code = if command.is_run() { DAEMON_FAILED } else { 1 };
+                let host = choose(host).map_err(|error| Failure::new(code, error))?;
+                let client = Client::connect(host)
+                    .await
+                    .map_err(|error| Failure::new(code, error))?;
+                command.run(&client).await
+            }
+        }
+    }
+}
+
+impl OwnCommand {
+    async fn run(self, host: Option<Host>) -> Result<u8, Failure> {
+        let code = match self {
+            Self::Daemon(args) => serve(*args).await?,
+            Self::Ambassador(args) => ambassador::run(*args).await?,
+            Self::Doctor(args) => doctor::run(args).await?,
+            Self::Completion(args) => completion::run(args)?,
+            Self::Version(args) => system::version(args, choose(host)?).await?,
+        };
+        Ok(code)
+    }
+}
+
+impl ClientCommand {
+    /// Whether the exit status is that of a container, and others must be told from it.
+    fn is_run(&self) -> bool {
+        let (Self::Container(command)
+        | Self::ContainerGroup(ContainerGroup {
+            command: GroupedContainerCommand::Same(command),
+        })) = self
+        else {
+            return false;
+        };
+        matches!(command, ContainerCommand::Run(_))
+    }
+
+    async fn run(self, client: &Client) -> Result<u8, Failure> {
+        let code = match self {
+            Self::Container(command) => command.run(client).await?,
+            Self::ContainerGroup(group) => match group.command {
+                GroupedContainerCommand::Same(command) => command.run(client).await?,
+                GroupedContainerCommand::Ls(args) => ps::run(args, client).await?,
+                GroupedContainerCommand::Inspect(args) => inspect::containers(args, client).await?,
+            },
+            Self::Image(command) => command.run(client).await?,
+            Self::ImageGroup(group) => match group.command {
+                GroupedImageCommand::Same(command) => command.run(client).await?,
+                GroupedImageCommand::Ls(args) => images::list(args, client).await?,
+                GroupedImageCommand::Rm(args) => remove::images(args, client).await?,
+                GroupedImageCommand::Inspect(args) => inspect::images(args, client).await?,
+            },
+            Self::Ps(args) => ps::run(args, client).await?,
+            Self::Images(args) => images::list(args, client).await?,
+            Self::Rmi(args) => remove::images(args, client).await?,
+            Self::Inspect(args) => inspect::run(args, client).await?,
+            Self::Network(args) => network::run(args, client).await?,
+            Self::Node(args) => node::run(args, client).await?,
+            Self::Info(args) => system::info(args, client).await?,
+            Self::Events(args) => events::run(args, client).await?,
+        };
+        Ok(code)
+    }
+}
+
+impl ContainerCommand {
+    async fn run(self, client: &Client) -> Result<u8, Failure> {
+        let code = match self {
+            Self::Run(args) => return run::run(*args, client).await,
+            Self::Exec(args) => return exec::run(args, client).await,
+            Self::Create(args) => run::create(*args, client).await?,
+            Self::Start(args) => start::start(args, client).await?,
+            Self::Stop(args) => lifecycle::stop(args, client).await?,
+            Self::Restart(args) => lifecycle::restart(args, client).await?,
+            Self::Kill(args) => lifecycle::kill(args, client).await?,
+            Self::Rm(args) => remove::containers(args, client).await?,
+            Self::Logs(args) => logs::run(args, client).await?,
+            Self::Attach(args) => start::attach(args, client).await?,
+            Self::Wait(args) => wait::wait(args, client).await?,
+            Self::Port(args) => port::run(args, client).await?,
+            Self::Rename(args) => lifecycle::rename(args, client).await?,
+            Self::Top(args) => top::run(args, client).await?,
+        };
+        Ok(code)
+    }
+}
+
+impl ImageCommand {
+    async fn run(self, client: &Client) -> anyhow::Result<u8> {
+        match self {
+            Self::Pull(args) => pull::run(args, client).await,
+            Self::Load(args) => images::load(args, client).await,
+            Self::Tag(args) => images::tag(args, client).await,
+        }
+    }
+}
+
+fn choose(host: Option<Host>) -> anyhow::Result<Host> {
+    Host::choose(host, |name| std::env::var(name).ok()).context("find the daemon")
+}
+
+async fn serve(args: DaemonArgs) -> anyhow::Result<u8> {
+    doctor::require_root("nuncio daemon")?;
+    let options = DaemonOptions::try_from(args)?;
+    crate::daemon::run(options).await?;
+    Ok(0)
+}

@@ -1,0 +1,156 @@
+//! The command line: Docker's grammar, spoken to a daemon through the Engine API.
+
+mod commands;
+mod completion;
+mod container_body;
+mod container_flags;
+pub(crate) mod daemon;
+mod detach;
+mod doctor;
+mod events;
+mod exec;
+mod failure;
+mod frames;
+mod grammar;
+pub(crate) mod host;
+mod human;
+mod images;
+mod inspect;
+mod lifecycle;
+mod list;
+mod logs;
+mod network;
+mod node;
+mod output;
+mod parse;
+mod port;
+mod ps;
+mod pull;
+mod remove;
+mod run;
+mod session;
+mod start;
+mod system;
+mod table;
+mod template;
+mod terminal;
+mod top;
+mod usage;
+mod wait;
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, FromArgMatches as _, Parser};
+
+pub(crate) use failure::Failure;
+
+use commands::{Command, OwnCommand};
+use host::Host;
+
+/// Containers that find each other by name, on one host or on two hundred
+#[derive(Debug, Parser)]
+#[command(name = "nuncio", version, after_help = EXAMPLES, disable_help_subcommand = true)]
+struct Cli {
+    /// The daemon to talk to (else NUNCIO_HOST, DOCKER_HOST, unix:///run/nuncio/nuncio.sock)
+    #[arg(short = 'H', long, value_name = "unix://PATH")]
+    host: Option<Host>,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  nuncio daemon &                                   serve this host
+  nuncio run -d --name db redis                     start a container
+  nuncio run --rm --link db:redis redis redis-cli -h redis ping
+                                                    reach it by name, from this host or another
+  nuncio network create -d overlay mesh             a network across hosts
+  nuncio doctor                                     does this machine have what it takes?
+
+'nuncio COMMAND --help' tells more, with examples.";
+
+/// Runs the process that this one is started to be, if it is one that must stay single-threaded: a shim, or the
+/// init of a container.
+pub(crate) fn single_threaded() -> Option<ExitCode> {
+    let mut args = std::env::args_os();
+    let program = args.next()?;
+    if Path::new(&program).file_name() == Some(OsStr::new("docker-init")) {
+        return Some(nuncio_runtime::init::main(args));
+    }
+    match args.next()?.to_str()? {
+        "init" => Some(nuncio_runtime::init::main(args)),
+        "shim" => {
+            let directory = args.next().map(PathBuf::from)?;
+            Some(nuncio_runtime::shim::main(&directory))
+        }
+        _ => None,
+    }
+}
+
+/// A command and where it goes to.
+#[derive(Debug)]
+pub(crate) struct Invocation {
+    cli: Cli,
+}
+
+/// Parses the arguments of the process.
+///
+/// # Errors
+///
+/// The exit status, when help is printed or the arguments are wrong; the user has been told.
+pub(crate) fn parse(args: impl Iterator<Item = OsString>) -> Result<Invocation, ExitCode> {
+    let mut command = Cli::command();
+    command.build();
+    let args = args
+        .skip(1)
+        .map(|arg| arg.into_string().map_err(|arg| usage::not_unicode(&arg)))
+        .collect::<Result<Vec<_>, _>>()?;
+    let normal = grammar::normalise(&command, args);
+    let parsed = command
+        .try_get_matches_from_mut(std::iter::once("nuncio".to_owned()).chain(normal))
+        .and_then(|matches| Cli::from_arg_matches(&matches));
+    match parsed {
+        Ok(cli) => Ok(Invocation { cli }),
+        Err(error) => Err(usage::report(&error, &command)),
+    }
+}
+
+impl Invocation {
+    /// Whether this process serves others, and needs more than one thread.
+    pub(crate) fn serves(&self) -> bool {
+        matches!(
+            self.cli.command,
+            Command::Own(OwnCommand::Daemon(_) | OwnCommand::Ambassador(_))
+        )
+    }
+
+    /// What to log unless the environment says otherwise.
+    pub(crate) fn log_level(&self) -> &str {
+        match &self.cli.command {
+            Command::Own(OwnCommand::Daemon(args)) => args.log_level(),
+            Command::Own(OwnCommand::Ambassador(_)) => "info",
+            _ => "warn",
+        }
+    }
+
+    /// Does what was asked; the result is the exit status.
+    ///
+    /// # Errors
+    ///
+    /// What the user is to be told.
+    pub(crate) async fn run(self) -> Result<u8, Failure> {
+        let Cli { host, command } = self.cli;
+        command.run(host).await
+    }
+}
+
+/// The whole tree of commands, for completion scripts.
+fn tree() -> clap::Command {
+    Cli::command()
+}
+
+#[cfg(test)]
+mod tests;
