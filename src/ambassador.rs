@@ -1,276 +1,288 @@
-//! `nuncio ambassador`: forwards TCP and UDP, alone beside containers or as a host's ambassador under its daemon.
+//! `nuncio ambassador`: a forwarder, on its own or as the one of a host that the daemon directs.
+
+mod admin;
+mod services;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
-use axum::Json;
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
-use axum::routing::put;
-use clap::Args;
-use nuncio_ambassador::{
-    Ambassador, Control, EndpointSet, ForwardSpec, Options, RelayMode, Resolver, admin, spec,
-};
-use nuncio_overlay::{NameServer, NamesDocument};
-use nuncio_registry::{Catalog, ConnectOptions, Mirror, Registry};
-use tokio::net::{TcpListener, UnixListener};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
-use tracing::{error, info, warn};
+use anyhow::{Context as _, bail};
+use clap::{Args, ValueEnum};
+use nuncio_ambassador::{Ambassador, Control, ForwardSpec, Options, RelayMode, Resolver, spec};
+use nuncio_overlay::NameServer;
+use nuncio_registry::{ConnectOptions, Mirror, Registry};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{info, warn};
 
-const EXAMPLES: &str = "\
-Examples:
-  As in Docker's ambassador containers, from the environment:
-    REDIS_PORT_6379_TCP=tcp://10.0.0.1:6379 nuncio ambassador
-  Beside anything, by hand:
-    nuncio ambassador --listen tcp://127.0.0.1:6379 --to tcp://10.0.0.1:6379,tcp://10.0.0.2:6379
-  To whatever offers a service now:
-    nuncio ambassador --registry http://10.0.0.1:2379 --listen tcp://:6379 --to service://redis";
+use admin::{Admin, AdminAddress};
 
 /// Flags of `nuncio ambassador`.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct AmbassadorArgs {
-    /// Forward PORT to the same port of HOST
-    #[arg(num_args = 2, value_names = ["HOST", "PORT"], conflicts_with_all = ["listen", "config"])]
-    host_port: Vec<String>,
+    /// Forward the same port to a host, over TCP
+    #[arg(value_name = "HOST", requires = "port", conflicts_with_all = ["listen", "config", "names"])]
+    host: Option<String>,
 
-    /// Where newcomers arrive
-    #[arg(long, value_name = "tcp|udp://[ADDR]:PORT", requires = "to")]
-    listen: Option<String>,
+    #[arg(value_name = "PORT")]
+    port: Option<String>,
 
-    /// Where they are sent
+    /// Where newcomers arrive (may be repeated, each with its --to)
+    #[arg(long, value_name = "tcp://ADDR:PORT", requires = "to")]
+    listen: Vec<String>,
+
+    /// Where they go: hosts, or a service of the registry
     #[arg(
         long,
-        value_name = "tcp|udp://HOST:PORT,.. | service://NAME[:PORT]",
+        value_name = "tcp://HOST:PORT,..|service://NAME",
         requires = "listen"
     )]
-    to: Option<String>,
+    to: Vec<String>,
 
-    /// Read forwards from a TOML file; SIGHUP reads it again
+    /// Read the forwards from a TOML file; SIGHUP reads it again
     #[arg(long, value_name = "FILE", conflicts_with = "listen")]
     config: Option<PathBuf>,
 
-    /// How TCP is carried: copied through user space, spliced in the kernel, or whichever suits
-    #[arg(long, value_enum, default_value = "auto")]
-    mode: Mode,
+    /// How TCP is carried: copied, spliced in the kernel, or whichever suits each flow
+    #[arg(long, value_enum, value_name = "auto|copy|splice")]
+    mode: Option<Mode>,
 
-    /// Serve /metrics, /ready, /flows and /config
+    /// Serve /metrics, /ready, /flows and /config here
     #[arg(long, value_name = "ADDR:PORT|unix://PATH")]
-    admin: Option<String>,
+    admin: Option<AdminAddress>,
 
-    /// Registry to find services in
+    /// The registry that knows the services of service://NAME
     #[arg(long, value_name = "URL,..", value_delimiter = ',')]
     registry: Vec<String>,
 
-    /// Seconds to let open flows end after SIGTERM
-    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
-    drain: u64,
+    /// How long flows may take to end after SIGTERM, in seconds
+    #[arg(long, value_name = "SECONDS", default_value = "10s", value_parser = grace)]
+    drain: Duration,
 
-    /// Serve names too, and begin with nothing to forward: a host's ambassador, told all by its daemon
-    #[arg(long, hide = true, requires = "admin")]
+    /// Answer DNS for containers, as PUT /names says
+    #[arg(long, hide = true, requires = "admin", conflicts_with_all = ["listen", "config"])]
     names: bool,
 }
 
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+const EXAMPLES: &str = "\
+Examples:
+  nuncio ambassador 10.0.0.5 6379                   port 6379 here is port 6379 there
+  nuncio ambassador --listen tcp://127.0.0.1:6379 --to tcp://10.0.0.5:6379,tcp://10.0.0.6:6379
+  nuncio ambassador --listen tcp://0.0.0.0:6379 --to service://redis --registry http://10.0.0.1:2379
+  REDIS_PORT_6379_TCP=tcp://10.0.0.5:6379 nuncio ambassador
+                                                    as Docker's links say it; _UDP=udp://.. as well
+
+The file of --config:
+  [[forward]]
+  listen = \"tcp://0.0.0.0:6379\"
+  to = [\"tcp://10.0.0.5:6379\"]
+
+SIGTERM: not ready any more; ends when no flow is left, or after --drain. A second one ends at once.";
+
+/// How TCP is carried.
+#[derive(Clone, Copy, Debug, ValueEnum)]
 enum Mode {
     Auto,
     Copy,
     Splice,
 }
 
-/// Forwards until SIGTERM, then until idle or the drain is over; a second signal ends it at once.
-///
-/// # Errors
-///
-/// What kept it from starting.
-pub(crate) async fn run(args: AmbassadorArgs) -> anyhow::Result<()> {
-    let (mut term, mut int) = (
-        signal(SignalKind::terminate())?,
-        signal(SignalKind::interrupt())?,
-    );
-    let mut hup = signal(SignalKind::hangup())?;
-    let resolver = match args.registry.as_slice() {
-        [] => Resolver::new(),
-        urls => services(urls).await?,
-    };
-    let ambassador = Arc::new(Ambassador::new(Options::default()));
-    let control = Arc::new(Control::new(Arc::clone(&ambassador), resolver));
-    let specs = specs(&args)?;
-    if !specs.is_empty() {
-        control.put(specs).await?;
-    }
-    if let Some(admin) = &args.admin {
-        serve_admin(admin, &control, args.names).await?;
-    }
-    loop {
-        tokio::select! {
-            _ = term.recv() => break,
-            _ = int.recv() => break,
-            _ = hup.recv() => reload(&args, &control).await,
+impl From<Mode> for RelayMode {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Auto => Self::Auto,
+            Mode::Copy => Self::Copy,
+            Mode::Splice => Self::Splice,
         }
     }
-    ambassador.unready();
-    info!("ending when idle, within {} s", args.drain);
-    tokio::select! {
-        () = ambassador.idle() => {}
-        () = tokio::time::sleep(Duration::from_secs(args.drain)) => warn!("open flows are cut off"),
-        _ = term.recv() => {}
-        _ = int.recv() => {}
-    }
-    Ok(())
 }
 
-/// What the arguments, the file or the environment ask for.
-fn specs(args: &AmbassadorArgs) -> anyhow::Result<Vec<ForwardSpec>> {
-    let mut specs = match (
-        &args.listen,
-        &args.to,
-        &args.config,
-        args.host_port.as_slice(),
-    ) {
-        (Some(listen), Some(to), ..) => vec![spec::from_urls(listen, to)?],
-        (_, _, Some(file), _) => spec::from_file(file)?,
-        (_, _, _, [host, port]) => vec![spec::from_host_port(host, port)?],
-        _ if args.names => Vec::new(),
-        _ => {
-            let variables = std::env::vars_os();
-            let text = variables.filter_map(|(name, value)| {
-                Some((name.into_string().ok()?, value.into_string().ok()?))
-            });
-            let found = spec::from_env(text)?;
-            for warning in &found.warnings {
-                warn!("{warning}");
-            }
-            found.forwards
+/// Not a time.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:?} is not a time: expected a number of seconds, as 10 or 10s, at most a day")]
+struct NotAGrace(String);
+
+fn grace(text: &str) -> Result<Duration, NotAGrace> {
+    match text.strip_suffix('s').unwrap_or(text).parse() {
+        Ok(seconds @ 0..=86_400) => Ok(Duration::from_secs(seconds)),
+        _ => Err(NotAGrace(text.to_owned())),
+    }
+}
+
+/// Forwards until told to end.
+pub(crate) async fn run(args: AmbassadorArgs) -> anyhow::Result<u8> {
+    let mut signals = Signals::catch().context("catch signals")?;
+    let mirror = follow(&args.registry).await?;
+    let resolver = match &mirror {
+        Some(mirror) => services::with_services(Resolver::new(), mirror.catalog()),
+        None => Resolver::new(),
+    };
+    let control = Arc::new(Control::new(
+        Arc::new(Ambassador::new(Options::default())),
+        resolver,
+    ));
+    let names = args.names.then(|| Arc::new(NameServer::new()));
+    // bound before anything is forwarded: whoever asks finds it not ready, rather than nobody
+    let admin = match &args.admin {
+        Some(address) => Some(Admin::bind(address, control.clone(), names).await?),
+        None => None,
+    };
+    let forwards = forwards(&args)?;
+    if !args.names {
+        control.put(forwards).await?;
+    }
+    for bound in control.ambassador().listeners() {
+        info!(forward = %bound.name, listen = %bound.local, "ready");
+    }
+    loop {
+        match signals.next().await {
+            Told::End => break,
+            Told::Reload => reload(&args, &control).await,
         }
+    }
+    drain(&control, args.drain, &mut signals).await;
+    if let Some(admin) = admin {
+        admin.end();
+    }
+    if let Some(mirror) = mirror {
+        mirror.stop().await;
+    }
+    Ok(0)
+}
+
+async fn follow(registry: &[String]) -> anyhow::Result<Option<Mirror>> {
+    if registry.is_empty() {
+        return Ok(None);
+    }
+    let options = ConnectOptions {
+        endpoints: registry.to_vec(),
+        ..ConnectOptions::default()
     };
-    let mode = match args.mode {
-        Mode::Auto => return Ok(specs),
-        Mode::Copy => RelayMode::Copy,
-        Mode::Splice => RelayMode::Splice,
+    let registry = Registry::connect(&options).await?;
+    Ok(Some(Mirror::start(registry, None)))
+}
+
+/// What the flags, or else the environment, ask for.
+fn forwards(args: &AmbassadorArgs) -> anyhow::Result<Vec<ForwardSpec>> {
+    let mut specs = if let Some(file) = &args.config {
+        spec::from_file(file)?
+    } else if let (Some(host), Some(port)) = (&args.host, &args.port) {
+        vec![spec::from_host_port(host, port)?]
+    } else if !args.listen.is_empty() {
+        if args.listen.len() != args.to.len() {
+            bail!(
+                "{} --listen and {} --to: give each --listen its --to",
+                args.listen.len(),
+                args.to.len()
+            );
+        }
+        let pairs = args.listen.iter().zip(&args.to);
+        pairs
+            .map(|(listen, to)| spec::from_urls(listen, to))
+            .collect::<Result<_, _>>()?
+    } else if args.names {
+        // the daemon will say, and then it is ready
+        Vec::new()
+    } else {
+        from_env()?
     };
-    for spec in &mut specs {
-        spec.limits.mode = mode;
+    if let Some(mode) = args.mode {
+        specs
+            .iter_mut()
+            .for_each(|spec| spec.limits.mode = mode.into());
     }
     Ok(specs)
 }
 
+fn from_env() -> anyhow::Result<Vec<ForwardSpec>> {
+    // what is not UTF-8 cannot be a forward
+    let variables = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let found = spec::from_env(variables)?;
+    found.warnings.iter().for_each(|warning| warn!("{warning}"));
+    Ok(found.forwards)
+}
+
+/// Reads the file again. If it is wrong, what runs goes on.
 async fn reload(args: &AmbassadorArgs, control: &Control) {
     if args.config.is_none() {
-        info!("nothing to read again: there is no --config");
+        warn!("SIGHUP: there is no file to read again, for --config is not given");
         return;
     }
-    let applied = match specs(args) {
-        Ok(specs) => control.put(specs).await.map_err(anyhow::Error::from),
-        Err(error) => Err(error),
-    };
-    match applied {
+    let applied = async { anyhow::Ok(control.put(forwards(args)?).await?) };
+    match applied.await {
         Ok(()) => info!("read the configuration again"),
-        Err(error) => error!(
-            error = format!("{error:#}"),
-            "the configuration stays as it was"
-        ),
+        Err(error) => warn!("the configuration is not taken, and what ran goes on: {error:#}"),
     }
 }
 
-/// A resolver that knows the registry's services.
-async fn services(urls: &[String]) -> anyhow::Result<Resolver> {
-    let options = ConnectOptions {
-        endpoints: urls.to_vec(),
-        ..ConnectOptions::default()
-    };
-    let registry = Registry::connect(&options)
-        .await
-        .context("cannot reach the registry: check --registry")?;
-    let mirror = Mirror::start(registry, None);
-    let catalog = mirror.catalog();
-    // The mirror lives as long as the process, which is as long as anything can ask it.
-    std::mem::forget(mirror);
-    Ok(Resolver::new()
-        .with_services(move |name, port| Ok(follow(name.to_owned(), port, catalog.clone()))))
-}
-
-fn follow(
-    name: String,
-    port: Option<u16>,
-    mut catalog: watch::Receiver<Arc<Catalog>>,
-) -> watch::Receiver<Arc<EndpointSet>> {
-    let (sets, receiver) = watch::channel(Arc::new(EndpointSet::default()));
-    tokio::spawn(async move {
-        loop {
-            let upstreams = catalog.borrow_and_update().upstreams(&name, port);
-            let addresses = upstreams
-                .iter()
-                .filter_map(|upstream| upstream.to_string().parse().ok())
-                .collect();
-            let next = Arc::new(EndpointSet::known(addresses));
-            sets.send_if_modified(|set| {
-                let changed = **set != *next;
-                *set = next;
-                changed
-            });
-            tokio::select! {
-                changed = catalog.changed() => if changed.is_err() { return },
-                () = sets.closed() => return,
+/// Serves on until nobody is left, the time is over, or a second signal comes.
+async fn drain(control: &Control, grace: Duration, signals: &mut Signals) {
+    let ambassador = control.ambassador();
+    ambassador.unready();
+    info!(
+        flows = ambassador.flows().len(),
+        ?grace,
+        "ending as soon as no flow is left"
+    );
+    let deadline = tokio::time::sleep(grace);
+    tokio::pin!(deadline);
+    loop {
+        tokio::select! {
+            () = ambassador.idle() => return,
+            () = &mut deadline => {
+                warn!(flows = ambassador.flows().len(), "the time is over");
+                return;
             }
-        }
-    });
-    receiver
-}
-
-async fn serve_admin(address: &str, control: &Arc<Control>, names: bool) -> anyhow::Result<()> {
-    let mut router = admin::router(Arc::clone(control));
-    if names {
-        let server = Arc::new(NameServer::new());
-        router = router.route(
-            "/names",
-            put(move |document| put_names(Arc::clone(&server), document)),
-        );
-    }
-    let context = || format!("serve --admin {address}");
-    match address.strip_prefix("unix://") {
-        Some(path) => {
-            if std::os::unix::net::UnixStream::connect(path).is_ok() {
-                bail!("{path} is served by another process: stop it, or give another --admin");
+            told = signals.next() => if let Told::End = told {
+                warn!(flows = ambassador.flows().len(), "told twice");
+                return;
             }
-            match std::fs::remove_file(path) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(error).with_context(context);
-                }
-                _ => {}
-            }
-            let socket = UnixListener::bind(path).with_context(context)?;
-            spawn(axum::serve(socket, router).into_future());
-        }
-        None => {
-            let socket = TcpListener::bind(address).await.with_context(context)?;
-            spawn(axum::serve(socket, router).into_future());
         }
     }
-    Ok(())
 }
 
-fn spawn(serving: impl Future<Output = std::io::Result<()>> + Send + 'static) {
-    tokio::spawn(async move {
-        if let Err(error) = serving.await {
-            error!(%error, "the admin listener has ended");
+/// What a signal means.
+enum Told {
+    End,
+    Reload,
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn catch() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Told {
+        tokio::select! {
+            _ = self.terminate.recv() => Told::End,
+            _ = self.interrupt.recv() => Told::End,
+            _ = self.hangup.recv() => Told::Reload,
         }
-    });
+    }
 }
 
-async fn put_names(server: Arc<NameServer>, Json(document): Json<NamesDocument>) -> Response {
-    match server.apply(document).await {
-        Ok(()) => StatusCode::NO_CONTENT.into_response(),
-        Err(error) => {
-            let message = format!("{:#}", anyhow::Error::from(error));
-            (
-                StatusCode::INTERNAL_SERVER_ERROR,
-                Json(serde_json::json!({ "message": message })),
-            )
-                .into_response()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_seconds() {
+        assert_eq!(grace("10s").ok(), Some(Duration::from_secs(10)));
+        assert_eq!(grace("0").ok(), Some(Duration::ZERO));
+        for wrong in ["", "s", "-1", "1m", "86401"] {
+            assert!(grace(wrong).is_err(), "{wrong:?}");
         }
     }
 }

@@ -1,0 +1,174 @@
+//! The ambassador's HTTP side.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::put;
+use axum::{Json, Router};
+use nuncio_ambassador::{Control, admin};
+use nuncio_overlay::{NameServer, NamesDocument};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{info, warn};
+
+/// Where the admin side is served.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum AdminAddress {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+/// Not such an address.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:?} is not an address: expected ADDR:PORT, as 127.0.0.1:9100, or unix:///PATH")]
+pub(super) struct NotAnAddress(String);
+
+impl FromStr for AdminAddress {
+    type Err = NotAnAddress;
+
+    fn from_str(text: &str) -> Result<Self, NotAnAddress> {
+        let wrong = || NotAnAddress(text.to_owned());
+        match text.strip_prefix("unix://") {
+            Some(path) if path.starts_with('/') && path.len() > 1 => Ok(Self::Unix(path.into())),
+            Some(_) => Err(wrong()),
+            None => {
+                let text = text.strip_prefix("tcp://").unwrap_or(text);
+                text.parse().map(Self::Tcp).map_err(|_| wrong())
+            }
+        }
+    }
+}
+
+/// The admin side, while it is served.
+pub(super) struct Admin {
+    _task: AbortOnDropHandle<()>,
+    socket: Option<PathBuf>,
+}
+
+impl Admin {
+    /// Serves from now on.
+    ///
+    /// # Errors
+    ///
+    /// An address that is in use, or not to be had.
+    pub(super) async fn bind(
+        address: &AdminAddress,
+        control: Arc<Control>,
+        names: Option<Arc<NameServer>>,
+    ) -> anyhow::Result<Self> {
+        let mut router = admin::router(control);
+        if let Some(names) = names {
+            router = router.merge(names_router(names));
+        }
+        let (task, socket) = match address {
+            AdminAddress::Tcp(address) => {
+                let listener = TcpListener::bind(address).await;
+                let listener = listener.with_context(|| format!("listen on --admin {address}"))?;
+                info!(address = %listener.local_addr()?, "admin");
+                (
+                    tokio::spawn(serve(axum::serve(listener, router).into_future())),
+                    None,
+                )
+            }
+            AdminAddress::Unix(path) => {
+                let listener = bind_unix(path).await?;
+                (
+                    tokio::spawn(serve(axum::serve(listener, router).into_future())),
+                    Some(path.clone()),
+                )
+            }
+        };
+        Ok(Self {
+            _task: AbortOnDropHandle::new(task),
+            socket,
+        })
+    }
+
+    /// Serves no longer, and leaves no socket behind.
+    pub(super) fn end(self) {
+        if let Some(path) = &self.socket
+            && let Err(error) = std::fs::remove_file(path)
+        {
+            warn!(path = %path.display(), %error, "remove the admin socket");
+        }
+    }
+}
+
+async fn serve(serving: impl Future<Output = io::Result<()>>) {
+    if let Err(error) = serving.await {
+        warn!(%error, "the admin side ended");
+    }
+}
+
+/// Takes the place of a socket that nobody listens on any more.
+async fn bind_unix(path: &Path) -> anyhow::Result<UnixListener> {
+    if UnixStream::connect(path).await.is_ok() {
+        bail!(
+            "listen on --admin unix://{0}: another process serves it",
+            path.display()
+        );
+    }
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("remove the old socket {}", path.display()));
+        }
+        _ => {}
+    }
+    let listener = UnixListener::bind(path);
+    let listener =
+        listener.with_context(|| format!("listen on --admin unix://{}", path.display()))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
+        .with_context(|| format!("keep others from {}", path.display()))?;
+    Ok(listener)
+}
+
+/// More than the names of a mesh of thousands of containers take.
+const LARGEST_DOCUMENT: usize = 32 << 20;
+
+/// `PUT /names`: replaces all names that are answered.
+fn names_router(names: Arc<NameServer>) -> Router {
+    Router::new()
+        .route("/names", put(put_names))
+        .layer(DefaultBodyLimit::max(LARGEST_DOCUMENT))
+        .with_state(names)
+}
+
+async fn put_names(
+    State(names): State<Arc<NameServer>>,
+    Json(document): Json<NamesDocument>,
+) -> Response {
+    match names.apply(document).await {
+        Ok(()) => StatusCode::NO_CONTENT.into_response(),
+        Err(error) => {
+            let body = serde_json::json!({ "message": error.to_string() });
+            (StatusCode::INTERNAL_SERVER_ERROR, Json(body)).into_response()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses() {
+        let tcp = Some(AdminAddress::Tcp(([127, 0, 0, 1], 9100).into()));
+        assert_eq!("127.0.0.1:9100".parse().ok(), tcp);
+        assert_eq!("tcp://127.0.0.1:9100".parse().ok(), tcp);
+        assert_eq!(
+            "unix:///a/b".parse().ok(),
+            Some(AdminAddress::Unix("/a/b".into()))
+        );
+        for wrong in ["", "unix://a", "unix:///", "localhost", "1.2.3.4"] {
+            assert!(wrong.parse::<AdminAddress>().is_err(), "{wrong:?}");
+        }
+    }
+}

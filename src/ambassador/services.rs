@@ -1,0 +1,146 @@
+//! Services of the registry as upstreams of the ambassador.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use nuncio_ambassador::{EndpointSet, Resolver};
+use nuncio_registry::{Catalog, Upstream};
+use tokio::sync::watch;
+
+type Sets = watch::Receiver<Arc<EndpointSet>>;
+
+/// `resolver`, which finds services in `catalog` from now on.
+pub(super) fn with_services(
+    resolver: Resolver,
+    catalog: watch::Receiver<Arc<Catalog>>,
+) -> Resolver {
+    let hosts = resolver.clone();
+    resolver.with_services(move |service, port| {
+        let (publish, sets) = watch::channel(Arc::default());
+        tokio::spawn(follow(
+            catalog.clone(),
+            service.to_owned(),
+            port,
+            hosts.clone(),
+            publish,
+        ));
+        Ok(sets)
+    })
+}
+
+/// Keeps a service's set fresh, as long as anybody wants it.
+async fn follow(
+    mut catalog: watch::Receiver<Arc<Catalog>>,
+    service: String,
+    port: Option<u16>,
+    hosts: Resolver,
+    publish: watch::Sender<Arc<EndpointSet>>,
+) {
+    let mut wanted: Option<Vec<Upstream>> = None;
+    let mut sets: Option<Sets> = None;
+    loop {
+        let known = known(&catalog.borrow_and_update(), &service, port);
+        if known.is_some() && known != wanted {
+            wanted = known;
+            sets = wanted
+                .as_deref()
+                .map(|upstreams| resolve(upstreams, &hosts));
+        }
+        if let Some(sets) = &mut sets {
+            let set = sets.borrow_and_update().clone();
+            publish.send_if_modified(|current| {
+                let changed = *current != set;
+                *current = set;
+                changed
+            });
+        }
+        tokio::select! {
+            () = publish.closed() => return,
+            changed = catalog.changed() => if changed.is_err() {
+                return;
+            },
+            () = changed(&mut sets) => {}
+        }
+    }
+}
+
+/// Where the service is; `None` before the registry has answered.
+fn known(catalog: &Catalog, service: &str, port: Option<u16>) -> Option<Vec<Upstream>> {
+    (catalog.revision > 0).then(|| catalog.upstreams(service, port))
+}
+
+/// Addresses are at once a set; names are watched.
+fn resolve(upstreams: &[Upstream], hosts: &Resolver) -> Sets {
+    let address = |upstream: &Upstream| {
+        let address: IpAddr = upstream.host.parse().ok()?;
+        Some(SocketAddr::new(address, upstream.port))
+    };
+    match upstreams.iter().map(address).collect() {
+        Some(endpoints) => EndpointSet::fixed(endpoints),
+        None => {
+            let names: Vec<_> = upstreams
+                .iter()
+                .map(|upstream| (upstream.host.clone(), upstream.port))
+                .collect();
+            hosts.hosts(&names)
+        }
+    }
+}
+
+/// Returns when the sets change; never, if there are none or they are fixed.
+async fn changed(sets: &mut Option<Sets>) {
+    if let Some(sets) = sets
+        && sets.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use nuncio_registry::ServiceRecord;
+
+    use super::*;
+
+    fn catalog(revision: i64, upstreams: &[(&str, u16)]) -> Arc<Catalog> {
+        let upstreams = upstreams.iter().map(|(host, port)| Upstream {
+            host: (*host).to_owned(),
+            port: *port,
+        });
+        let record = ServiceRecord {
+            name: "redis".to_owned(),
+            upstreams: upstreams.collect(),
+        };
+        let services = BTreeMap::from([("redis".to_owned(), Arc::new(record))]);
+        Arc::new(Catalog {
+            revision,
+            services,
+            ..Catalog::default()
+        })
+    }
+
+    #[tokio::test]
+    async fn sets_follow_the_catalog() {
+        let (change, catalogs) = watch::channel(Arc::new(Catalog::default()));
+        let (publish, mut sets) = watch::channel(Arc::default());
+        let task = tokio::spawn(follow(
+            catalogs,
+            "redis".to_owned(),
+            None,
+            Resolver::new(),
+            publish,
+        ));
+        assert!(!sets.borrow().resolved, "the registry has not answered");
+        for host in ["10.0.0.1", "10.0.0.2"] {
+            change.send_replace(catalog(1, &[(host, 6379)]));
+            let expected = format!("{host}:6379").parse().expect("an address");
+            let arrived = sets.wait_for(|set| set.endpoints == [expected]).await;
+            assert!(arrived.expect("a set").resolved);
+        }
+        drop(sets);
+        task.await.expect("it ends with those who want it");
+    }
+}
