@@ -38,8 +38,6 @@ pub(crate) fn listen(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
 pub(super) fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<Datagram> {
     socket.try_io(Interest::READABLE, || {
         let mut parts = [IoSliceMut::new(buffer)];
-        // On the stack of this call; nix wants a growable buffer, so one per thread would be a
-        // second borrow for the price of 64 bytes.
         let mut control = nix::cmsg_space!(libc::in6_pktinfo);
         let fd = socket.as_raw_fd();
         let message =
@@ -61,7 +59,7 @@ pub(super) fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<Datag
     })
 }
 
-/// Sends to `client` with `local` as the sender.
+/// Sends to `client` with `local` as the sender, at once or not at all.
 pub(super) fn reply(
     socket: &UdpSocket,
     bytes: &[u8],
@@ -70,45 +68,43 @@ pub(super) fn reply(
 ) -> io::Result<usize> {
     let fd = socket.as_raw_fd();
     let parts = [IoSlice::new(bytes)];
-    socket.try_io(Interest::WRITABLE, || {
-        let flags = MsgFlags::empty();
-        let sent = match (client, local) {
-            (SocketAddr::V4(client), IpAddr::V4(local)) => {
-                let info = libc::in_pktinfo {
-                    ipi_ifindex: 0,
-                    ipi_spec_dst: libc::in_addr {
-                        s_addr: u32::from_ne_bytes(local.octets()),
-                    },
-                    ipi_addr: libc::in_addr { s_addr: 0 },
-                };
-                let control = [ControlMessage::Ipv4PacketInfo(&info)];
-                sendmsg(fd, &parts, &control, flags, Some(&SockaddrIn::from(client)))
-            }
-            (client, local) => {
-                let info = libc::in6_pktinfo {
-                    ipi6_addr: libc::in6_addr {
-                        s6_addr: mapped(local).octets(),
-                    },
-                    ipi6_ifindex: 0,
-                };
-                let control = [ControlMessage::Ipv6PacketInfo(&info)];
-                let client = match client {
-                    SocketAddr::V6(client) => client,
-                    SocketAddr::V4(client) => {
-                        SocketAddrV6::new(mapped((*client.ip()).into()), client.port(), 0, 0)
-                    }
-                };
-                sendmsg(
-                    fd,
-                    &parts,
-                    &control,
-                    flags,
-                    Some(&SockaddrIn6::from(client)),
-                )
-            }
-        };
-        Ok(sent?)
-    })
+    let flags = MsgFlags::MSG_DONTWAIT;
+    let sent = match (client, local) {
+        (SocketAddr::V4(client), IpAddr::V4(local)) => {
+            let info = libc::in_pktinfo {
+                ipi_ifindex: 0,
+                ipi_spec_dst: libc::in_addr {
+                    s_addr: u32::from_ne_bytes(local.octets()),
+                },
+                ipi_addr: libc::in_addr { s_addr: 0 },
+            };
+            let control = [ControlMessage::Ipv4PacketInfo(&info)];
+            sendmsg(fd, &parts, &control, flags, Some(&SockaddrIn::from(client)))
+        }
+        (client, local) => {
+            let info = libc::in6_pktinfo {
+                ipi6_addr: libc::in6_addr {
+                    s6_addr: mapped(local).octets(),
+                },
+                ipi6_ifindex: 0,
+            };
+            let control = [ControlMessage::Ipv6PacketInfo(&info)];
+            let client = match client {
+                SocketAddr::V6(client) => client,
+                SocketAddr::V4(client) => {
+                    SocketAddrV6::new(mapped((*client.ip()).into()), client.port(), 0, 0)
+                }
+            };
+            sendmsg(
+                fd,
+                &parts,
+                &control,
+                flags,
+                Some(&SockaddrIn6::from(client)),
+            )
+        }
+    };
+    Ok(sent?)
 }
 
 fn mapped(address: IpAddr) -> Ipv6Addr {

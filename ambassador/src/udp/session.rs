@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
+use rustix::net::{RecvFlags, SendFlags};
+use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tracing::{debug, info};
 
@@ -41,6 +43,31 @@ pub(super) fn connect(address: SocketAddr) -> io::Result<UdpSocket> {
 }
 
 impl Session {
+    /// Sends at once or not at all. Not by tokio, which holds a socket for full until it was told
+    /// otherwise, and has been told nothing about a fresh one.
+    pub(super) fn send(&self, datagram: &[u8]) -> io::Result<usize> {
+        Ok(rustix::net::send(
+            &self.upstream,
+            datagram,
+            SendFlags::DONTWAIT,
+        )?)
+    }
+
+    /// What came, or the refusal that came instead; each makes the socket ready in its own way.
+    fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut receive = || {
+            let (bytes, _) = rustix::net::recv(&self.upstream, &mut *buffer, RecvFlags::DONTWAIT)?;
+            Ok(bytes)
+        };
+        // One after the other, for tokio never finds a socket ready for both at once.
+        match self.upstream.try_io(Interest::READABLE, &mut receive) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.upstream.try_io(Interest::ERROR, receive)
+            }
+            received => received,
+        }
+    }
+
     pub(super) fn touch(&self) {
         let since = u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.last.store(since, Ordering::Relaxed);
@@ -81,7 +108,8 @@ pub(super) async fn replies(
     let session = &ending.0;
     let begun = Instant::now();
     let mut answered = false;
-    while session.upstream.readable().await.is_ok() {
+    let awaited = Interest::READABLE | Interest::ERROR;
+    while session.upstream.ready(awaited).await.is_ok() {
         match back(session, key, &socket, &flow) {
             Ok(()) if !answered => {
                 answered = true;
@@ -107,7 +135,7 @@ fn back(
 ) -> io::Result<()> {
     SHARED.with_borrow_mut(|buffer| {
         for turn in 0..TURN {
-            let bytes = match session.upstream.try_recv(buffer) {
+            let bytes = match session.receive(buffer) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock && turn > 0 => return Ok(()),
                 received => received?,
             };

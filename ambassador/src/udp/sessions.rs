@@ -66,7 +66,7 @@ impl Sessions {
             let Some(slot) = self.open.get(&key) else {
                 return;
             };
-            match slot.session.upstream.try_send(datagram) {
+            match slot.session.send(datagram) {
                 Ok(bytes) => {
                     slot.session.touch();
                     return slot.entry.inward.add(bytes);
