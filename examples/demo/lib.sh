@@ -43,18 +43,19 @@ socket() {
 
 # on HOST ARGUMENT... : runs a nuncio command on a host, shown before its output, which is left in $answer.
 on() {
-    local host=$1
+    local host=$1 status=0
     shift
     printf '%shost-%s#%s %s\n' "$faint" "$host" "$plain" "$(shown nuncio "$@")"
-    quietly "$host" "$@" || fail "on host-$host: $(shown nuncio "$@"): exit status $?"
+    quietly "$host" "$@" || status=$?
     [ -z "$answer" ] || printf '%s\n' "$answer"
+    [ $status -eq 0 ] || fail "on host-$host: $(shown nuncio "$@"): exit status $status (124: no answer in time)"
 }
 
 # The same without showing it, and a failure is the caller's.
 quietly() {
     local host=$1
     shift
-    answer=$(timeout --foreground -k 2 20 "$NUNCIO" -H "$(socket "$host")" "$@" </dev/null)
+    answer=$(timeout --foreground -k 2 60 "$NUNCIO" -H "$(socket "$host")" "$@" </dev/null)
 }
 
 # The words of a command as one would type them.
@@ -96,6 +97,7 @@ start_daemon() {
     # script alone, which then takes things down in order.
     nsenter --net="/run/netns/nuncio-demo-$host" setsid "${daemon[@]}" </dev/null >"$RUN/$host/daemon.log" 2>&1 9<&- &
     pid=$!
+    disown # or the shell reports that it was killed
     until quietly "$host" version 2>/dev/null; do
         if ! kill -0 "$pid" 2>/dev/null || [ $SECONDS -ge $deadline ]; then
             tail -n 20 "$RUN/$host/daemon.log" >&2
