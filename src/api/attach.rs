@@ -77,7 +77,10 @@ pub(crate) async fn attach(
             _ = status.wait_for(|status| status.removed) => return,
         };
         match attached {
-            Ok(attached) => raw_stream::relay(attached, stdin, framing, reader, writer).await,
+            Ok(attached) => {
+                let now = std::future::ready(());
+                raw_stream::relay(attached, stdin, now, framing, reader, writer).await;
+            }
             // The client hears of it as the answer to its start.
             Err(error) => {
                 tracing::debug!(id = container.id, error = format!("{error:#}"), "attach")

@@ -80,7 +80,16 @@ pub(crate) async fn start(
         .await
     {
         Ok(Some(attached)) => {
-            raw_stream::relay(attached, config.attach_stdin, framing, reader, writer).await
+            let ended = exec.ended();
+            raw_stream::relay(
+                attached,
+                config.attach_stdin,
+                ended,
+                framing,
+                reader,
+                writer,
+            )
+            .await;
         }
         Ok(None) => {}
         Err(error) => {

@@ -130,10 +130,12 @@ where
     (headers, Body::from_stream(ReaderStream::new(theirs))).into_response()
 }
 
-/// Carries input and output until the output ends, and ends the stream only when all of it is sent.
+/// Carries input and output until the output ends, and ends the stream only when all of it is sent and `ended`
+/// has come: a client may ask for the exit code next.
 pub(crate) async fn relay(
     attached: Attach,
     stdin: bool,
+    ended: impl Future<Output = ()>,
     framing: Framing,
     mut reader: ClientReader,
     mut writer: ClientWriter,
@@ -171,6 +173,7 @@ pub(crate) async fn relay(
                 }
             }
         }
+        ended.await;
         writer.shutdown().await
     };
     let drained: io::Result<()> = tokio::select! {

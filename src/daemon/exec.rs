@@ -1,9 +1,12 @@
 //! Further processes in a container that runs.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::time::Duration;
 
 use nuncio_runtime::{Attach, AttachOptions, ExecSpec, Shim};
+use tokio::sync::watch;
+use tokio::time::timeout;
 
 use super::container::{Container, locked};
 use super::refusal::Refusal;
@@ -11,6 +14,9 @@ use super::{Daemon, outfit, state_file};
 
 /// Ended execs that are remembered for `inspect`; the oldest are forgotten beyond it.
 const REMEMBERED: usize = 1024;
+
+/// How long after the end of its output an exec's exit code is waited for.
+const LINGER: Duration = Duration::from_secs(5);
 
 /// What `exec` asks for.
 #[derive(Clone, Debug, Default)]
@@ -33,7 +39,7 @@ pub(crate) struct Exec {
     pub(crate) config: ExecConfig,
     container: Arc<Container>,
     run_directory: PathBuf,
-    state: Mutex<State>,
+    state: watch::Sender<State>,
 }
 
 enum State {
@@ -56,7 +62,7 @@ pub(crate) struct ExecView {
 
 impl Exec {
     pub(crate) fn view(&self) -> ExecView {
-        let (running, code, pid) = match &*locked(&self.state) {
+        let (running, code, pid) = match &*self.state.borrow() {
             State::Created => (false, None, None),
             State::Running(_, pid) => (true, None, *pid),
             State::Ended(code) => (false, Some(*code), None),
@@ -76,8 +82,15 @@ impl Exec {
         }
     }
 
+    /// Returns once it has ended, or after [`LINGER`]: a process may close its output long before it ends.
+    pub(crate) async fn ended(&self) {
+        let mut state = self.state.subscribe();
+        let ended = state.wait_for(|state| matches!(state, State::Ended(_)));
+        let _ = timeout(LINGER, ended).await; // the sender is `self`'s
+    }
+
     fn shim(&self) -> Option<Arc<Shim>> {
-        match &*locked(&self.state) {
+        match &*self.state.borrow() {
             State::Running(shim, _) => Some(Arc::clone(shim)),
             State::Created | State::Ended(_) => None,
         }
@@ -102,7 +115,7 @@ impl Daemon {
         let exec = Exec {
             run_directory: self.options.exec_root.join("exec").join(&id),
             container: Arc::clone(container),
-            state: Mutex::new(State::Created),
+            state: watch::Sender::new(State::Created),
             id: id.clone(),
             config,
         };
@@ -130,7 +143,7 @@ impl Daemon {
         exec: &Arc<Exec>,
         detach: bool,
     ) -> anyhow::Result<Option<Attach>> {
-        if !matches!(&*locked(&exec.state), State::Created) {
+        if !matches!(&*exec.state.borrow(), State::Created) {
             return Err(Refusal::conflict(format!("exec {} was started already", exec.id)).into());
         }
         let record = exec.container.view();
@@ -157,16 +170,18 @@ impl Daemon {
             Ok(shim) => Arc::new(shim),
             Err(error) => {
                 state_file::remove(&exec.run_directory)?;
-                *locked(&exec.state) = State::Ended(if error.to_string().contains("not found") {
-                    127
-                } else {
-                    126
-                });
+                exec.state
+                    .send_replace(State::Ended(if error.to_string().contains("not found") {
+                        127
+                    } else {
+                        126
+                    }));
                 return Err(error.into());
             }
         };
         let pid = shim.state().await?.pid;
-        *locked(&exec.state) = State::Running(Arc::clone(&shim), pid);
+        exec.state
+            .send_replace(State::Running(Arc::clone(&shim), pid));
         let attached = match detach {
             true => None,
             false => Some(
@@ -182,7 +197,7 @@ impl Daemon {
         let exec = Arc::clone(exec);
         tokio::spawn(async move {
             let code = shim.wait().await.map_or(137, |status| status.code);
-            *locked(&exec.state) = State::Ended(code);
+            exec.state.send_replace(State::Ended(code));
             if let Err(error) = state_file::remove(&exec.run_directory) {
                 tracing::warn!(exec = exec.id, %error, "remove what an exec left");
             }
