@@ -11,6 +11,7 @@ mod hub;
 mod payload;
 mod serve;
 mod stdio;
+mod trace;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -61,6 +62,7 @@ fn leave(run_dir: &Path) -> io::Result<bool> {
     rustix::process::setsid()?;
     rustix::process::set_child_subreaper(Pid::from_raw(1))?;
     rustix::stdio::dup2_stderr(&log)?;
+    trace::install(log);
     rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
     Ok(true)
 }

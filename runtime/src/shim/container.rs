@@ -5,19 +5,19 @@ use std::fs;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
+use jiff::Timestamp;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::payload::Launcher;
 use super::stdio::{Console, Ends, Stdio};
+use super::trace;
 use crate::cgroups::{self, Joined};
 use crate::plan::{Plan, Role};
-use crate::protocol::{Fault, FaultKind};
+use crate::protocol::Fault;
 use crate::status::{self, EXIT_FILE, PID_FILE, Pids};
-use crate::time;
 
 /// libcontainer's directory in the run directory.
 const STATE: &str = "oci";
@@ -93,6 +93,14 @@ impl Container {
         match self.stage {
             Stage::Created { pid, .. } | Stage::Started { pid } => Some(pid),
             Stage::Prepared | Stage::Failed => None,
+        }
+    }
+
+    /// The terminal of a process that waits for the word.
+    pub(super) fn terminal(&self) -> Option<&OwnedFd> {
+        match &self.stage {
+            Stage::Created { stdio, .. } => stdio.terminal(),
+            Stage::Prepared | Stage::Started { .. } | Stage::Failed => None,
         }
     }
 
@@ -206,7 +214,7 @@ fn report_pipe() -> Result<(OwnedFd, OwnedFd), Fault> {
         .map_err(|errno| Fault::internal(format!("make a pipe: {}", io::Error::from(errno))))
 }
 
-/// What our payload said, or else libcontainer.
+/// What our payload said, or else libcontainer; that keeps causes to itself but logs them.
 fn fault(report: &OwnedFd, error: &dyn Error) -> Fault {
     let said = rustix::io::ioctl_fionbio(report, true).ok().and_then(|()| {
         let mut text = Vec::new();
@@ -214,9 +222,9 @@ fn fault(report: &OwnedFd, error: &dyn Error) -> Fault {
         let _ = pipe.read_to_end(&mut text); // EAGAIN: all is read
         serde_json::from_slice(&text).ok()
     });
-    said.unwrap_or_else(|| Fault {
-        kind: FaultKind::Internal,
-        message: chain(error),
+    said.unwrap_or_else(|| match trace::first_error() {
+        Some(cause) => Fault::internal(format!("{}: {cause}", chain(error))),
+        None => Fault::internal(chain(error)),
     })
 }
 
@@ -234,14 +242,12 @@ fn chain(error: &dyn Error) -> String {
     text
 }
 
-/// When a process that is started now began.
-pub(super) fn record_start(pid: i32) -> io::Result<SystemTime> {
-    let now = jiff::Timestamp::now();
+/// Records the process that was started at `time`.
+pub(super) fn record_start(pid: i32, time: Timestamp) -> io::Result<()> {
     let path = Path::new(PID_FILE);
     let mut pids: Pids = status::load(path)?
         .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "pid.json is missing"))?;
     pids.init = status::Process::of(pid).ok(); // it may have ended
-    pids.started_at = Some(now);
-    status::save(path, &pids)?;
-    Ok(time::system(now))
+    pids.started_at = Some(time);
+    status::save(path, &pids)
 }

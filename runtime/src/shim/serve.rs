@@ -12,6 +12,7 @@ use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use jiff::Timestamp;
 use rustix::process::{Pid, PidfdFlags, WaitOptions, WaitStatus, pidfd_open, wait};
 use tokio::io::Interest;
 use tokio::net::UnixListener;
@@ -28,7 +29,7 @@ use crate::logs::{LogWriter, Stream};
 use crate::plan::Role;
 use crate::protocol::{Fault, FaultKind, SOCKET};
 use crate::status::{self, ExitStatus, PID_FILE, Pids};
-use crate::sys;
+use crate::{sys, time};
 
 /// Output is read in pieces of this size.
 pub(super) const CHUNK: usize = 16 << 10;
@@ -193,6 +194,7 @@ impl Shim {
     }
 
     async fn launch(self: &Rc<Self>) -> Result<(), Fault> {
+        let now = Timestamp::now();
         let (stdio, report) = self.container.borrow_mut().start()?;
         let failed = |what: &'static str| {
             move |error: io::Error| Fault::internal(format!("{what}: {error}"))
@@ -203,8 +205,8 @@ impl Shim {
             return Err(fault);
         }
         let pid = self.container.borrow().pid().unwrap_or_default();
-        let started_at = container::record_start(pid).map_err(failed("write pid.json"))?;
-        self.started_at.set(Some(started_at));
+        container::record_start(pid, now).map_err(failed("write pid.json"))?;
+        self.started_at.set(Some(time::system(now)));
         Ok(())
     }
 
@@ -227,9 +229,13 @@ impl Shim {
         });
     }
 
+    /// The first end is the one that counts.
     fn end(&self, status: ExitStatus) {
-        self.ended
-            .send_if_modified(|ended| ended.replace(status).is_none());
+        self.ended.send_if_modified(|ended| {
+            let first = ended.is_none();
+            ended.get_or_insert(status);
+            first
+        });
     }
 
     fn connect(self: &Rc<Self>, mut stdio: Stdio) -> io::Result<()> {
@@ -301,10 +307,11 @@ impl Shim {
     }
 
     fn resize(&self, width: u16, height: u16) -> Result<(), Fault> {
-        match &*self.terminal.borrow() {
+        let (container, terminal) = (self.container.borrow(), self.terminal.borrow());
+        match terminal.as_ref().or(container.terminal()) {
             Some(terminal) => stdio::resize(terminal, width, height)
                 .map_err(|error| Fault::internal(format!("resize the terminal: {error}"))),
-            None if self.container.borrow().plan.tty => {
+            None if container.plan.tty => {
                 *self.wanted_size.borrow_mut() = Some((width, height));
                 Ok(())
             }

@@ -23,7 +23,10 @@ pub(super) struct Stdio {
 }
 
 impl Stdio {
-    /// Of a terminal.
+    pub(super) fn terminal(&self) -> Option<&OwnedFd> {
+        self.terminal.as_ref()
+    }
+
     pub(super) fn take_terminal(&mut self) -> Option<OwnedFd> {
         self.terminal.take()
     }
