@@ -44,58 +44,62 @@ impl LogWriter {
     pub(crate) fn write(&mut self, stream: Stream, bytes: &[u8]) {
         let mut buffer = std::mem::take(&mut self.unfinished[stream as usize]);
         buffer.extend_from_slice(bytes);
-        let mut entries = Vec::new();
+        let mut batch = Vec::new();
         let mut rest = &buffer[..];
         while let Some(length) = piece(rest) {
             let (line, after) = rest.split_at(length);
-            encode(&mut entries, stream, line);
+            self.add(&mut batch, stream, line);
             rest = after;
         }
         self.unfinished[stream as usize] = rest.to_vec();
-        self.append(&entries);
+        self.append(&batch);
     }
 
     /// Logs a line of `stream` that will not be finished any more.
     pub(crate) fn finish(&mut self, stream: Stream) {
         let rest = std::mem::take(&mut self.unfinished[stream as usize]);
         if !rest.is_empty() {
-            let mut entry = Vec::new();
-            encode(&mut entry, stream, &rest);
-            self.append(&entry);
+            let mut batch = Vec::new();
+            self.add(&mut batch, stream, &rest);
+            self.append(&batch);
+        }
+    }
+
+    /// Adds an entry to those to be written, and writes them first if they fill the file.
+    fn add(&mut self, batch: &mut Vec<u8>, stream: Stream, line: &[u8]) {
+        let before = batch.len();
+        encode(batch, stream, line);
+        let full = |limit| before as u64 + self.size > 0 && self.size + batch.len() as u64 > limit;
+        if self.options.max_size.is_some_and(full) {
+            let entry = batch.split_off(before);
+            self.append(batch);
+            *batch = entry;
+            let rotated = self.rotate();
+            self.tell(rotated);
         }
     }
 
     fn append(&mut self, entries: &[u8]) {
-        if entries.is_empty() {
-            return;
+        if !entries.is_empty() {
+            let written = self.file.write_all(entries);
+            self.size += entries.len() as u64;
+            self.tell(written);
         }
-        let result = self
-            .rotate_before(entries.len() as u64)
-            .and_then(|()| self.file.write_all(entries));
+    }
+
+    fn tell(&mut self, result: io::Result<()>) {
         match result {
-            Ok(()) => {
-                self.size += entries.len() as u64;
-                self.failing = false;
-            }
+            Ok(()) => self.failing = false,
             Err(error) if !self.failing => {
-                eprintln!(
-                    "write log {}: {error}; output is lost until it works again",
-                    self.options.path.display()
-                );
+                let path = self.options.path.display();
+                eprintln!("write log {path}: {error}; output is lost until it works again");
                 self.failing = true;
             }
             Err(_) => {}
         }
     }
 
-    fn rotate_before(&mut self, more: u64) -> io::Result<()> {
-        let full = self
-            .options
-            .max_size
-            .is_some_and(|limit| self.size > 0 && self.size + more > limit);
-        if !full {
-            return Ok(());
-        }
+    fn rotate(&mut self) -> io::Result<()> {
         let kept = self.options.max_file.max(1);
         for older in (1..kept).rev() {
             let from = files::numbered(&self.options.path, older - 1);
