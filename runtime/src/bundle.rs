@@ -71,11 +71,7 @@ pub fn write(run_dir: &Path, spec: &ContainerSpec) -> Result<(), BundleError> {
     if spec.id.is_empty() || spec.id.starts_with('.') || !spec.id.chars().all(allowed) {
         return Err(BundleError::Id(spec.id.clone()));
     }
-    let capabilities = if spec.privileged {
-        CapSet::ALL
-    } else {
-        CapSet::tweaked(&spec.cap_add, &spec.cap_drop)?
-    };
+    let capabilities = capabilities(spec)?;
     let identity = identity::resolve(&spec.rootfs, &spec.user)?;
     let cwd = working_directory(&spec.cwd, "/")?;
     let mut env = environment(&spec.env, &identity, spec.tty);
@@ -108,6 +104,19 @@ pub fn write(run_dir: &Path, spec: &ContainerSpec) -> Result<(), BundleError> {
         directory: run_dir.into(),
         source,
     })
+}
+
+/// On a pure cgroup2 nothing yet keeps a container from the devices it makes, so making them has to be asked for.
+fn capabilities(spec: &ContainerSpec) -> Result<CapSet, UnknownCapability> {
+    if spec.privileged {
+        return Ok(CapSet::ALL);
+    }
+    let asked = |name: &String| name.to_ascii_uppercase().ends_with("MKNOD");
+    let mut drop = spec.cap_drop.clone();
+    if Layout::detect() == Layout::Unified && !spec.cap_add.iter().any(asked) {
+        drop.push("MKNOD".into());
+    }
+    CapSet::tweaked(&spec.cap_add, &drop)
 }
 
 /// Makes `run_dir` ready for a further process in the container of `container_dir`.
