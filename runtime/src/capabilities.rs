@@ -101,7 +101,7 @@ impl CapSet {
             let single = CapabilitySet::from_bits_retain(1 << bit);
             match rustix::thread::capability_is_in_bounding_set(single) {
                 Ok(true) if self.0 >> bit & 1 == 0 => {
-                    rustix::thread::remove_capability_from_bounding_set(single)?
+                    rustix::thread::remove_capability_from_bounding_set(single)?;
                 }
                 Ok(_) => {}
                 Err(rustix::io::Errno::INVAL) => break, // beyond the last this kernel knows

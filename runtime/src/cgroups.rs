@@ -44,7 +44,7 @@ impl Layout {
             .collect::<BTreeSet<_>>()
             .into_iter()
             .collect();
-        match (hierarchies.is_empty(), of_type("cgroup2").last()) {
+        match (hierarchies.is_empty(), of_type("cgroup2").next_back()) {
             (true, Some(_)) => Self::Unified,
             (true, None) => Self::Absent,
             (false, cgroup2) => Self::V1 {

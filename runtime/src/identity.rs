@@ -56,10 +56,10 @@ fn find(user: &str, passwd: &str, group: &str) -> Result<Identity, IdentityError
         .find(|row| row[0] == name)
         .or_else(|| rows(passwd).find(|row| row.get(2) == Some(&name)));
     let field = |index: usize| entry.as_ref().and_then(|row| row.get(index).copied());
-    let uid = match (field(2).and_then(|uid| uid.parse().ok()), name.parse()) {
-        (Some(uid), _) | (None, Ok(uid)) => uid,
-        (None, Err(_)) => return Err(IdentityError::NoUser(name.into())),
-    };
+    let found = field(2).and_then(|uid| uid.parse().ok());
+    let uid = found
+        .or_else(|| name.parse().ok())
+        .ok_or_else(|| IdentityError::NoUser(name.into()))?;
     let mut identity = Identity {
         uid,
         gid: field(3).and_then(|gid| gid.parse().ok()).unwrap_or(0),

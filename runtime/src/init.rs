@@ -100,10 +100,10 @@ fn reap(child: Pid) -> io::Result<Option<u8>> {
     loop {
         match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
             Ok(WaitStatus::Exited(pid, status)) if pid == child => {
-                code = Some(status.to_le_bytes()[0])
+                code = Some(status.to_le_bytes()[0]);
             }
             Ok(WaitStatus::Signaled(pid, signal, _)) if pid == child => {
-                code = Some(128 + signal as u8)
+                code = Some(128 + signal as u8);
             }
             Ok(WaitStatus::StillAlive) | Err(nix::errno::Errno::ECHILD) => return Ok(code),
             Ok(_) => {}

@@ -112,10 +112,20 @@ pub(crate) fn pidfd_kill(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
 /// Gives every signal its default action and blocks none, as a program expects to find them. Rust's start-up ignores
 /// `SIGPIPE`, which execve(2) would hand on.
 pub(crate) fn reset_signals() -> io::Result<()> {
-    for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: the default action runs no code of this process. SIGKILL, SIGSTOP and those that the C library keeps
-        // for itself are refused, which is as good.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    // the kernel's `struct sigaction`, all zero: the default action, no flags, an empty mask
+    let default = [0_u64; 4];
+    for signal in 1..=64 {
+        // SAFETY: the default action runs no code of this process, and the kernel only reads its 32 bytes. The call is
+        // made raw because the C library refuses the signals it keeps for itself; SIGKILL and SIGSTOP the kernel refuses.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                std::ptr::null::<u64>(),
+                8,
+            )
+        };
     }
     Ok(SigSet::empty().thread_set_mask()?)
 }
