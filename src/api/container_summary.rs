@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use super::container_view::networks;
 use super::filters::{Filters, matches};
 use super::{mounts, ports};
+use crate::daemon::config::ContainerConfig;
 use crate::daemon::record::{Phase, Record};
 use crate::daemon::refusal::Refusal;
 
@@ -27,13 +28,6 @@ const STATUSES: [&str; 7] = [
 
 pub(crate) fn summary(record: &Record, now: Timestamp) -> ContainerSummary {
     let config = &record.config;
-    let words: Vec<&str> = config
-        .entrypoint
-        .iter()
-        .chain(&config.cmd)
-        .flatten()
-        .map(String::as_str)
-        .collect();
     let published = if is_running(record) {
         record.published.as_slice()
     } else {
@@ -49,7 +43,7 @@ pub(crate) fn summary(record: &Record, now: Timestamp) -> ContainerSummary {
         names: Some(names(record)),
         image: Some(config.image.clone()),
         image_id: Some(record.image_id.clone()),
-        command: Some(words.join(" ")),
+        command: Some(command(config)),
         created: Some(record.created.as_second()),
         ports: Some(ports::summary(exposed, published)),
         labels: Some(config.labels.clone().into_iter().collect()),
@@ -65,6 +59,16 @@ pub(crate) fn summary(record: &Record, now: Timestamp) -> ContainerSummary {
         mounts: Some(mounts::points(&config.host)),
         ..ContainerSummary::default()
     }
+}
+
+/// Words with spaces are in quotes, so that people can tell them apart.
+fn command(config: &ContainerConfig) -> String {
+    let words = config.entrypoint.iter().chain(&config.cmd).flatten();
+    let quoted = words.map(|word| match word.contains(' ') {
+        true => format!("'{word}'"),
+        false => word.clone(),
+    });
+    quoted.collect::<Vec<_>>().join(" ")
 }
 
 fn names(record: &Record) -> Vec<String> {
@@ -224,6 +228,13 @@ mod tests {
         );
         assert_eq!(status(&ended(None), now), "Created");
         assert_eq!(status(&Phase::Created, now), "Created");
+    }
+
+    #[test]
+    fn words_with_spaces_are_quoted() {
+        let mut record = record(Phase::Created);
+        record.config.cmd = Some(vec!["-c".to_owned(), "echo hi".to_owned()]);
+        assert_eq!(command(&record.config), "/entry -c 'echo hi'");
     }
 
     #[test]
