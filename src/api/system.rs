@@ -50,6 +50,7 @@ pub(crate) async fn version(State(daemon): Server) -> Answer {
         ("Os", "linux".to_owned()),
         ("Arch", architecture().to_owned()),
         ("KernelVersion", info.kernel.clone()),
+        ("Experimental", "false".to_owned()),
     ];
     let engine = SystemVersionComponents {
         name: "Engine".to_owned(),
@@ -76,7 +77,6 @@ pub(crate) async fn info(State(daemon): Server) -> Answer {
     let info = daemon.info()?;
     let count = |number: usize| Some(i64::try_from(number).unwrap_or(i64::MAX));
     let (running, paused, stopped) = info.containers;
-    let some = |text: &str| Some(text.to_owned());
     let mut warnings = info.warnings;
     if let Some(since) = info
         .registry_stale
@@ -87,7 +87,6 @@ pub(crate) async fn info(State(daemon): Server) -> Answer {
             info.registry
         ));
     }
-    let names = |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect());
     json::sorted(SystemInfo {
         id: Some(info.id),
         name: Some(info.name),
@@ -96,7 +95,6 @@ pub(crate) async fn info(State(daemon): Server) -> Answer {
         containers_paused: count(paused),
         containers_stopped: count(stopped),
         images: count(info.images),
-        driver: some("overlayfs"),
         driver_status: Some(vec![
             vec!["Registry".to_owned(), info.registry],
             vec!["Nodes".to_owned(), info.nodes.to_string()],
@@ -106,6 +104,30 @@ pub(crate) async fn info(State(daemon): Server) -> Answer {
             ],
         ]),
         docker_root_dir: Some(info.data_root.to_string_lossy().into_owned()),
+        system_time: Some(Timestamp::now().to_string()),
+        cgroup_version: Some(match info.cgroup_version.as_str() {
+            "2" => SystemInfoCgroupVersionEnum::_2,
+            _ => SystemInfoCgroupVersionEnum::_1,
+        }),
+        kernel_version: Some(info.kernel),
+        operating_system: Some(info.os),
+        ncpu: count(info.cpus),
+        mem_total: Some(i64::try_from(info.memory).unwrap_or(i64::MAX)),
+        warnings: Some(warnings),
+        ..abilities()
+    })
+}
+
+/// What is the same for every daemon of this version.
+fn abilities() -> SystemInfo {
+    let some = |text: &str| Some(text.to_owned());
+    let names = |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect());
+    let runtime = Runtime {
+        path: some("nuncio"),
+        ..Runtime::default()
+    };
+    SystemInfo {
+        driver: some("overlayfs"),
         plugins: Some(PluginsInfo {
             network: names(&["bridge", "host", "null", "overlay"]),
             log: names(&["json-file"]),
@@ -119,44 +141,25 @@ pub(crate) async fn info(State(daemon): Server) -> Answer {
         cpu_shares: Some(true),
         pids_limit: Some(true),
         ipv4_forwarding: Some(true),
-        system_time: Some(Timestamp::now().to_string()),
         logging_driver: some("json-file"),
         cgroup_driver: Some(SystemInfoCgroupDriverEnum::CGROUPFS),
-        cgroup_version: Some(match info.cgroup_version.as_str() {
-            "2" => SystemInfoCgroupVersionEnum::_2,
-            _ => SystemInfoCgroupVersionEnum::_1,
-        }),
-        kernel_version: Some(info.kernel),
-        operating_system: Some(info.os),
         os_type: some("linux"),
         architecture: some(std::env::consts::ARCH),
-        ncpu: count(info.cpus),
-        mem_total: Some(i64::try_from(info.memory).unwrap_or(i64::MAX)),
         index_server_address: some("https://index.docker.io/v1/"),
         registry_config: Some(RegistryServiceConfig::default()),
         labels: Some(Vec::new()),
         experimental_build: Some(false),
         server_version: some(VERSION),
-        runtimes: Some(
-            [(
-                "nuncio".to_owned(),
-                Runtime {
-                    path: some("nuncio"),
-                    ..Runtime::default()
-                },
-            )]
-            .into(),
-        ),
+        runtimes: Some([("nuncio".to_owned(), runtime)].into()),
         default_runtime: some("nuncio"),
         swarm: Some(SwarmInfo {
             local_node_state: Some(LocalNodeState::INACTIVE),
             ..SwarmInfo::default()
         }),
         live_restore_enabled: Some(true),
-        security_options: Some(vec!["name=seccomp,profile=builtin".to_owned()]),
-        warnings: Some(warnings),
+        security_options: names(&["name=seccomp,profile=builtin"]),
         ..SystemInfo::default()
-    })
+    }
 }
 
 #[derive(Deserialize)]
