@@ -74,7 +74,7 @@ pub enum InstallBuiltinError {
 }
 
 /// Which binary an image was made of, so that it need not be read again to know.
-#[derive(Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 struct Installed {
     v: u32,
     device: u64,
@@ -203,7 +203,7 @@ fn remembered(
     let known: Installed = serde_json::from_slice(&content).ok()?;
     let same = Installed {
         image: known.image.clone(),
-        ..*seen_copy(seen)
+        ..seen.clone()
     } == known;
     let catalog = store.inner.catalog();
     let record = catalog
@@ -211,14 +211,6 @@ fn remembered(
         .iter()
         .find(|record| record.id.to_string() == known.image)?;
     (same && names.is_subset(&record.names)).then(|| record.to_image())
-}
-
-fn seen_copy(seen: &Installed) -> Box<Installed> {
-    Box::new(Installed {
-        config: seen.config.clone(),
-        image: String::new(),
-        ..*seen
-    })
 }
 
 /// The layer's tar. Times are zero, so that its digest depends on the content alone.

@@ -52,7 +52,7 @@ pub enum InstallError {
         /// Digest of the layer's blob.
         layer: Digest,
         /// Why not.
-        source: MakeLayerError,
+        source: Box<MakeLayerError>,
     },
     /// A blob cannot be stored.
     #[error(transparent)]
@@ -139,7 +139,10 @@ impl Plan {
         let spec = self.layers[index].clone();
         let layer = spec.blob;
         let made = make_layer(lease, spec, progress).await;
-        made.map_err(|source| InstallError::Layer { layer, source })
+        made.map_err(|source| InstallError::Layer {
+            layer,
+            source: Box::new(source),
+        })
     }
 
     /// Makes the image, all of whose layers are there, one of the store's.

@@ -80,12 +80,13 @@ pub(crate) async fn make_layer(
         .maker(Content::Layer(spec.id))
         .lock_owned()
         .await;
+    let tasks = lease.tasks.clone();
     let make = move || {
         // Both stay until the work is over, even if nobody waits for it any more.
         let (lease, _making) = (lease, making);
         make_layer_now(lease.store(), &spec, progress)
     };
-    tokio::task::spawn_blocking(make).await?
+    tasks.spawn_blocking(make).await?
 }
 
 fn make_layer_now(

@@ -2,6 +2,9 @@
 
 use std::sync::{Arc, Mutex};
 
+use tokio::task::JoinHandle;
+use tokio_util::task::TaskTracker;
+
 use super::store::{Content, Inner, hold};
 
 /// Keeps what work in progress needs from being collected; what then nobody needs is collected on drop.
@@ -9,6 +12,7 @@ use super::store::{Content, Inner, hold};
 pub(crate) struct Lease {
     store: Arc<Inner>,
     held: Mutex<Vec<Content>>,
+    pub(crate) tasks: TaskTracker,
 }
 
 impl Lease {
@@ -16,7 +20,22 @@ impl Lease {
         Self {
             store: Arc::clone(store),
             held: Mutex::default(),
+            tasks: TaskTracker::new(),
         }
+    }
+
+    /// Does blocking work that is not cut short, even if nobody waits for it any more.
+    pub(crate) fn spawn_blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> JoinHandle<T> {
+        self.tasks.spawn_blocking(work)
+    }
+
+    /// Waits until all work is over, so that what it made is garbage or recorded and nothing in between.
+    pub(crate) async fn settle(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
     }
 
     /// To be called before looking whether `content` is there, and before making it.

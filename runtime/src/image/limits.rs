@@ -13,7 +13,7 @@ pub struct Limits {
     pub layers: usize,
     /// Bytes of a manifest, an index or a configuration.
     pub metadata_bytes: u64,
-    /// Entries of an archive, and images it may hold.
+    /// Files of an archive.
     pub archive_entries: usize,
 }
 

@@ -1,5 +1,6 @@
 //! `pull`: an image from a registry.
 
+mod error;
 mod registry;
 
 use std::collections::BTreeSet;
@@ -11,14 +12,16 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::blob::StoreBlobError;
 use super::catalog::Image;
-use super::digest::{Digest, InvalidDigest};
-use super::install::{InstallError, Plan};
+use super::digest::Digest;
+use super::install::Plan;
+use super::layer::LayerSpec;
 use super::lease::Lease;
 use super::pipe::{PipeReader, pipe};
 use super::platform::Platform;
 use super::progress::{LayerProgress, Progress, ProgressStatus};
 use super::reference::Reference;
 use super::store::{Content, ImageStore};
+pub use error::PullError;
 use registry::Registry;
 
 /// Layers that come in at the same time, as many as Docker's.
@@ -62,114 +65,6 @@ impl std::fmt::Debug for RegistryAuth {
     }
 }
 
-/// Why an image could not be pulled.
-#[derive(Debug, thiserror::Error)]
-pub enum PullError {
-    /// The registry does not know the repository, or not for this account.
-    #[error(
-        "pull access denied for {repository}, repository does not exist or may require 'docker login'"
-    )]
-    Denied {
-        /// The repository, short.
-        repository: String,
-    },
-    /// The repository has no such tag or digest.
-    #[error("manifest for {name} not found: manifest unknown")]
-    NotFound {
-        /// The image, short.
-        name: String,
-    },
-    /// Nobody answers there.
-    #[error("registry {registry} cannot be reached")]
-    Unreachable {
-        /// Host and port.
-        registry: String,
-        /// With the errno at its end.
-        source: Box<oci_client::errors::OciDistributionError>,
-    },
-    /// The registry answered with an error.
-    #[error("registry {registry} failed for {name}")]
-    Registry {
-        /// Host and port.
-        registry: String,
-        /// The image, short.
-        name: String,
-        /// What it said.
-        source: Box<oci_client::errors::OciDistributionError>,
-    },
-    /// The client could not be set up.
-    #[error("set up the registry client")]
-    Client(#[source] Box<oci_client::errors::OciDistributionError>),
-    /// What came is not what its digest promises.
-    #[error("registry {registry} served something else than {name}")]
-    Corrupt {
-        /// Host and port.
-        registry: String,
-        /// The image or blob.
-        name: String,
-        /// Expected and found.
-        source: Box<oci_client::errors::OciDistributionError>,
-    },
-    /// The connection broke, or what came has the wrong digest.
-    #[error("download of {blob} from {registry} failed")]
-    Download {
-        /// Host and port.
-        registry: String,
-        /// The blob.
-        blob: Digest,
-        /// What went wrong.
-        source: std::io::Error,
-    },
-    /// A manifest larger than allowed.
-    #[error("the manifest of {name} has {size} bytes, more than the {limit} allowed")]
-    ManifestTooLarge {
-        /// The image, short.
-        name: String,
-        /// Bytes that came.
-        size: usize,
-        /// What is allowed.
-        limit: u64,
-    },
-    /// A manifest that is none.
-    #[error("the manifest of {name} is malformed")]
-    Manifest {
-        /// The image, short.
-        name: String,
-        /// Where and how.
-        source: serde_json::Error,
-    },
-    /// The image is not built for the platform.
-    #[error("no matching manifest for {platform} in the manifest list of {name}")]
-    Platform {
-        /// The image, short.
-        name: String,
-        /// What was asked for.
-        platform: Platform,
-    },
-    /// A digest in the manifest is none.
-    #[error(transparent)]
-    Digest(#[from] InvalidDigest),
-    /// A blob cannot be stored.
-    #[error("store {blob}")]
-    Store {
-        /// The blob.
-        blob: Digest,
-        /// Why not.
-        source: StoreBlobError,
-    },
-    /// What came makes no image.
-    #[error("install {name}")]
-    Install {
-        /// The image, short.
-        name: String,
-        /// Why not.
-        source: InstallError,
-    },
-    /// The thread that did it died.
-    #[error("the download stopped")]
-    Stopped(#[from] tokio::task::JoinError),
-}
-
 impl ImageStore {
     /// Pulls an image and gives it the name it was asked for by.
     ///
@@ -192,49 +87,14 @@ impl ImageStore {
             registry: Arc::new(Registry::new(reference, &options)?),
             lease: Arc::new(Lease::new(&self.inner)),
             name: reference.familiar(),
-            progress,
+            to: progress,
         };
         let platform = options.platform.unwrap_or_else(Platform::host);
-        let (plan, digest) = pull.plan(reference, &platform).await?;
-        let failed = |source| PullError::Install {
-            name: reference.familiar(),
-            source,
-        };
-
-        let turns = Arc::new(Semaphore::new(PARALLEL));
-        let mut downloads = Vec::with_capacity(plan.layers.len());
-        for layer in &plan.layers {
-            let here =
-                self.inner.layer_size(layer.id).is_some() && self.inner.blobs.has(layer.blob);
-            let progress = pull.layer(layer.blob);
-            progress.say(if here {
-                ProgressStatus::AlreadyExists
-            } else {
-                ProgressStatus::Pulling
-            });
-            downloads.push((!here).then(|| pull.start_download(layer.blob, &turns)));
+        let pulled = pull.run(reference, &platform).await;
+        if pulled.is_err() {
+            pull.lease.settle().await; // other layers may still be coming in
         }
-        let mut size = 0;
-        for (index, download) in downloads.into_iter().enumerate() {
-            let progress = pull.layer(plan.layers[index].blob);
-            let is_new = download.is_some();
-            if let Some(download) = download {
-                download.await??;
-            }
-            size += plan
-                .make_layer(&pull.lease, index, progress)
-                .await
-                .map_err(failed)?;
-            if is_new {
-                pull.layer(plan.layers[index].blob)
-                    .say(ProgressStatus::Complete);
-            }
-        }
-        let names: BTreeSet<_> = reference.tagged().into_iter().collect();
-        let digests = BTreeSet::from([reference.at_digest(digest)]);
-        plan.record(&pull.lease, size, names, digests)
-            .await
-            .map_err(failed)
+        pulled
     }
 }
 
@@ -242,10 +102,41 @@ struct Pull {
     registry: Arc<Registry>,
     lease: Arc<Lease>,
     name: String,
-    progress: mpsc::Sender<Progress>,
+    to: mpsc::Sender<Progress>,
 }
 
 impl Pull {
+    async fn run(&self, reference: &Reference, platform: &Platform) -> Result<Image, PullError> {
+        let (plan, digest) = self.plan(reference, platform).await?;
+        let failed = |source| PullError::Install {
+            name: self.name.clone(),
+            source: Box::new(source),
+        };
+        let turns = Arc::new(Semaphore::new(PARALLEL));
+        let start = |layer: &LayerSpec| self.start_layer(layer, &turns);
+        let downloads: Vec<_> = plan.layers.iter().map(start).collect();
+        let mut size = 0;
+        for (index, download) in downloads.into_iter().enumerate() {
+            let blob = plan.layers[index].blob;
+            let is_new = download.is_some();
+            if let Some(download) = download {
+                download.await??;
+            }
+            size += plan
+                .make_layer(&self.lease, index, self.progress(blob))
+                .await
+                .map_err(failed)?;
+            if is_new {
+                self.progress(blob).say(ProgressStatus::Complete);
+            }
+        }
+        let names: BTreeSet<_> = reference.tagged().into_iter().collect();
+        let digests = BTreeSet::from([reference.at_digest(digest)]);
+        plan.record(&self.lease, size, names, digests)
+            .await
+            .map_err(failed)
+    }
+
     /// Fetches everything but the layers. Gives back also the digest by which the registry knows the image.
     async fn plan(
         &self,
@@ -292,10 +183,10 @@ impl Pull {
             })?;
             Ok::<_, PullError>(Plan::new(&lease, id, stored, &blobs))
         };
-        let planned = tokio::task::spawn_blocking(plan).await??;
+        let planned = self.lease.spawn_blocking(plan).await??;
         let plan = planned.map_err(|source| PullError::Install {
             name: self.name.clone(),
-            source,
+            source: Box::new(source),
         })?;
         Ok((plan, digest))
     }
@@ -321,23 +212,31 @@ impl Pull {
         }
     }
 
-    fn layer(&self, blob: Digest) -> LayerProgress {
-        LayerProgress::new(blob.short(), self.progress.clone())
+    fn progress(&self, blob: Digest) -> LayerProgress {
+        LayerProgress::new(blob.short(), self.to.clone())
     }
 
-    fn start_download(
+    /// Starts to fetch a layer, unless it is all here. Dropping the handle stops the download.
+    fn start_layer(
         &self,
-        blob: Digest,
+        layer: &LayerSpec,
         turns: &Arc<Semaphore>,
-    ) -> AbortOnDropHandle<Result<(), PullError>> {
+    ) -> Option<AbortOnDropHandle<Result<(), PullError>>> {
+        let store = self.lease.store();
+        let progress = self.progress(layer.blob);
+        if store.layer_size(layer.id).is_some() && store.blobs.has(layer.blob) {
+            progress.say(ProgressStatus::AlreadyExists);
+            return None;
+        }
+        progress.say(ProgressStatus::Pulling);
+        let (blob, limit) = (layer.blob, store.limits.blob_bytes);
         let (registry, lease) = (Arc::clone(&self.registry), Arc::clone(&self.lease));
         let turns = Arc::clone(turns);
-        let progress = self.layer(blob);
-        let limit = lease.store().limits.blob_bytes;
-        AbortOnDropHandle::new(tokio::spawn(async move {
+        let download = async move {
             let _turn = turns.acquire_owned().await.expect("nobody closes it");
             download(registry, lease, blob, limit, Some(progress)).await
-        }))
+        };
+        Some(AbortOnDropHandle::new(self.lease.tasks.spawn(download)))
     }
 }
 
@@ -359,11 +258,12 @@ async fn download(
     }
     let (length, stream) = registry.blob(blob).await?;
     let (writer, reader) = pipe();
+    let tasks = lease.tasks.clone();
     let write = move || {
         let (lease, _making) = (lease, making); // until the file is whole or gone, though nobody waits
         write_blob(&lease, reader, blob, limit, length, progress)
     };
-    let write = tokio::task::spawn_blocking(write);
+    let write = tasks.spawn_blocking(write);
     let sent = writer.send_all(stream).await;
     let written = write.await?;
     sent.map_err(|source| registry.broken(blob, source))?;

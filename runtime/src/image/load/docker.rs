@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::archive::Archive;
-use super::{Found, LoadError};
+use super::{Found, LoadError, MAX_IMAGES};
 use crate::image::digest::Digest;
 use crate::image::install::Plan;
 use crate::image::lease::Lease;
@@ -22,9 +22,8 @@ struct SavedImage {
 
 pub(super) fn images(archive: &Archive, lease: &Lease) -> Result<Vec<Found>, LoadError> {
     let saved: Vec<SavedImage> = archive.json("manifest.json", lease)?;
-    let limit = lease.store().limits.archive_entries;
-    if saved.len() > limit {
-        return Err(LoadError::TooManyImages { limit });
+    if saved.len() > MAX_IMAGES {
+        return Err(LoadError::TooManyImages { limit: MAX_IMAGES });
     }
     saved
         .into_iter()
@@ -48,7 +47,7 @@ fn found(image: SavedImage, archive: &Archive, lease: &Lease) -> Result<Found, L
     let plan = Plan::new(lease, config, manifest, &layers);
     let plan = plan.map_err(|source| LoadError::Install {
         name: config.to_string(),
-        source,
+        source: Box::new(source),
     })?;
     Ok(Found { plan, names })
 }

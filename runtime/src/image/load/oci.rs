@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
 
 use super::archive::{Archive, json};
-use super::{Found, LoadError, digest_of};
+use super::{Found, LoadError, MAX_IMAGES, digest_of};
 use crate::image::digest::Digest;
 use crate::image::install::Plan;
 use crate::image::lease::Lease;
@@ -21,9 +21,8 @@ const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 pub(super) fn images(archive: &Archive, lease: &Lease) -> Result<Vec<Found>, LoadError> {
     let index: ImageIndex = archive.json("index.json", lease)?;
-    let limit = lease.store().limits.archive_entries;
-    if index.manifests().len() > limit {
-        return Err(LoadError::TooManyImages { limit });
+    if index.manifests().len() > MAX_IMAGES {
+        return Err(LoadError::TooManyImages { limit: MAX_IMAGES });
     }
     let platform = Platform::host();
     let mut found: Vec<Found> = Vec::new();
@@ -79,7 +78,7 @@ fn plan(digest: Digest, archive: &Archive, lease: &Lease) -> Result<Plan, LoadEr
     let planned = Plan::new(lease, config, digest, &layers);
     planned.map_err(|source| LoadError::Install {
         name: config.to_string(),
-        source,
+        source: Box::new(source),
     })
 }
 
