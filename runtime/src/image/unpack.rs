@@ -1,6 +1,7 @@
 //! Turns a layer's tar into a directory that overlayfs takes as a lower layer.
 
 mod attributes;
+mod error;
 mod lower;
 mod path;
 mod tree;
@@ -20,7 +21,9 @@ use super::decompress::BUFFER;
 use super::limits::Limits;
 use super::tarball::{Entry, Kind, TarError, TarReader};
 use attributes::Attributes;
-use lower::Lower;
+pub use error::UnpackError;
+use error::{failed, lost, refused};
+use lower::{Copied, Lower};
 pub(crate) use path::EntryPath;
 pub use path::PathProblem;
 use tree::Tree;
@@ -33,57 +36,6 @@ const OPAQUE: &[u8] = b".wh..wh..opq";
 const AUFS: &[u8] = b".wh..wh.";
 /// Bytes of directory names remembered, since a directory's time is set when it is full.
 const MAX_DIRECTORY_NAMES: usize = 64 << 20;
-
-/// Why a layer could not be unpacked.
-#[derive(Debug, thiserror::Error)]
-pub enum UnpackError {
-    /// A name that could lead out of the image's root.
-    #[error("entry {path} is refused: {problem}")]
-    Refused {
-        /// The name, quoted.
-        path: String,
-        /// What is wrong with it.
-        problem: PathProblem,
-    },
-    /// The archive itself cannot be read.
-    #[error(transparent)]
-    Tar(#[from] TarError),
-    /// The files add up to more than allowed.
-    #[error("the layer has more than {limit} bytes of files")]
-    TooLarge {
-        /// What is allowed.
-        limit: u64,
-    },
-    /// The names of its directories alone take more memory than allowed.
-    #[error("the names of the layer's directories add up to more than {MAX_DIRECTORY_NAMES} bytes")]
-    TooManyDirectories,
-    /// An owner that the kernel has no number for.
-    #[error("entry {path} belongs to user {uid}, group {gid}: the highest number is 4294967294")]
-    Owner {
-        /// The name, quoted.
-        path: String,
-        /// As the archive says.
-        uid: u64,
-        /// As the archive says.
-        gid: u64,
-    },
-    /// A hard link to what is neither in this layer nor beneath it.
-    #[error("entry {path} is a hard link to {target}, which does not exist")]
-    NoTarget {
-        /// The name, quoted.
-        path: String,
-        /// What it should be the same as, quoted.
-        target: String,
-    },
-    /// The kernel refused.
-    #[error("unpack {path}")]
-    Make {
-        /// The name, quoted.
-        path: String,
-        /// What the kernel said.
-        source: io::Error,
-    },
-}
 
 /// Unpacks the plain tar `archive` into the existing directory `root`.
 ///
@@ -351,11 +303,15 @@ impl Unpacker {
         match linked {
             Ok(()) => Ok(()),
             Err(Errno::NOENT) => {
-                let copied = self.lower.copy(&target, parent.as_fd(), name);
-                if copied.map_err(|source| failed(path, source))? {
-                    Ok(())
-                } else {
-                    Err(missing())
+                let room = self.limit - self.bytes;
+                let copied = self.lower.copy(&target, parent.as_fd(), name, room);
+                match copied.map_err(|source| failed(path, source))? {
+                    Copied::Bytes(size) => {
+                        self.bytes += size;
+                        Ok(())
+                    }
+                    Copied::TooLarge => Err(UnpackError::TooLarge { limit: self.limit }),
+                    Copied::Nothing => Err(missing()),
                 }
             }
             Err(errno) => Err(lost(path, errno)),
@@ -429,31 +385,6 @@ fn make_node(
 
 fn parse(raw: &[u8], entry: &[u8]) -> Result<EntryPath, UnpackError> {
     EntryPath::parse(raw).map_err(|problem| refused(entry, problem))
-}
-
-fn refused(entry: &[u8], problem: PathProblem) -> UnpackError {
-    UnpackError::Refused {
-        path: format!("{:?}", OsStr::from_bytes(entry)),
-        problem,
-    }
-}
-
-fn failed(path: &EntryPath, source: io::Error) -> UnpackError {
-    UnpackError::Make {
-        path: path.to_string(),
-        source,
-    }
-}
-
-/// The walk to a parent directory failed: with these errors because a link led out of the root.
-fn lost(path: &EntryPath, errno: Errno) -> UnpackError {
-    match errno {
-        Errno::XDEV | Errno::LOOP => UnpackError::Refused {
-            path: path.to_string(),
-            problem: PathProblem::Escapes,
-        },
-        _ => failed(path, errno.into()),
-    }
 }
 
 #[cfg(test)]

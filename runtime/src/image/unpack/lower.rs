@@ -13,6 +13,16 @@ use super::attributes::Attributes;
 use super::path::EntryPath;
 use super::tree::{self, Tree};
 
+/// What became of a copy.
+pub(super) enum Copied {
+    /// There is nothing to copy.
+    Nothing,
+    /// It was made and has so many bytes.
+    Bytes(u64),
+    /// It was not made, for it has more bytes than there is room.
+    TooLarge,
+}
+
 /// The layers beneath, uppermost first.
 pub(super) struct Lower(Vec<Tree>);
 
@@ -30,19 +40,24 @@ impl Lower {
         tree::is_dir(&stat).then(|| Attributes::of_stat(&stat))
     }
 
-    /// Copies the file that shows through at `target` to `name` in `dir`; false if there is none.
+    /// Copies the file that shows through at `target`, of at most `room` bytes, to `name` in `dir`.
     pub(super) fn copy(
         &self,
         target: &EntryPath,
         dir: BorrowedFd<'_>,
         name: &OsStr,
-    ) -> io::Result<bool> {
+        room: u64,
+    ) -> io::Result<Copied> {
         let Some((found, stat)) = self.find(target)? else {
-            return Ok(false);
+            return Ok(Copied::Nothing);
         };
         let mut attributes = Attributes::of_stat(&stat);
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => {
+                let size = stat.st_size.cast_unsigned();
+                if size > room {
+                    return Ok(Copied::TooLarge);
+                }
                 let mut source = File::from(reopen(&found)?);
                 let mut copy = File::from(tree::create_file(dir, name)?);
                 io::copy(&mut source, &mut copy)?;
@@ -50,6 +65,7 @@ impl Lower {
                     attributes = attributes.with_xattr("security.capability", value);
                 }
                 attributes.give(copy.as_fd())?;
+                return Ok(Copied::Bytes(size));
             }
             FileType::Symlink => {
                 let to = rustix::fs::readlinkat(&found, "", Vec::new())?;
@@ -62,7 +78,7 @@ impl Lower {
                 attributes.give_at(dir, name, false)?;
             }
         }
-        Ok(true)
+        Ok(Copied::Bytes(0))
     }
 
     /// What shows through at `path`: the uppermost layer that has it, unless something above hides it.

@@ -274,6 +274,19 @@ fn bombs_are_refused_by_what_they_would_take() {
 }
 
 #[test]
+fn copies_of_a_lower_file_count_too() {
+    let (low, high) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    tar().file("a", &"x".repeat(60)).unpack(low.path()).unwrap();
+    let twice = tar().hard_link("b", "a").hard_link("c", "a").bytes();
+    let limits = Limits {
+        layer_bytes: 100,
+        ..Limits::default()
+    };
+    let error = unpack(&twice[..], high.path(), &[low.path().to_owned()], &limits).unwrap_err();
+    assert!(matches!(error, UnpackError::TooLarge { limit: 100 }));
+}
+
+#[test]
 fn an_owner_without_a_number_is_refused() {
     let dir = TempDir::new().unwrap();
     let error = tar()
