@@ -60,8 +60,8 @@ impl Record {
     pub(crate) fn to_image(&self) -> Image {
         Image {
             id: self.id.to_string(),
-            names: self.names.iter().map(Reference::familiar).collect(),
-            digests: self.digests.iter().map(Reference::familiar).collect(),
+            names: familiar(&self.names),
+            digests: familiar(&self.digests),
             manifest: self.manifest.to_string(),
             config: Arc::clone(&self.config),
             size: self.size,
@@ -69,6 +69,13 @@ impl Record {
             layers: self.layers.clone(),
         }
     }
+}
+
+/// The short forms, sorted.
+pub(crate) fn familiar(names: &BTreeSet<Reference>) -> Vec<String> {
+    let mut familiar: Vec<_> = names.iter().map(Reference::familiar).collect();
+    familiar.sort();
+    familiar
 }
 
 fn created(config: &ImageConfiguration) -> Option<SystemTime> {
@@ -102,7 +109,7 @@ impl Catalog {
         match (begun.next(), begun.next()) {
             (Some(record), None) => Ok(record),
             (Some(_), Some(_)) => Err(FindImageError::Ambiguous(text.to_owned())),
-            (None, _) => Err(FindImageError::NoSuchImage(familiar(text))),
+            (None, _) => Err(FindImageError::NoSuchImage(with_tag(text))),
         }
     }
 
@@ -166,10 +173,10 @@ impl Catalog {
 }
 
 /// The name as Docker repeats it in errors: with the tag it assumed.
-fn familiar(text: &str) -> String {
+fn with_tag(text: &str) -> String {
     text.parse()
         .map_or_else(|_| text.to_owned(), |name: Reference| name.familiar())
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::image) mod tests;

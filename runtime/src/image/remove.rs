@@ -125,7 +125,8 @@ impl ImageStore {
 
     /// Removes a name, and with its last name the image and what no other image needs.
     ///
-    /// `in_use` is asked for a container that needs the image with the given ID. With `force`, an image that a
+    /// `in_use` is asked for a container that needs the image with the given ID; the store is locked meanwhile, so it
+    /// must not use the store. With `force`, an image that a
     /// stopped container needs loses its names but stays.
     ///
     /// # Errors

@@ -21,7 +21,7 @@ use rustix::fs::FlockOperation;
 use tracing::warn;
 
 use super::blob::Blobs;
-use super::catalog::{Catalog, FindImageError, Image};
+use super::catalog::{Catalog, FindImageError, Image, Record};
 use super::digest::{Digest, LayerId};
 use super::index::{self, ReadIndexError};
 use super::limits::Limits;
@@ -156,10 +156,7 @@ impl ImageStore {
     ///
     /// See [`FindImageError`].
     pub fn find(&self, name_or_id: &str) -> Result<Image, FindImageError> {
-        self.inner
-            .catalog()
-            .find(name_or_id)
-            .map(|record| record.to_image())
+        self.inner.catalog().find(name_or_id).map(Record::to_image)
     }
 
     /// All images, also those that lost their names.
@@ -169,7 +166,7 @@ impl ImageStore {
             .catalog()
             .records
             .iter()
-            .map(|record| record.to_image())
+            .map(Record::to_image)
             .collect()
     }
 }
@@ -263,7 +260,7 @@ impl Inner {
                 match self.set_aside(&path) {
                     Ok(trash) => aside.push(trash),
                     Err(error) => {
-                        warn!(%error, path = %path.display(), "set unused image content aside")
+                        warn!(%error, path = %path.display(), "set unused image content aside");
                     }
                 }
                 if is_layer {
@@ -313,7 +310,7 @@ impl Inner {
 
 /// Directory entries; an unreadable directory has none and is complained about.
 fn entries(dir: &Path) -> Vec<(PathBuf, Option<Digest>)> {
-    let read = fs::read_dir(dir).and_then(|entries| entries.collect::<io::Result<Vec<_>>>());
+    let read = fs::read_dir(dir).and_then(Iterator::collect::<io::Result<Vec<_>>>);
     let entries = read.unwrap_or_else(|error| {
         warn!(%error, dir = %dir.display(), "look for unused image content");
         Vec::new()

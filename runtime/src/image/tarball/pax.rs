@@ -93,7 +93,7 @@ impl Pax {
             b"GNU.sparse.realsize" | b"GNU.sparse.size" => self.sparse_size = Some(number()?),
             b"GNU.sparse.major" => self.is_sparse_1 = value == b"1",
             b"GNU.sparse.map" => {
-                self.sparse_map = Some(sparse_map(value).ok_or("its sparse map is malformed")?)
+                self.sparse_map = Some(sparse_map(value).ok_or("its sparse map is malformed")?);
             }
             b"GNU.sparse.offset" | b"GNU.sparse.numbytes" => {
                 return Err("its sparse map is in PAX format 0.0; write it in format 1.0");
@@ -124,7 +124,7 @@ fn time(value: &[u8]) -> Option<(i64, u32)> {
     if !fraction.bytes().all(|digit| digit.is_ascii_digit()) {
         return None;
     }
-    let nanos: u32 = format!("{:0<9.9}", fraction).parse().ok()?;
+    let nanos: u32 = format!("{fraction:0<9.9}").parse().ok()?;
     if text.starts_with('-') && nanos > 0 {
         return Some((seconds.checked_sub(1)?, 1_000_000_000 - nanos));
     }

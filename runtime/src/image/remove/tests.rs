@@ -1,0 +1,125 @@
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+
+use super::*;
+use crate::image::catalog::tests::record;
+
+fn catalog(names: &[&str]) -> Catalog {
+    Catalog {
+        records: vec![record("a", names), record("b", &["other"])],
+    }
+}
+
+fn unused(_: &str) -> Option<ImageUse> {
+    None
+}
+
+fn used(running: bool) -> impl Fn(&str) -> Option<ImageUse> {
+    move |_| {
+        Some(ImageUse {
+            container: "c1".into(),
+            running,
+        })
+    }
+}
+
+#[test]
+fn a_name_that_is_not_the_last_goes_alone_even_if_the_image_is_used() {
+    let mut catalog = catalog(&["redis:7", "redis:latest"]);
+    let removal = remove_from(&mut catalog, "redis:7", false, used(true)).unwrap();
+    assert_eq!(removal.names, ["redis:7"]);
+    assert!(removal.image.is_none());
+    assert_eq!(catalog.records[0].to_image().names, ["redis:latest"]);
+}
+
+#[test]
+fn the_last_name_takes_the_image_with_its_digests() {
+    let mut catalog = catalog(&["redis:7"]);
+    let digest = format!("redis@{}", catalog.records[0].manifest);
+    catalog.records[0].digests.insert(digest.parse().unwrap());
+    let id = catalog.records[0].id;
+    let removal = remove_from(&mut catalog, "redis:7", false, unused).unwrap();
+    assert_eq!(removal.names, ["redis:7".to_owned(), digest]);
+    assert_eq!(removal.image.unwrap().0, id);
+    assert_eq!(catalog.records.len(), 1);
+}
+
+#[test]
+fn a_digest_of_a_tagged_image_is_a_name_of_its_own() {
+    let mut catalog = catalog(&["redis:7"]);
+    let digest = format!("redis@{}", catalog.records[0].manifest);
+    catalog.records[0].digests.insert(digest.parse().unwrap());
+    let removal = remove_from(&mut catalog, &digest, false, unused).unwrap();
+    assert_eq!(removal.names, [digest]);
+    assert!(removal.image.is_none());
+    assert_eq!(catalog.records[0].to_image().names, ["redis:7"]);
+}
+
+#[test]
+fn an_id_takes_all_names_of_one_repository_but_not_of_several() {
+    let mut one = catalog(&["redis:7", "redis:8"]);
+    let id = one.records[0].id.to_string();
+    let removal = remove_from(&mut one, &id, false, unused).unwrap();
+    assert_eq!((removal.names.len(), removal.image.is_some()), (2, true));
+
+    let mut several = catalog(&["redis:7", "valkey:7"]);
+    let refused = remove_from(&mut several, &id, false, unused).unwrap_err();
+    assert!(matches!(refused, RemoveImageError::SeveralNames { .. }));
+    let removal = remove_from(&mut several, &id, true, unused).unwrap();
+    assert_eq!((removal.names.len(), removal.image.is_some()), (2, true));
+}
+
+#[test]
+fn an_image_in_use_is_refused_by_what_would_help() {
+    for (text, force, running, words) in [
+        (
+            "redis:7",
+            false,
+            false,
+            "(must force) - container c1 is using",
+        ),
+        (
+            "redis:7",
+            false,
+            true,
+            "(must force) - container c1 is using",
+        ),
+        (
+            "redis:7",
+            true,
+            true,
+            "(cannot be forced) - image is being used by running container c1",
+        ),
+        (
+            "ID",
+            false,
+            false,
+            "(must be forced) - image is being used by stopped container c1",
+        ),
+        (
+            "ID",
+            false,
+            true,
+            "(cannot be forced) - image is being used by running container c1",
+        ),
+    ] {
+        let mut catalog = catalog(&["redis:7"]);
+        let text = text.replace("ID", &catalog.records[0].id.hex());
+        let refused = remove_from(&mut catalog, &text, force, used(running))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            refused.starts_with("conflict: unable to ") && refused.contains(words),
+            "{refused}"
+        );
+        assert_eq!(catalog.records[0].names.len(), 1);
+    }
+}
+
+#[test]
+fn force_takes_the_names_from_a_stopped_container_but_leaves_the_image() {
+    let mut catalog = catalog(&["redis:7"]);
+    let removal = remove_from(&mut catalog, "redis:7", true, used(false)).unwrap();
+    assert_eq!(removal.names, ["redis:7"]);
+    assert!(removal.image.is_none());
+    assert_eq!(catalog.records.len(), 2);
+}
