@@ -147,7 +147,7 @@ async fn the_datapath_follows_the_traffic() -> Result<()> {
 async fn without_a_pipe_it_copies_and_says_so() -> Result<()> {
     let upstream = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let forward = limited(tcp("poor", &[upstream.local_addr()?]), |l| {
-        l.mode = RelayMode::Splice
+        l.mode = RelayMode::Splice;
     });
     let options = nuncio_ambassador::Options {
         max_pipes: 0,

@@ -74,7 +74,9 @@ async fn cli(at: SocketAddr, arguments: &[&str], input: Vec<u8>) -> Result<Vec<u
 async fn redis_does_not_notice() -> Result<()> {
     let (_redis, server) = Redis::start().await?;
     for mode in MODES {
-        let forward = limited(tcp("redis", &[server]), |limits| limits.mode = mode);
+        let forward = limited(tcp("redis", &[server]), |limits| {
+            limits.mode = mode;
+        });
         let (ambassador, local) = running(forward).await?;
         ensure!(cli(local, &["ping"], Vec::new()).await? == b"PONG\n");
         ensure!(cli(local, &["set", "key", "value"], Vec::new()).await? == b"OK\n");

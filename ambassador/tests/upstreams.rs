@@ -133,7 +133,7 @@ async fn they_are_not_held_for_ever() -> Result<()> {
 async fn newcomers_beyond_the_bound_wait() -> Result<()> {
     let upstream = naming_server(b'a').await?;
     let forward = limited(tcp("bounded", &[upstream]), |limits| {
-        limits.max_connections = 2
+        limits.max_connections = 2;
     });
     let (ambassador, local) = running(forward).await?;
     let (_, mut first) = who(local).await?;
@@ -153,7 +153,7 @@ async fn two_thousand_idle_flows_are_all_alive() -> Result<()> {
     let many = usize::try_from(limit / 5)?.min(2_000);
     let upstream = naming_server(b'a').await?;
     let forward = limited(tcp("many", &[upstream]), |limits| {
-        limits.mode = RelayMode::Splice
+        limits.mode = RelayMode::Splice;
     });
     let (ambassador, local) = running(forward).await?;
     let mut flows = Vec::new();

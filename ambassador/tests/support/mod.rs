@@ -95,7 +95,7 @@ pub struct Pair {
 pub async fn pair(mode: RelayMode) -> Result<Pair> {
     let upstream = TcpListener::bind("127.0.0.1:0").await?;
     let forward = limited(tcp("pair", &[upstream.local_addr()?]), |limits| {
-        limits.mode = mode
+        limits.mode = mode;
     });
     let (ambassador, local) = running(forward).await?;
     let client = TcpStream::connect(local).await?;
