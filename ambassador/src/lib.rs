@@ -5,6 +5,9 @@
 //! runs. [`spec`] reads such lists from the environment, arguments, files and JSON; a [`Resolver`]
 //! turns the names in them into addresses and keeps these fresh; a [`Control`] does both, and
 //! [`admin::router`] shows and changes it over HTTP.
+//!
+//! The process must ignore SIGPIPE, as Rust programs do unless told otherwise: splicing into a
+//! connection that was reset raises it, and no flag prevents that.
 
 pub mod admin;
 mod ambassador;

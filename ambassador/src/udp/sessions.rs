@@ -60,7 +60,7 @@ impl Sessions {
             if self.open.get(&key).is_some_and(Slot::is_dead) {
                 self.open.remove(&key);
             }
-            if !self.open.contains_key(&key) && !(newcomers && self.begin(key)) {
+            if !self.open.contains_key(&key) && (!newcomers || !self.begin(key)) {
                 return;
             }
             let Some(slot) = self.open.get(&key) else {
