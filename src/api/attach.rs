@@ -83,7 +83,7 @@ pub(crate) async fn attach(
             }
             // The client hears of it as the answer to its start.
             Err(error) => {
-                tracing::debug!(id = container.id, error = format!("{error:#}"), "attach")
+                tracing::debug!(id = container.id, error = format!("{error:#}"), "attach");
             }
         }
     };

@@ -71,7 +71,7 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
 fn unreadable(error: axum::Error) -> ApiError {
     if error
         .source()
-        .is_some_and(|source| source.is::<LengthLimitError>())
+        .is_some_and(<dyn std::error::Error>::is::<LengthLimitError>)
     {
         ApiError::new(
             StatusCode::PAYLOAD_TOO_LARGE,

@@ -80,7 +80,7 @@ mod tests {
     fn a_refusal_decides_the_status_wherever_it_stands_in_the_chain() {
         let error = Err::<(), _>(Refusal::conflict("name in use"))
             .context("create container web")
-            .unwrap_err();
+            .expect_err("a refusal");
         let error = ApiError::from(error);
         assert_eq!(error.status, StatusCode::CONFLICT);
         assert_eq!(error.message, "create container web: name in use");

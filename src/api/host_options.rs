@@ -212,7 +212,7 @@ fn log_options(log: HostConfigLogConfig) -> Result<(Option<u64>, Option<u32>), R
                         .ok()
                         .filter(|&count| count > 0)
                         .ok_or_else(wrong)?,
-                )
+                );
             }
             "mode" if value == "blocking" => {}
             "compress" | "env" | "env-regex" | "labels" | "labels-regex" | "max-buffer-size"

@@ -15,7 +15,7 @@ pub(crate) fn summary(image: &Image) -> ImageSummary {
         parent_id: String::new(),
         repo_tags: image.names.clone(),
         repo_digests: image.digests.clone(),
-        created: created(image).map_or(0, |created| created.as_second()),
+        created: created(image).map_or(0, Timestamp::as_second),
         size: size(image),
         shared_size: -1,
         labels: config

@@ -102,7 +102,7 @@ where
                     talk(Box::new(reader), Box::new(writer)).await;
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "a client left before its connection was taken over")
+                    tracing::debug!(%error, "a client left before its connection was taken over");
                 }
             }
         });
@@ -196,7 +196,7 @@ pub(crate) async fn say(
         Framing::Multiplexed => {
             writer
                 .write_all(&framing.frame(Channel::Error, message.as_bytes()))
-                .await?
+                .await?;
         }
     }
     Ok(())

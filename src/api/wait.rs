@@ -110,7 +110,7 @@ mod tests {
         let sender = watch::Sender::new(Status::default());
         let removed = outcome(Condition::Removed, sender.subscribe());
         sender.send_modify(|status| {
-            (status.error, status.removed) = ("no such file".to_owned(), true)
+            (status.error, status.removed) = ("no such file".to_owned(), true);
         });
         drop(sender);
         assert_eq!(body(removed.await), json!({"StatusCode": 0}));
