@@ -12,7 +12,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use nuncio_runtime::logs::Stream;
-use nuncio_runtime::{AttachOptions, ContainerSpec, Shim, bundle, cleanup, init, shim};
+use nuncio_runtime::{
+    AttachOptions, ContainerSpec, Shim, bundle, cleanup, enter_init_mounts, init, shim,
+};
 use tokio::io::{AsyncWriteExt, copy, stderr, stdin, stdout};
 
 fn main() -> ExitCode {
@@ -22,6 +24,11 @@ fn main() -> ExitCode {
         ["shim", run_dir] => return shim::main(Path::new(run_dir)),
         ["init", ..] => return init::main(env::args_os().skip(2)),
         _ => {}
+    }
+    // as under `ip netns exec`, which hides cgroups
+    if let Err(error) = enter_init_mounts() {
+        eprintln!("enter a mount namespace with cgroups: {error}");
+        return ExitCode::from(125);
     }
     match run(args) {
         Ok(code) => code,

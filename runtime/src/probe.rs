@@ -2,9 +2,11 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use rustix::process::{PidfdFlags, getpid, pidfd_open};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::cgroups::Layout;
 
@@ -132,11 +134,13 @@ fn namespace(name: &str) -> Result<(), String> {
 fn cgroups() -> Result<(), String> {
     match Layout::detect() {
         Layout::Unified | Layout::V1 { .. } => Ok(()),
-        Layout::Absent if has_cgroups("/proc/1/mounts") => Err(
-            "/sys/fs/cgroup is hidden in this mount namespace, as under \
+        Layout::Absent if ancestors().any(|pid| has_cgroups(&format!("/proc/{pid}/mounts"))) => {
+            Err(
+                "/sys/fs/cgroup is hidden in this mount namespace, as under \
              `ip netns exec`, which mounts /sys anew: use `nsenter --net=/run/netns/NAME` instead"
-                .into(),
-        ),
+                    .into(),
+            )
+        }
         Layout::Absent => Err(
             "nothing is mounted at /sys/fs/cgroup: try `mount -t cgroup2 cgroup2 /sys/fs/cgroup`"
                 .into(),
@@ -185,24 +189,36 @@ fn devices(layout: &Layout) -> Result<(), String> {
     }
 }
 
-/// Moves this process into the mount namespace of pid 1 if cgroups are mounted there and not here, as is so under
-/// `ip netns exec`. To be called before there is any thread. Returns whether it moved.
+/// Moves this process into the mount namespace of its nearest ancestor that sees cgroups, if it sees none itself, as
+/// is so under `ip netns exec`. To be called before there is any thread. Returns whether it moved.
 ///
 /// # Errors
 ///
 /// What the kernel says when it refuses.
 pub fn enter_init_mounts() -> io::Result<bool> {
-    if Layout::detect() != Layout::Absent || !has_cgroups("/proc/1/mounts") {
+    if Layout::detect() != Layout::Absent {
         return Ok(false);
     }
-    use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-    use std::os::fd::AsFd;
+    let Some(ancestor) = ancestors().find(|pid| has_cgroups(&format!("/proc/{pid}/mounts"))) else {
+        return Ok(false);
+    };
     let directory = std::env::current_dir()?;
-    let namespace = fs::File::open("/proc/1/ns/mnt")?;
+    let namespace = fs::File::open(format!("/proc/{ancestor}/ns/mnt"))?;
     move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Mount))?;
     // entering leaves one at the root
     std::env::set_current_dir(directory)?;
     Ok(true)
+}
+
+/// Parent, grandparent and so on, to pid 1.
+fn ancestors() -> impl Iterator<Item = i32> {
+    let parent = |pid: &i32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let (_, after_name) = stat.rsplit_once(')')?;
+        let parent = after_name.split_ascii_whitespace().nth(1)?.parse().ok()?;
+        (parent > 0).then_some(parent)
+    };
+    std::iter::successors(parent(&getpid().as_raw_nonzero().get()), parent)
 }
 
 fn has_cgroups(mounts: &str) -> bool {

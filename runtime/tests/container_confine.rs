@@ -4,6 +4,7 @@
 mod support;
 
 use std::fs;
+use std::process::Command;
 
 use anyhow::Result;
 use nuncio_runtime::{Mount, MountKind, Resources};
@@ -28,27 +29,32 @@ async fn namespaces_are_its_own() -> Result<()> {
     Ok(())
 }
 
+/// A network namespace of `ip netns`.
+struct NetNs(String);
+
+impl NetNs {
+    fn new(suffix: &str) -> Result<Self> {
+        let name = format!("nt-{}-{suffix}", std::process::id());
+        let added = Command::new("ip").args(["netns", "add", &name]).status()?;
+        anyhow::ensure!(added.success(), "ip netns add {name}: {added}");
+        Ok(Self(name))
+    }
+}
+
+impl Drop for NetNs {
+    fn drop(&mut self) {
+        let _ = Command::new("ip")
+            .args(["netns", "delete", &self.0])
+            .status();
+    }
+}
+
 #[tokio::test]
 async fn the_network_namespace_it_is_given() -> Result<()> {
     let place = Place::new()?;
-    let name = format!("nt-{}-net", std::process::id());
-    struct Guard(String);
-    impl Drop for Guard {
-        fn drop(&mut self) {
-            let _ = std::process::Command::new("ip")
-                .args(["netns", "delete", &self.0])
-                .status();
-        }
-    }
-    assert!(
-        std::process::Command::new("ip")
-            .args(["netns", "add", &name])
-            .status()?
-            .success()
-    );
-    let _guard = Guard(name.clone());
+    let netns = NetNs::new("net")?;
     let mut spec = place.sh("ip -o link | wc -l; cat /proc/sys/net/ipv4/ip_unprivileged_port_start /proc/sys/net/core/somaxconn");
-    spec.netns = Some(format!("/run/netns/{name}").into());
+    spec.netns = Some(format!("/run/netns/{}", netns.0).into());
     spec.sysctls
         .insert("net.core.somaxconn".into(), "77".into());
     let said = place.run(&spec).await?.succeeded()?;
@@ -324,5 +330,23 @@ async fn privileged_is_without_all_that() -> Result<()> {
     spec.privileged = true;
     let said = place.run(&spec).await?.succeeded()?;
     assert!(said.starts_with("Seccomp:\t0\nmounted\nopen\n"), "{said}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn cgroups_hidden_by_ip_netns_exec_are_found() -> Result<()> {
+    let place = Place::new()?;
+    let netns = NetNs::new("hidden")?;
+    let ran = Command::new("ip")
+        .args(["netns", "exec", &netns.0])
+        .arg(support::binary())
+        .arg(&place.rootfs)
+        .args(["sh", "-c", "cat /sys/fs/cgroup/memory/cgroup.procs /sys/fs/cgroup/cgroup.procs; ip -o link | wc -l"])
+        .output()?;
+    assert!(
+        String::from_utf8(ran.stdout)?.starts_with("1\n"),
+        "{}",
+        String::from_utf8_lossy(&ran.stderr)
+    );
     Ok(())
 }
