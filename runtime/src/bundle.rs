@@ -1,6 +1,7 @@
 //! Writes the OCI bundle of a container: `config.json`, and `shim.json` for what the shim does itself.
 
 mod defaults;
+mod mounts;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,7 +14,7 @@ use crate::cgroups::Layout;
 use crate::executable::DEFAULT_PATH;
 use crate::identity::{self, Identity, IdentityError};
 use crate::plan::{Payload, Plan, Role};
-use crate::spec::{ContainerSpec, ExecSpec, Mount, MountKind, Ulimit};
+use crate::spec::{ContainerSpec, ExecSpec, Ulimit};
 use crate::status;
 
 pub(crate) const CONFIG_FILE: &str = "config.json";
@@ -261,7 +262,7 @@ fn config(spec: &ContainerSpec, plan: &Plan, identity: &Identity) -> Result<Valu
         "hostname": spec.hostname,
         "root": { "path": spec.rootfs, "readonly": spec.readonly_rootfs },
         "process": process,
-        "mounts": mounts(spec, plan)?,
+        "mounts": mounts::all(spec, plan)?,
         "linux": {
             "namespaces": namespaces,
             "cgroupsPath": plan.cgroup,
@@ -345,69 +346,6 @@ fn swap_is_counted() -> bool {
             .any(|path| path.join("memory.memsw.limit_in_bytes").exists()),
         Layout::Unified | Layout::Absent => true,
     }
-}
-
-fn mounts(spec: &ContainerSpec, plan: &Plan) -> Result<Vec<Value>, BundleError> {
-    let mut mounts = defaults::mounts(&plan.cgroup, spec.privileged);
-    if let Some(binary) = &spec.init {
-        let target = INIT_PATH.into();
-        mounts.push(mount(&Mount {
-            kind: MountKind::Bind {
-                source: binary.clone(),
-            },
-            target,
-            read_only: true,
-        })?);
-    }
-    // parents before what is mounted below them
-    let mut given: Vec<_> = spec.mounts.iter().collect();
-    given.sort_by_key(|mount| {
-        mount
-            .target
-            .split('/')
-            .filter(|part| !part.is_empty())
-            .count()
-    });
-    for wanted in given {
-        let entry = mount(wanted)?;
-        // a mount of the caller's replaces a default one at the same place
-        mounts.retain(|default| default["destination"] != entry["destination"]);
-        mounts.push(entry);
-    }
-    Ok(mounts)
-}
-
-fn mount(mount: &Mount) -> Result<Value, BundleError> {
-    if !mount.target.starts_with('/') {
-        return Err(BundleError::MountTarget(mount.target.clone()));
-    }
-    let target = match mount.target.trim_end_matches('/') {
-        "" => return Err(BundleError::MountTarget(mount.target.clone())),
-        target => target,
-    };
-    let access = if mount.read_only { "ro" } else { "rw" };
-    Ok(match &mount.kind {
-        MountKind::Bind { source } => {
-            source
-                .metadata()
-                .map_err(|error| BundleError::MountSource {
-                    path: source.clone(),
-                    source: error,
-                })?;
-            json!({ "destination": target, "type": "bind", "source": source, "options": ["rbind", "rprivate", access] })
-        }
-        MountKind::Tmpfs { size, mode } => {
-            let mut options = vec![
-                "noexec".into(),
-                "nosuid".into(),
-                "nodev".into(),
-                access.into(),
-            ];
-            options.extend(size.map(|size| format!("size={size}")));
-            options.push(format!("mode={:o}", mode.unwrap_or(0o1777)));
-            json!({ "destination": target, "type": "tmpfs", "source": "tmpfs", "options": options })
-        }
-    })
 }
 
 impl Payload {

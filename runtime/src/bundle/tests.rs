@@ -1,5 +1,5 @@
 use super::*;
-use crate::spec::Resources;
+use crate::spec::{Mount, MountKind, Resources};
 
 fn written(change: impl FnOnce(&mut ContainerSpec)) -> (Value, Plan) {
     let root = tempfile::tempdir().expect("a directory");

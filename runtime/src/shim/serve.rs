@@ -1,6 +1,7 @@
 //! The shim's one loop, from the created container to the recorded end.
 
 mod connection;
+mod pump;
 
 use std::cell::{Cell, RefCell};
 use std::fs;
@@ -25,20 +26,16 @@ use super::container::{self, Container};
 use super::hub::Hub;
 use super::stdio::{self, Channel, Stdio};
 use crate::cgroups;
-use crate::logs::{LogWriter, Stream};
+use crate::logs::LogWriter;
 use crate::plan::Role;
 use crate::protocol::{Fault, FaultKind, SOCKET};
 use crate::status::{self, ExitStatus, PID_FILE, Pids};
 use crate::{sys, time};
 
 /// Output is read in pieces of this size.
-pub(super) const CHUNK: usize = 16 << 10;
+const CHUNK: usize = 16 << 10;
 /// Pieces of input that wait for the process.
 const INPUT_QUEUE: usize = 8;
-/// A terminal that a background process keeps open is left after this; all else is read to its end.
-const TERMINAL_DRAIN: Duration = Duration::from_secs(2);
-/// The most that can be in a pipe when its writer has ended: what comes after that is somebody else's.
-const LARGEST_PIPE: usize = 1 << 20;
 /// How long clients may take over the last output.
 const FAREWELL: Duration = Duration::from_secs(15);
 
@@ -201,7 +198,10 @@ impl Shim {
         };
         self.connect(stdio)
             .map_err(failed("connect the standard streams"))?;
-        if let Some(fault) = said(report).await.map_err(failed("wait for the program"))? {
+        if let Some(fault) = pump::said(report)
+            .await
+            .map_err(failed("wait for the program"))?
+        {
             return Err(fault);
         }
         let pid = self.container.borrow().pid().unwrap_or_default();
@@ -253,12 +253,12 @@ impl Shim {
         }
         for (stream, fd) in stdio.outputs {
             let channel = Channel::new(fd, Interest::READABLE)?;
-            let pump = pump(self.clone(), channel, stream, log.clone(), plan.tty);
+            let pump = pump::output(self.clone(), channel, stream, log.clone(), plan.tty);
             self.pumps.borrow_mut().spawn_local(pump);
         }
         if let (Some(fd), Some(queue)) = (stdio.input, self.input_queue.take()) {
             let channel = Channel::new(fd, Interest::WRITABLE)?;
-            tokio::task::spawn_local(feed(channel, queue, plan.tty));
+            tokio::task::spawn_local(pump::input(channel, queue, plan.tty));
         }
         Ok(())
     }
@@ -343,88 +343,6 @@ impl Shim {
                 self.end(ExitStatus::killed(signal, None));
                 Ok(())
             }
-        }
-    }
-}
-
-/// What the payload says before it executes the program; nothing if that succeeds.
-async fn said(report: OwnedFd) -> io::Result<Option<Fault>> {
-    let channel = Channel::new(report, Interest::READABLE)?;
-    let mut text = Vec::new();
-    let mut buffer = [0; 1024];
-    loop {
-        match channel.read(&mut buffer).await? {
-            0 => break,
-            read => text.extend_from_slice(&buffer[..read]),
-        }
-    }
-    Ok(if text.is_empty() {
-        None
-    } else {
-        Some(serde_json::from_slice(&text)?)
-    })
-}
-
-/// Copies output to the log and the clients until its end.
-async fn pump(
-    shim: Rc<Shim>,
-    channel: Channel,
-    stream: Stream,
-    log: Rc<RefCell<Option<LogWriter>>>,
-    tty: bool,
-) {
-    let mut ended = shim.ended.subscribe();
-    let mut buffer = vec![0; CHUNK];
-    let mut over = false;
-    let mut allowance = LARGEST_PIPE;
-    while allowance > 0 {
-        // when the process has ended all it wrote is there to be read: what others hold open is not waited for
-        let read = match (over, tty) {
-            (false, _) => tokio::select! {
-                read = channel.read(&mut buffer) => read,
-                _ = ended.wait_for(Option::is_some) => {
-                    over = true;
-                    continue;
-                }
-            },
-            (true, false) => channel.read_now(&mut buffer),
-            // a terminal delivers late, but then says that it is hung up
-            (true, true) => timeout(TERMINAL_DRAIN, channel.read(&mut buffer))
-                .await
-                .unwrap_or(Ok(0)),
-        };
-        match read {
-            Ok(0) => break,
-            Ok(read) => {
-                allowance = allowance.saturating_sub(if over { read } else { 0 });
-                if let Some(log) = &mut *log.borrow_mut() {
-                    log.write(stream, &buffer[..read]);
-                }
-                shim.hub.publish(stream, &buffer[..read]).await;
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-            Err(error) => {
-                eprintln!("read {stream:?}: {error}");
-                break;
-            }
-        }
-    }
-    if let Some(log) = &mut *log.borrow_mut() {
-        log.finish(stream);
-    }
-}
-
-/// Copies input to the process until it is ended or refused.
-async fn feed(channel: Channel, mut queue: mpsc::Receiver<Input>, tty: bool) {
-    while let Some(input) = queue.recv().await {
-        match input {
-            Input::Bytes(bytes) => {
-                if channel.write_all(&bytes).await.is_err() {
-                    break; // the process closed its end
-                }
-            }
-            Input::End if tty => {} // a terminal has no end of input; its user types one
-            Input::End => break,
         }
     }
 }
