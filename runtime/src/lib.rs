@@ -23,8 +23,8 @@ mod time;
 pub use capabilities::UnknownCapability;
 pub use cleanup::{cleanup, remove_cgroup_parent};
 pub use client::{
-    Attach, AttachError, AttachInput, AttachOptions, AttachOutput, ConnectError, Output, Shim, ShimError, ShimState,
-    SpawnError,
+    Attach, AttachError, AttachInput, AttachOptions, AttachOutput, ConnectError, Output, Shim,
+    ShimError, ShimState, SpawnError,
 };
 pub use identity::IdentityError;
 pub use probe::{Probe, enter_init_mounts, probe};
