@@ -64,9 +64,9 @@ fn large_messages_cross_the_overlay() {
         "busybox",
         "sh",
         "-c",
-        "nc -l -p 80 | sha256sum; sleep 1000",
+        "socat -u TCP4-LISTEN:80 - | sha256sum; sleep 1000",
     ]);
-    let send = "head -c 20000000 /dev/zero | nc -w 5 sink 80";
+    let send = "head -c 20000000 /dev/zero | socat -u - TCP4:sink:80";
     wait_until("the sink listens", || {
         a.nuncio(["exec", "sink", "sh", "-c", "netstat -ltn | grep -q :80"])
             .code

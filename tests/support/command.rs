@@ -97,9 +97,12 @@ impl Finished {
     }
 }
 
-/// Where to read on, which Docker's client says below an error.
+/// What Docker's client says around an error: that it looks for an image elsewhere, and where to read on.
 fn is_hint(line: &str) -> bool {
-    line.trim().is_empty() || line.starts_with("Run '") || line.starts_with("See '")
+    line.trim().is_empty()
+        || ["Run '", "See '", "Unable to find image '"]
+            .iter()
+            .any(|start| line.starts_with(start))
 }
 
 /// A command under way. Dropping it kills it.
