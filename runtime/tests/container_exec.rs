@@ -198,7 +198,7 @@ async fn a_container_that_does_not_run_takes_none() -> Result<()> {
     let shim = place.create(&place.command(&["sleep", "1000"])).await?;
     let refused = |error: anyhow::Error| match error.downcast::<SpawnError>().unwrap() {
         SpawnError::NotRunning(said) => {
-            assert_eq!(said, format!("container {} is not running", place.id))
+            assert_eq!(said, format!("container {} is not running", place.id));
         }
         other => panic!("{other:?}"),
     };

@@ -202,7 +202,7 @@ pub struct Ran {
 
 impl Ran {
     pub fn succeeded(self) -> Result<String> {
-        ensure!(self.status.code == 0, "it ended with {:?}", self);
+        ensure!(self.status.code == 0, "it ended with {self:?}");
         Ok(self.stdout)
     }
 }
