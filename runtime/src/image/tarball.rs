@@ -194,17 +194,18 @@ impl<R: Read> TarReader<R> {
     }
 
     fn skip_rest(&mut self) -> Result<(), TarError> {
-        let rest = self
-            .left
-            .checked_add(self.padding)
-            .ok_or_else(|| self.malformed("its size is absurd"))?;
+        let (left, padding) = (self.left, self.padding);
         (self.left, self.padding) = (0, 0);
-        let skipped = io::copy(&mut self.inner.by_ref().take(rest), &mut io::sink())?;
-        if skipped < rest {
-            Err(self.truncated())
-        } else {
-            Ok(())
+        if self.skip(left)? < left {
+            return Err(self.truncated());
         }
+        // Some writers leave out what would only pad the last entry; the stream then ends here.
+        self.skip(padding)?;
+        Ok(())
+    }
+
+    fn skip(&mut self, bytes: u64) -> io::Result<u64> {
+        io::copy(&mut self.inner.by_ref().take(bytes), &mut io::sink())
     }
 
     /// The next header block; nothing at a block of zeros or where the stream ends between entries.

@@ -130,6 +130,27 @@ async fn what_umoci_makes_of_a_layout() -> Result<()> {
 }
 
 #[tokio::test]
+async fn what_umoci_inserts_at_the_root() -> Result<()> {
+    let place = Place::new()?;
+    let layout = Layout::of("base", layers(), Compression::Gzip)?;
+    let tree = place.path("tree");
+    fs::create_dir(&tree)?;
+    fs::write(tree.join("three"), "3")?;
+    let base = format!("{}:base", layout.dir.path().display());
+    // Its layer begins with an entry for "/".
+    let tree = tree.display().to_string();
+    run(
+        "umoci",
+        &["insert", "--image", &base, "--tag", "thing:2", &tree, "/"],
+    )?;
+    place.load(&layout.pack()?).await?;
+    let root = place.mount(&place.store.find("thing:2")?).await?.merged;
+    assert_eq!(fs::read_to_string(root.join("three"))?, "3");
+    assert_eq!(fs::read_to_string(root.join("etc/one"))?, "1");
+    Ok(())
+}
+
+#[tokio::test]
 async fn what_docker_save_wrote_before_it_knew_oci() -> Result<()> {
     let place = Place::new()?;
     let plain: Vec<_> = layers().into_iter().map(Layer::bytes).collect();

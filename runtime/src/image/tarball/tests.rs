@@ -73,6 +73,21 @@ fn the_size_in_a_pax_record_is_the_one_that_counts() {
 }
 
 #[test]
+fn the_padding_of_the_last_entry_may_be_missing_but_not_its_data() {
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(10);
+    tar.append_data(&mut header, "a", &[7; 10][..]).unwrap();
+    let archive = tar.into_inner().unwrap();
+    for end in [522, 600, 1024] {
+        assert_eq!(walk(&archive[..end]).unwrap()[0].1, [7; 10], "{end}");
+    }
+    for end in [513, 521] {
+        assert!(walk(&archive[..end]).is_err(), "{end}");
+    }
+}
+
+#[test]
 fn a_size_that_overflows_is_malformed() {
     let mut header = tar::Header::new_gnu();
     header.set_path("x").unwrap();

@@ -39,7 +39,8 @@ pub enum PathProblem {
 
 impl EntryPath {
     pub(crate) fn parse(raw: &[u8]) -> Result<Self, PathProblem> {
-        if raw.starts_with(b"/") {
+        // Slashes alone are the root itself, as `umoci insert` writes it: that leads nowhere else.
+        if raw.starts_with(b"/") && raw.iter().any(|&byte| byte != b'/') {
             return Err(PathProblem::Absolute);
         }
         if raw.is_empty() || raw.contains(&0) {
@@ -129,12 +130,15 @@ mod tests {
             "a/b/c"
         );
         assert!(EntryPath::parse(b"./").unwrap().is_root());
+        assert!(EntryPath::parse(b"/").unwrap().is_root());
     }
 
     #[test]
     fn names_that_could_leave_the_root_are_refused() {
         for (raw, problem) in [
             (&b"/etc/passwd"[..], PathProblem::Absolute),
+            (b"/.", PathProblem::Absolute),
+            (b"/..", PathProblem::Absolute),
             (b"..", PathProblem::Climbs),
             (b"a/../../b", PathProblem::Climbs),
             (b"a/..", PathProblem::Climbs),

@@ -62,7 +62,10 @@ fn an_absolute_name_is_refused() {
     let arena = Arena::new();
     let evil = format!("{}/evil", arena.outside());
     arena.refuses(&tar().file(&evil, "x"), PathProblem::Absolute);
-    arena.refuses(&tar().dir("/"), PathProblem::Absolute);
+    arena.refuses(&tar().dir("//x"), PathProblem::Absolute);
+    // The root itself is no way out, but it is a directory and nothing else.
+    arena.refuses(&tar().symlink("/", "../outside"), PathProblem::Empty);
+    arena.refuses(&tar().hard_link("/", "a"), PathProblem::Empty);
 }
 
 #[test]
