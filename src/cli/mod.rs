@@ -110,11 +110,13 @@ pub(crate) fn parse(args: impl Iterator<Item = OsString>) -> Result<Invocation, 
         .collect::<Result<Vec<_>, _>>()?;
     let normal = grammar::normalise(&command, args);
     let parsed = command
-        .try_get_matches_from_mut(std::iter::once("nuncio".to_owned()).chain(normal))
+        .try_get_matches_from_mut(
+            std::iter::once("nuncio".to_owned()).chain(normal.iter().cloned()),
+        )
         .and_then(|matches| Cli::from_arg_matches(&matches));
     match parsed {
         Ok(cli) => Ok(Invocation { cli }),
-        Err(error) => Err(usage::report(&error, &command)),
+        Err(error) => Err(usage::report(&error, &command, &normal)),
     }
 }
 

@@ -27,8 +27,8 @@ pub(super) struct PsArgs {
     quiet: bool,
 
     /// Show the N created last, in any state
-    #[arg(short = 'n', long, value_name = "N", default_value_t = -1, allow_negative_numbers = true)]
-    last: i64,
+    #[arg(short = 'n', long, value_name = "N", allow_negative_numbers = true)]
+    last: Option<i64>,
 
     /// Show the one created last, in any state
     #[arg(short, long)]
@@ -68,12 +68,17 @@ const FIELDS: &[(&str, &str)] = &[
 ];
 
 pub(super) async fn run(args: PsArgs, client: &Client) -> anyhow::Result<u8> {
-    let limit = if args.latest { 1 } else { args.last };
+    let limit = if args.latest { Some(1) } else { args.last };
     let call = client
         .get("/containers/json")
         .flag("all", args.all)
         .flag("size", args.size)
-        .optional("limit", (limit > 0).then(|| limit.to_string()))
+        .optional(
+            "limit",
+            limit
+                .filter(|limit| *limit > 0)
+                .map(|limit| limit.to_string()),
+        )
         .optional("filters", filters(&args.filter)?);
     let containers: Vec<ContainerSummary> = call.send().await?.json().await?;
     let mut columns = vec![

@@ -9,8 +9,12 @@ fn normal(line: &str) -> Vec<String> {
 }
 
 fn parse(line: &str) -> Result<Cli, String> {
-    let args = std::iter::once("nuncio".to_owned()).chain(normal(line));
-    Cli::try_parse_from(args).map_err(|error| usage::message(&error))
+    let mut root = Cli::command();
+    root.build();
+    let normal = normal(line);
+    let args = std::iter::once("nuncio".to_owned()).chain(normal.iter().cloned());
+    let (command, _) = usage::command_of(&root, &normal);
+    Cli::try_parse_from(args).map_err(|error| usage::message(&error, command))
 }
 
 fn wrong(line: &str) -> String {
@@ -119,11 +123,11 @@ fn wrong_flags_are_told_in_dockers_words() {
     let starts = [
         (
             "run -p abc redis",
-            r#"invalid argument "abc" for "--publish" flag: invalid containerPort: abc"#,
+            r#"invalid argument "abc" for "-p, --publish" flag: invalid containerPort: abc"#,
         ),
         (
             "run -p x:80 redis",
-            r#"invalid argument "x:80" for "--publish" flag: invalid hostPort: x"#,
+            r#"invalid argument "x:80" for "-p, --publish" flag: invalid hostPort: x"#,
         ),
         (
             "run --link a:b:c redis",
@@ -131,11 +135,11 @@ fn wrong_flags_are_told_in_dockers_words() {
         ),
         (
             "run -e =x redis",
-            r#"invalid argument "=x" for "--env" flag: invalid environment variable: =x"#,
+            r#"invalid argument "=x" for "-e, --env" flag: invalid environment variable: =x"#,
         ),
         (
             "run -m much redis",
-            r#"invalid argument "much" for "--memory" flag: invalid size: 'much'"#,
+            r#"invalid argument "much" for "-m, --memory" flag: invalid size: 'much'"#,
         ),
         (
             "run Redis",
@@ -153,7 +157,7 @@ fn wrong_flags_are_told_in_dockers_words() {
         ("rnu redis", "unknown command: rnu"),
         (
             "-H tcp://1.2.3.4:1 ps",
-            r#"invalid argument "tcp://1.2.3.4:1" for "--host" flag: "tcp://1.2.3.4:1" is not"#,
+            r#"invalid argument "tcp://1.2.3.4:1" for "-H, --host" flag: "tcp://1.2.3.4:1" is not"#,
         ),
         ("exec web", "missing argument: <COMMAND>"),
     ];
@@ -162,6 +166,19 @@ fn wrong_flags_are_told_in_dockers_words() {
         assert!(message.starts_with(expected), "{line}: {message}");
         assert!(!message.contains('\n'), "{line}: {message}");
     }
+}
+
+#[test]
+fn the_command_is_named_where_to_read_on() {
+    let mut root = Cli::command();
+    root.build();
+    let path = |line: &str| usage::command_of(&root, &normal(line)).1;
+    assert_eq!(path("run -p abc redis"), "nuncio run");
+    assert_eq!(
+        path("-H unix:///s container run -p abc ps"),
+        "nuncio container run"
+    );
+    assert_eq!(path("nope"), "nuncio");
 }
 
 #[test]

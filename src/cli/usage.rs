@@ -1,5 +1,6 @@
 //! Wrong arguments, told in a line, in Docker's words.
 
+use std::error::Error as _;
 use std::ffi::OsStr;
 use std::process::ExitCode;
 
@@ -16,8 +17,8 @@ pub(super) fn not_unicode(argument: &OsStr) -> ExitCode {
     DAEMON_FAILED.into()
 }
 
-/// Prints help where it was asked for, else what is wrong and where to read on.
-pub(super) fn report(error: &Error, root: &Command) -> ExitCode {
+/// Prints help where it was asked for, else what is wrong with `args` and where to read on.
+pub(super) fn report(error: &Error, root: &Command, args: &[String]) -> ExitCode {
     match error.kind() {
         ErrorKind::DisplayHelp
         | ErrorKind::DisplayVersion
@@ -28,32 +29,31 @@ pub(super) fn report(error: &Error, root: &Command) -> ExitCode {
         }
         _ => {}
     }
-    let command = usage_of(error, root);
+    let (command, path) = command_of(root, args);
+    let message = message(error, command);
     warn(&format!(
-        "nuncio: {}\n\nRun '{command} --help' for more information",
-        message(error)
+        "nuncio: {message}\n\nRun '{path} --help' for more information"
     ));
     DAEMON_FAILED.into()
 }
 
-/// The command that the usage in `error` is of.
-fn usage_of(error: &Error, root: &Command) -> String {
-    let Some(ContextValue::StyledStr(usage)) = error.get(ContextKind::Usage) else {
-        return root.get_name().to_owned();
-    };
-    let usage = usage.to_string();
-    let words = usage.trim_start_matches("Usage:").split_whitespace();
-    let words: Vec<&str> = words
-        .take_while(|word| !word.starts_with(['[', '<', '-']))
-        .collect();
-    if words.is_empty() {
-        root.get_name().to_owned()
-    } else {
-        words.join(" ")
+/// The command that normalised arguments name, and how it is called.
+pub(super) fn command_of<'a>(root: &'a Command, args: &[String]) -> (&'a Command, String) {
+    let mut command = root;
+    let mut path = root.get_name().to_owned();
+    // the values of flags stand with their flags
+    for word in args.iter().filter(|word| !word.starts_with('-')) {
+        let Some(next) = command.find_subcommand(word) else {
+            break;
+        };
+        command = next;
+        path = format!("{path} {word}");
     }
+    (command, path)
 }
 
-pub(super) fn message(error: &Error) -> String {
+/// What is wrong, in one line.
+pub(super) fn message(error: &Error, command: &Command) -> String {
     let text = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.clone()),
         Some(ContextValue::Strings(texts)) => Some(texts.join(", ")),
@@ -65,54 +65,53 @@ pub(super) fn message(error: &Error) -> String {
         Some(right) => format!(": did you mean {right}?"),
         None => String::new(),
     };
+    let invalid = |why: String| match flag(command, &wrong) {
+        Some(flag) => format!("invalid argument {value:?} for {flag:?} flag: {why}"),
+        None => why,
+    };
     match error.kind() {
         ErrorKind::UnknownArgument if !wrong.starts_with('-') => {
             format!("unexpected argument: {wrong}")
         }
         ErrorKind::UnknownArgument if wrong.starts_with("--") => {
-            format!(
-                "unknown flag: {wrong}{}",
-                did_you_mean(ContextKind::SuggestedArg)
-            )
+            let hint = did_you_mean(ContextKind::SuggestedArg);
+            format!("unknown flag: {wrong}{hint}")
         }
         ErrorKind::UnknownArgument => format!("unknown shorthand flag: {wrong}"),
         ErrorKind::InvalidSubcommand => {
             let wrong = text(ContextKind::InvalidSubcommand).unwrap_or_default();
-            format!(
-                "unknown command: {wrong}{}",
-                did_you_mean(ContextKind::SuggestedSubcommand)
-            )
+            let hint = did_you_mean(ContextKind::SuggestedSubcommand);
+            format!("unknown command: {wrong}{hint}")
         }
         ErrorKind::MissingRequiredArgument => {
             format!("missing argument: {}", wrong.replace("...", ""))
         }
         ErrorKind::InvalidValue if value.is_empty() => {
-            format!("flag needs an argument: {}", flag(&wrong))
+            let flag = flag(command, &wrong).unwrap_or(wrong);
+            format!("flag needs an argument: {flag}")
         }
-        ErrorKind::InvalidValue => format!(
-            "invalid argument {value:?} for {:?} flag: expected {}",
-            flag(&wrong),
-            text(ContextKind::ValidValue).unwrap_or_default()
-        ),
+        ErrorKind::InvalidValue => {
+            let right = text(ContextKind::ValidValue).unwrap_or_default();
+            invalid(format!("expected {right}"))
+        }
         ErrorKind::ValueValidation => {
-            let why = std::error::Error::source(error)
-                .map(ToString::to_string)
-                .unwrap_or_default();
-            if wrong.starts_with('<') || wrong.starts_with('[') {
-                return why;
-            }
-            format!(
-                "invalid argument {value:?} for {:?} flag: {why}",
-                flag(&wrong)
-            )
+            invalid(error.source().map(ToString::to_string).unwrap_or_default())
         }
         _ => first_line(error),
     }
 }
 
-/// A flag without the name of its value.
-fn flag(text: &str) -> &str {
-    text.split([' ', '=']).next().unwrap_or(text)
+/// A flag as Docker names it, `-p, --publish`, from how clap does; `None` if it is none.
+fn flag(command: &Command, text: &str) -> Option<String> {
+    let name = text.split([' ', '=', '[']).next()?;
+    let long = name.strip_prefix("--")?;
+    let arg = command
+        .get_arguments()
+        .find(|arg| arg.get_long() == Some(long));
+    Some(match arg.and_then(clap::Arg::get_short) {
+        Some(short) => format!("-{short}, {name}"),
+        None => name.to_owned(),
+    })
 }
 
 fn first_line(error: &Error) -> String {

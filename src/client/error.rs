@@ -10,14 +10,16 @@ use crate::cli::host::{DEFAULT_HOST, Host};
 /// Why a request to the daemon has no answer, or a bad one.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClientError {
-    #[error("cannot connect to the nuncio daemon at {host}; is it running? start it with: {start}")]
+    #[error(
+        "cannot connect to the nuncio daemon at {host} (is it running? start it with: {start})"
+    )]
     Unreachable {
         host: Host,
         start: String,
         source: io::Error,
     },
     #[error(
-        "cannot connect to the nuncio daemon at {host}; its socket is root's: try again with sudo"
+        "cannot connect to the nuncio daemon at {host} (its socket is root's: try again with sudo)"
     )]
     NotAllowed { host: Host, source: io::Error },
     /// The daemon said no.
