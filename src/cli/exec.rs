@@ -1,6 +1,7 @@
 //! `exec`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::bail;
 use bollard_stubs::models::{ExecConfig, ExecInspectResponse, ExecStartConfig, IdResponse};
@@ -114,26 +115,35 @@ async fn exec(args: &ExecArgs, client: &Client) -> anyhow::Result<u8> {
     };
     let mut signals = Signals::own()?;
     let (stream, _) = call.hijack().await?;
-    session.resize().await;
     match session.run(stream, &mut signals).await? {
         Ended::Output => {}
         Ended::Detached => return Ok(0),
         Ended::Signal(number) => return Ok(128 + u8::try_from(number).unwrap_or(0)),
     }
-    let exec: ExecInspectResponse = client
-        .get(&format!("{path}/json"))
-        .send()
-        .await?
-        .json()
-        .await?;
-    match exec.exit_code {
-        Some(code) => Ok((code & 0xff) as u8),
-        None => bail!(
-            "the command closed its output and still runs, as exec {}",
-            created.id
-        ),
+    tokio::select! {
+        code = exit_code(client, &path) => code,
+        number = signals.next() => Ok(128 + u8::try_from(number).unwrap_or(0)),
     }
 }
+
+/// Waits for the exit status of a command whose output is over.
+///
+/// The API cannot be waited on for an exec: it is asked again, ever more rarely.
+async fn exit_code(client: &Client, path: &str) -> anyhow::Result<u8> {
+    let mut pause = Duration::from_millis(5);
+    loop {
+        let answer = client.get(&format!("{path}/json")).send().await?;
+        let exec: ExecInspectResponse = answer.json().await?;
+        if let Some(code) = exec.exit_code {
+            return Ok((code & 0xff) as u8);
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(MOST_PAUSE);
+    }
+}
+
+/// The longest pause between two questions.
+const MOST_PAUSE: Duration = Duration::from_millis(500);
 
 fn config(args: &ExecArgs) -> anyhow::Result<ExecConfig> {
     let mut variables = Vec::new();

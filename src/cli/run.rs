@@ -149,7 +149,6 @@ async fn stay(args: &RunArgs, client: &Client, id: &str, streams: Streams) -> Re
         }
         return Err(start(error));
     }
-    session.resize().await;
     match session.run(stream, &mut signals).await.map_err(Stay::Run)? {
         Ended::Output => exit.code().await.map_err(Stay::Run),
         Ended::Detached => Ok(0),

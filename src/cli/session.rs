@@ -1,6 +1,7 @@
 //! A client attached to a process in a container: its streams, its terminal, its signals.
 
 use std::io::{self, Read as _};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -13,7 +14,7 @@ use super::detach::DetachKeys;
 use super::frames::{Frames, Stream};
 use super::output::{write_err, write_out};
 use super::terminal::{self, RawMode};
-use crate::client::{Client, Hijacked};
+use crate::client::{Client, ClientError, Hijacked};
 
 /// How a session ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -37,6 +38,10 @@ pub(super) struct Session<'a> {
 /// How many SIGINT or SIGTERM are passed on before the client gives up.
 const PATIENCE: u32 = 3;
 
+/// How often a terminal's first size is sent before it is given up, and for how long, times the attempt, to wait.
+const SIZE_ATTEMPTS: u32 = 10;
+const SIZE_PAUSE: Duration = Duration::from_millis(10);
+
 impl Session<'_> {
     /// Carries the streams until one side has had enough; `signals` are passed on.
     ///
@@ -57,8 +62,10 @@ impl Session<'_> {
         let output = print_output(reader, self.tty);
         let mut window =
             signal(SignalKind::window_change()).context("watch the size of the terminal")?;
-        tokio::pin!(input, output);
+        let size = self.size();
+        tokio::pin!(input, output, size);
         let mut input_is_over = false;
+        let mut is_sized = false;
         let mut interrupts = 0;
         loop {
             tokio::select! {
@@ -71,7 +78,13 @@ impl Session<'_> {
                     }
                     input_is_over = true;
                 }
-                Some(()) = window.recv(), if self.tty => self.resize().await,
+                () = &mut size, if !is_sized => is_sized = true,
+                Some(()) = window.recv(), if is_sized => {
+                    if let Err(error) = self.resize().await {
+                        // a process that has just ended has no size
+                        tracing::debug!(%error, "resize");
+                    }
+                }
                 number = signals.next() => {
                     interrupts += u32::from(number == interrupt() || number == terminate());
                     if !signals.proxied || interrupts >= PATIENCE {
@@ -83,21 +96,25 @@ impl Session<'_> {
         }
     }
 
-    /// Gives the process's terminal the size of ours.
-    pub(super) async fn resize(&self) {
+    /// Gives the process's terminal the size of ours, as soon as there is one.
+    async fn size(&self) {
+        for attempt in 1..=SIZE_ATTEMPTS {
+            match self.resize().await {
+                Ok(()) => return,
+                // the answer to the attachment may come before the process is there
+                Err(error) => tracing::debug!(%error, attempt, "resize"),
+            }
+            tokio::time::sleep(SIZE_PAUSE * attempt).await;
+        }
+    }
+
+    async fn resize(&self) -> Result<(), ClientError> {
         let Some((rows, columns)) = self.tty.then(terminal::size).flatten() else {
-            return;
+            return Ok(());
         };
         let call = self.client.post(&format!("{}/resize", self.target));
-        let sent = call
-            .query("h", rows.to_string())
-            .query("w", columns.to_string())
-            .send()
-            .await;
-        if let Err(error) = sent {
-            // a process that has just ended has no size
-            tracing::debug!(%error, "resize");
-        }
+        let call = call.query("h", rows.to_string());
+        call.query("w", columns.to_string()).send().await.map(drop)
     }
 
     async fn pass_on(&self, number: i32) {
@@ -168,7 +185,8 @@ impl Signals {
         Ok(Self { caught, proxied })
     }
 
-    async fn next(&mut self) -> i32 {
+    /// The next one that comes.
+    pub(super) async fn next(&mut self) -> i32 {
         std::future::poll_fn(|context| {
             let mut signals = self.caught.iter_mut();
             let caught = signals.find_map(|(number, signal)| {

@@ -152,7 +152,6 @@ async fn stay(client: &Client, container: &str, join: Join) -> anyhow::Result<u8
     if join.start {
         client.post(&format!("{path}/start")).send().await?;
     }
-    session.resize().await;
     match session.run(stream, &mut signals).await? {
         Ended::Output => exit.code().await,
         Ended::Detached => Ok(0),
