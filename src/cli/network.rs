@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use bollard_stubs::models::{
     EndpointIpamConfig, EndpointSettings, Ipam, IpamConfig, Network, NetworkConnectRequest,
     NetworkCreateRequest, NetworkCreateResponse, NetworkDisconnectRequest,
@@ -68,7 +68,7 @@ struct CreateArgs {
 
     /// Addresses of the network (default: from the daemon's pools)
     #[arg(long, value_name = "CIDR")]
-    subnet: Vec<IpNetwork>,
+    subnet: Vec<String>,
 
     /// Address of the network's gateway
     #[arg(long, value_name = "IP")]
@@ -76,7 +76,7 @@ struct CreateArgs {
 
     /// The part of the subnet that containers take addresses from
     #[arg(long, value_name = "CIDR")]
-    ip_range: Vec<IpNetwork>,
+    ip_range: Vec<String>,
 
     /// No way out of the network
     #[arg(long)]
@@ -135,36 +135,48 @@ async fn create(args: CreateArgs, client: &Client) -> anyhow::Result<u8> {
 
 /// Ranges and gateways, each with the subnet that holds it.
 fn ipam_config(args: &CreateArgs) -> anyhow::Result<Vec<IpamConfig>> {
-    let mut configs = Vec::new();
-    for subnet in &args.subnet {
-        if subnet.ip() != subnet.network() {
-            bail!(
-                "invalid subnet {subnet}: it should be {}/{}",
-                subnet.network(),
-                subnet.prefix()
-            );
-        }
-        configs.push(IpamConfig {
+    let subnets = networks("subnet", &args.subnet)?;
+    let mut configs: Vec<IpamConfig> = subnets
+        .iter()
+        .map(|subnet| IpamConfig {
             subnet: Some(subnet.to_string()),
             ..IpamConfig::default()
-        });
-    }
+        })
+        .collect();
     let holder = |what: &str, address: IpAddr| {
-        let found = args
-            .subnet
-            .iter()
-            .position(|subnet| subnet.contains(address));
-        found.ok_or_else(|| {
-            anyhow::anyhow!("no matching subnet for {what} {address}: give one with --subnet")
+        let found = subnets.iter().position(|subnet| subnet.contains(address));
+        found.with_context(|| {
+            format!("no matching subnet for {what} {address}: give one with --subnet")
         })
     };
-    for range in &args.ip_range {
+    for range in networks("range", &args.ip_range)? {
         configs[holder("range", range.ip())?].ip_range = Some(range.to_string());
     }
     for gateway in &args.gateway {
         configs[holder("gateway", *gateway)?].gateway = Some(gateway.to_string());
     }
     Ok(configs)
+}
+
+fn networks(what: &str, texts: &[String]) -> anyhow::Result<Vec<IpNetwork>> {
+    let network = |text: &String| {
+        let network: IpNetwork = match text.parse() {
+            Ok(network) if text.contains('/') => network,
+            _ => bail!(
+                "invalid {what} {text}: expected an address and a prefix length, as 10.64.0.0/16"
+            ),
+        };
+        if network.ip() != network.network() {
+            let right = (network.network(), network.prefix());
+            bail!(
+                "invalid {what} {network}: it should be {}/{}",
+                right.0,
+                right.1
+            );
+        }
+        Ok(network)
+    };
+    texts.iter().map(network).collect()
 }
 
 #[derive(Args, Debug)]
@@ -351,4 +363,22 @@ async fn disconnect(args: DisconnectArgs, client: &Client) -> anyhow::Result<u8>
         .send()
         .await?;
     Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subnets_are_whole_networks() {
+        let parse = |text: &str| networks("subnet", &[text.to_owned()]);
+        assert!(parse("10.64.0.0/16").is_ok());
+        for wrong in ["10.0.0.0/33", "10.0.0.0", "x", "10.0.0.1/24"] {
+            let error = parse(wrong).expect_err(wrong).to_string();
+            assert!(
+                error.starts_with(&format!("invalid subnet {wrong}: ")),
+                "{error}"
+            );
+        }
+    }
 }
