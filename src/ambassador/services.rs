@@ -94,7 +94,7 @@ async fn changed(sets: &mut Option<Sets>) {
     {
         return;
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 #[cfg(test)]

@@ -11,7 +11,10 @@ use bollard_stubs::models::{
 };
 
 use super::container_flags::ContainerFlags;
-use super::parse::{KeyValue, MountSpec, NetworkFlag, read_env_file, read_label_file};
+use super::parse::{
+    Cpus, Expose, KeyValue, MountSpec, NetworkFlag, Publish, Size, Ulimit, VolumeSpec,
+    read_env_file, read_label_file,
+};
 
 /// The streams of a container that its client wants.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -63,13 +66,13 @@ pub(super) fn create_body(
         bail!("conflicting options: cannot specify both --restart and --rm");
     }
     let entrypoint = flags.entrypoint.clone().map(|entrypoint| vec![entrypoint]);
-    let exposed = flags.expose.iter().flat_map(|expose| expose.ports());
+    let exposed = flags.expose.iter().flat_map(Expose::ports);
     let published = flags
         .publish
         .iter()
-        .flat_map(|publish| publish.bindings())
+        .flat_map(Publish::bindings)
         .map(|binding| binding.port);
-    let anonymous = flags.volume.iter().filter_map(|volume| volume.anonymous());
+    let anonymous = flags.volume.iter().filter_map(VolumeSpec::anonymous);
     Ok(ContainerCreateBody {
         hostname: flags.hostname.clone(),
         user: flags.user.clone(),
@@ -99,21 +102,21 @@ fn host_config(flags: &ContainerFlags) -> anyhow::Result<HostConfig> {
     let here = std::env::current_dir().context("find the working directory")?;
     let strings = |values: &[String]| some_list(values.to_vec());
     let (limits, rights) = (&flags.limits, &flags.rights);
-    let ulimit = |limit: &super::parse::Ulimit| ResourcesUlimits {
+    let ulimit = |limit: &Ulimit| ResourcesUlimits {
         name: Some(limit.name.clone()),
         soft: Some(limit.soft),
         hard: Some(limit.hard),
     };
     Ok(HostConfig {
         cpu_shares: limits.cpu_shares,
-        memory: limits.memory.map(|size| size.bytes()),
+        memory: limits.memory.map(Size::bytes),
         memory_swap: limits.memory_swap,
-        nano_cpus: limits.cpus.map(|cpus| cpus.nano()),
+        nano_cpus: limits.cpus.map(Cpus::nano),
         cpuset_cpus: limits.cpuset_cpus.clone(),
         init: flags.init.then_some(true),
         pids_limit: limits.pids_limit,
         ulimits: some_list(limits.ulimit.iter().map(ulimit).collect()),
-        shm_size: limits.shm_size.map(|size| size.bytes()),
+        shm_size: limits.shm_size.map(Size::bytes),
         binds: some_list(
             flags
                 .volume
@@ -183,7 +186,7 @@ fn log_config(flags: &ContainerFlags) -> Option<HostConfigLogConfig> {
 /// Bindings by port, in the order of the flags.
 fn port_bindings(flags: &ContainerFlags) -> BTreeMap<String, Option<Vec<PortBinding>>> {
     let mut bindings = BTreeMap::<_, Option<Vec<_>>>::new();
-    for binding in flags.publish.iter().flat_map(|publish| publish.bindings()) {
+    for binding in flags.publish.iter().flat_map(Publish::bindings) {
         let host = PortBinding {
             host_ip: Some(binding.address),
             host_port: Some(binding.host_port),

@@ -38,8 +38,8 @@ mod top;
 mod usage;
 mod wait;
 
-use std::ffi::{OsStr, OsString};
-use std::path::{Path, PathBuf};
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser};
@@ -76,10 +76,7 @@ Examples:
 /// init of a container.
 pub(crate) fn single_threaded() -> Option<ExitCode> {
     let mut args = std::env::args_os();
-    let program = args.next()?;
-    if Path::new(&program).file_name() == Some(OsStr::new("docker-init")) {
-        return Some(nuncio_runtime::init::main(args));
-    }
+    args.next()?;
     match args.next()?.to_str()? {
         "init" => Some(nuncio_runtime::init::main(args)),
         "shim" => {

@@ -38,7 +38,9 @@ pub(super) async fn version(args: VersionArgs, host: Host) -> anyhow::Result<u8>
     match args.format.as_deref() {
         Some("json") => line(&json!({ "Client": client, "Server": server }).to_string())?,
         Some(format) => {
-            line(&Template::parse(format)?.render(&json!({ "Client": client, "Server": server }))?)?
+            line(
+                &Template::parse(format)?.render(&json!({ "Client": client, "Server": server }))?,
+            )?;
         }
         None => {
             write_out(side("Client", &client).as_bytes())?;
@@ -135,7 +137,7 @@ fn print_info(info: &Value) -> anyhow::Result<()> {
             }
             Some(Value::String(text)) if !text.is_empty() => line(&format!("{label}: {text}"))?,
             Some(value @ (Value::Number(_) | Value::Bool(_))) => {
-                line(&format!("{label}: {value}"))?
+                line(&format!("{label}: {value}"))?;
             }
             _ => {}
         }
