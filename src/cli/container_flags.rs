@@ -143,7 +143,7 @@ pub(super) struct ContainerFlags {
     #[arg(long, value_name = "FILE")]
     pub(super) label_file: Vec<PathBuf>,
 
-    /// What to do when the container exits: no, on-failure[:N], always, unless-stopped
+    /// What to do when the container exits: no, on-failure or on-failure:N, always, unless-stopped
     #[arg(long, value_name = "POLICY", default_value = "no")]
     pub(super) restart: Restart,
 

@@ -25,7 +25,7 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-/// Reads what [`write`] wrote; `None` when the file is not there.
+/// Reads what [`write()`] wrote; `None` when the file is not there.
 pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> anyhow::Result<Option<T>> {
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
