@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::catalog::{Catalog, FindImageError, Image};
+use super::catalog::{Catalog, FindImageError, Image, Record};
 use super::digest::{Digest, LayerId};
 use super::reference::{InvalidReference, Reference};
 use super::store::{ImageStore, WriteIndexError};
@@ -171,69 +171,67 @@ fn remove_from(
     force: bool,
     in_use: impl Fn(&str) -> Option<ImageUse>,
 ) -> Result<Removal, RemoveImageError> {
-    let record = catalog.find(text)?;
+    let record = catalog.find(text)?.clone();
     let id = record.id;
     let using = in_use(&id.to_string());
-    // The text may look like a name and yet be the beginning of an ID; what counts is what it found.
-    let name = text
-        .parse::<Reference>()
-        .ok()
-        .filter(|name| catalog.named(name).is_some_and(|named| named.id == id));
-    let record = catalog.find(text)?.clone();
     let mut removal = Removal::default();
-
-    if let Some(name) = name {
-        let name = if name.digest().is_some() {
-            name.tagged()
-                .filter(|tagged| record.names.contains(tagged))
-                .unwrap_or(name)
-        } else {
-            name
-        };
-        let others = record.names.iter().filter(|&other| *other != name).count();
-        let last = others == 0;
-        if let (true, false, Some(using)) = (last, force, &using) {
+    if let Some(name) = name_meant(catalog, &record, text) {
+        if record.names.iter().any(|other| *other != name) {
+            removal.untag(catalog, &name);
+            return Ok(removal);
+        }
+        if let (false, Some(using)) = (force, &using) {
             return Err(RemoveImageError::LastName {
                 name: text.to_owned(),
                 id: id.short(),
                 container: using.container.clone(),
             });
         }
-        if !last {
-            removal.untag(catalog, &name);
-            return Ok(removal);
-        }
-    } else {
-        let mut repositories: Vec<_> = record
-            .names
-            .iter()
-            .map(Reference::familiar_repository)
-            .collect();
-        repositories.dedup();
-        if repositories.len() > 1 && !force {
-            return Err(RemoveImageError::SeveralNames { id: id.short() });
-        }
+    } else if !force && has_several_repositories(&record) {
+        return Err(RemoveImageError::SeveralNames { id: id.short() });
     }
-    if let Some(ImageUse { container, running }) = using {
-        if running {
+    let stays = match using {
+        Some(ImageUse {
+            container,
+            running: true,
+        }) => {
             return Err(RemoveImageError::Running {
                 id: id.short(),
                 container,
             });
         }
-        if !force {
+        Some(ImageUse {
+            container,
+            running: false,
+        }) if !force => {
             return Err(RemoveImageError::Stopped {
                 id: id.short(),
                 container,
             });
         }
-        removal.untag_all(catalog, id);
-        return Ok(removal);
-    }
+        using => using.is_some(),
+    };
     removal.untag_all(catalog, id);
-    catalog.records.retain(|other| other.id != id);
-    removal.image = Some((id, record.layers));
+    if !stays {
+        catalog.records.retain(|other| other.id != id);
+        removal.image = Some((id, record.layers));
+    }
     Ok(removal)
+}
+
+/// The name of the image that `text` is, unless it is an ID or the beginning of one.
+fn name_meant(catalog: &Catalog, record: &Record, text: &str) -> Option<Reference> {
+    let name: Reference = text.parse().ok()?;
+    catalog.named(&name).filter(|named| named.id == record.id)?;
+    // With both a tag and a digest, it is the tag that goes.
+    let tagged = name.tagged().filter(|tagged| record.names.contains(tagged));
+    Some(tagged.unwrap_or(name))
+}
+
+fn has_several_repositories(record: &Record) -> bool {
+    let mut repositories = record.names.iter().map(Reference::familiar_repository);
+    let first = repositories.next();
+    repositories.any(|other| Some(other) != first)
 }
 
 impl Removal {

@@ -48,6 +48,9 @@ pub(crate) enum Kind {
     BlockDevice,
 }
 
+/// Where data lies in a sparse file: offset and length, ascending.
+type SparseMap = Vec<(u64, u64)>;
+
 /// One entry, with everything that preceding extension records say of it.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
@@ -62,8 +65,8 @@ pub(crate) struct Entry {
     pub(crate) mtime: (i64, u32),
     pub(crate) device: (u32, u32),
     pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
-    /// Where data lies in a sparse file: offset and length, ascending.
-    pub(crate) sparse: Option<Vec<(u64, u64)>>,
+    /// Where its data lies, if it has holes.
+    pub(crate) sparse: Option<SparseMap>,
 }
 
 /// Walks an archive's entries. Reading gives the stored data of the entry last returned.
@@ -138,31 +141,16 @@ impl<R: Read> TarReader<R> {
             .kind(&path)
             .ok_or_else(|| self.malformed("its type is unknown"))?;
         // Only files carry data; others may state a size that stands for nothing.
-        let mut stored = if kind == Kind::File {
+        let is_file = kind == Kind::File;
+        let stored = if is_file {
             pax.size.map_or_else(|| header.size(), Ok)?
         } else {
             0
         };
         self.begin_data(stored);
-        let mut size = stored;
-        let mut sparse = None;
-        if header.kind_flag() == b'S' {
-            size = header.sparse_real_size()?;
-            sparse = Some(self.gnu_sparse(header)?);
-        } else if pax.is_sparse() {
-            size = pax
-                .sparse_size
-                .ok_or_else(|| self.malformed("its sparse size is missing"))?;
-            let map = match &pax.sparse_map {
-                Some(map) => map.clone(),
-                None => self.pax_sparse_map()?,
-            };
-            sparse = Some(map);
-        }
-        stored = self.left;
-        if let Some(map) = &sparse {
-            self.check_sparse(map, stored, size)?;
-        }
+        let (size, sparse) = self
+            .sparse(header, pax)?
+            .map_or((stored, None), |(size, map)| (size, Some(map)));
         Ok(Entry {
             path,
             link: pax
@@ -186,6 +174,26 @@ impl<R: Read> TarReader<R> {
             xattrs: pax.xattrs.clone(),
             sparse,
         })
+    }
+
+    /// Size and map of a sparse file; what is left to read is its data.
+    fn sparse(&mut self, header: &Header, pax: &Pax) -> Result<Option<(u64, SparseMap)>, TarError> {
+        let (size, map) = if header.kind_flag() == b'S' {
+            (header.sparse_real_size()?, self.gnu_sparse(header)?)
+        } else if pax.is_sparse() {
+            let size = pax
+                .sparse_size
+                .ok_or_else(|| self.malformed("its sparse size is missing"))?;
+            let map = match &pax.sparse_map {
+                Some(map) => map.clone(),
+                None => self.pax_sparse_map()?,
+            };
+            (size, map)
+        } else {
+            return Ok(None);
+        };
+        self.check_sparse(&map, self.left, size)?;
+        Ok(Some((size, map)))
     }
 
     fn begin_data(&mut self, size: u64) {
@@ -263,7 +271,7 @@ impl<R: Read> TarReader<R> {
     }
 
     /// GNU's old format: four pieces in the header, more in blocks that follow it.
-    fn gnu_sparse(&mut self, header: &Header) -> Result<Vec<(u64, u64)>, TarError> {
+    fn gnu_sparse(&mut self, header: &Header) -> Result<SparseMap, TarError> {
         let (mut map, mut more) = header.sparse_pieces()?;
         while more {
             let mut block = [0; BLOCK];
@@ -277,7 +285,7 @@ impl<R: Read> TarReader<R> {
     }
 
     /// PAX format 1.0: the map stands in decimal lines in front of the data, padded to a block.
-    fn pax_sparse_map(&mut self) -> Result<Vec<(u64, u64)>, TarError> {
+    fn pax_sparse_map(&mut self) -> Result<SparseMap, TarError> {
         let before = self.left;
         let count = self.decimal_line()?;
         if count * 2 > MAX_EXTENSION / 2 {
