@@ -54,7 +54,6 @@ pub(crate) fn parse(body: NetworkCreateRequest) -> Result<NetworkCreate, Refusal
         labels: sorted(body.labels),
         name,
         subnet,
-        gateway: None,
         options,
     })
 }
@@ -274,7 +273,6 @@ mod tests {
                 mac: [2, 0, 10, 7, 0, 2],
                 address: Ipv4Addr::new(10, 7, 0, 2),
                 prefix: 24,
-                node: "b".to_owned(),
             }],
             peers: vec![("b".to_owned(), Ipv4Addr::LOCALHOST.into())],
         };

@@ -87,7 +87,7 @@ impl Daemon {
                     ));
                 }
                 (Err(AllocateError::Full { .. }), Network::Mesh(network)) => {
-                    self.claim_block(network).await?
+                    self.claim_block(network).await?;
                 }
                 (Err(error @ AllocateError::Write(_)), _) => return Err(error.into()),
                 (Err(error), _) => return Err(Refusal::conflict(error.to_string()).into()),

@@ -41,6 +41,9 @@ impl Daemon {
             ));
         }
         let config = merge(config, &image)?;
+        if !config.stop_signal.is_empty() {
+            super::signal::number(&config.stop_signal)?;
+        }
         self.check_networks(&config).await?;
         let id = super::new_id();
         let directory = self.options.data_root.join("containers").join(&id);

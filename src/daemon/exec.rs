@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::container::{Container, locked};
 use super::refusal::Refusal;
-use super::{Daemon, outfit, state_file};
+use super::{Daemon, outfit, start, state_file};
 
 /// Ended execs that are remembered for `inspect`; the oldest are forgotten beyond it.
 const REMEMBERED: usize = 1024;
@@ -159,41 +159,15 @@ impl Daemon {
             open_stdin: config.attach_stdin,
             privileged: config.privileged,
         };
-        let spawned = Shim::spawn_exec(
-            &self.binary,
-            &exec.container.run_directory,
-            &exec.run_directory,
-            &spec,
-        )
-        .await;
-        let shim = match spawned {
-            Ok(shim) => Arc::new(shim),
+        let (shim, attached) = match self.run(exec, &spec, detach).await {
+            Ok(running) => running,
             Err(error) => {
                 state_file::remove(&exec.run_directory)?;
-                exec.state
-                    .send_replace(State::Ended(if error.to_string().contains("not found") {
-                        127
-                    } else {
-                        126
-                    }));
-                return Err(error.into());
+                let code = start::exit_code_of(&format!("{error:#}"));
+                exec.state.send_replace(State::Ended(code));
+                return Err(error);
             }
         };
-        let pid = shim.state().await?.pid;
-        exec.state
-            .send_replace(State::Running(Arc::clone(&shim), pid));
-        let attached = match detach {
-            true => None,
-            false => Some(
-                shim.attach(AttachOptions {
-                    stdin: config.attach_stdin,
-                    stdout: config.attach_stdout,
-                    stderr: config.attach_stderr,
-                })
-                .await?,
-            ),
-        };
-        shim.start().await?;
         let exec = Arc::clone(exec);
         tokio::spawn(async move {
             let code = shim.wait().await.map_or(137, |status| status.code);
@@ -203,6 +177,33 @@ impl Daemon {
             }
         });
         Ok(attached)
+    }
+
+    async fn run(
+        &self,
+        exec: &Exec,
+        spec: &ExecSpec,
+        detach: bool,
+    ) -> anyhow::Result<(Arc<Shim>, Option<Attach>)> {
+        let container = &exec.container.run_directory;
+        let shim = Shim::spawn_exec(&self.binary, container, &exec.run_directory, spec).await?;
+        let shim = Arc::new(shim);
+        let pid = shim.state().await?.pid;
+        let attached = match detach {
+            true => None,
+            false => Some(
+                shim.attach(AttachOptions {
+                    stdin: exec.config.attach_stdin,
+                    stdout: exec.config.attach_stdout,
+                    stderr: exec.config.attach_stderr,
+                })
+                .await?,
+            ),
+        };
+        exec.state
+            .send_replace(State::Running(Arc::clone(&shim), pid));
+        shim.start().await?;
+        Ok((shim, attached))
     }
 
     pub(crate) async fn exec_resize(&self, exec: &Arc<Exec>, w: u16, h: u16) -> anyhow::Result<()> {

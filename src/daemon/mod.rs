@@ -74,7 +74,8 @@ pub(crate) struct Daemon {
     images: ImageStore,
     registry: Registry,
     presence: Presence,
-    mirror: Mirror,
+    /// Keeps `catalog` up to date for as long as it lives.
+    _mirror: Mirror,
     catalog: watch::Receiver<Arc<Catalog>>,
     default_record: OnceLock<Arc<NetworkRecord>>,
     containers: RwLock<BTreeMap<String, Arc<Container>>>,
@@ -144,7 +145,7 @@ impl Daemon {
             images: ImageStore::open(&options.data_root.join("images"))?,
             presence,
             catalog: mirror.catalog(),
-            mirror,
+            _mirror: mirror,
             default_record: OnceLock::new(),
             containers: RwLock::new(containers.collect()),
             execs: Mutex::default(),
@@ -206,7 +207,7 @@ impl Daemon {
         match timeout(SETTLE, caught_up).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                tracing::warn!(error = format!("{error:#}"), "ask the registry for news")
+                tracing::warn!(error = format!("{error:#}"), "ask the registry for news");
             }
             Err(_) => tracing::warn!("the registry's news did not come within {SETTLE:?}"),
         }

@@ -97,7 +97,6 @@ pub(crate) struct NetworkCreate {
     /// `bridge`, `overlay`, or empty for `bridge`.
     pub(crate) driver: String,
     pub(crate) subnet: Option<Ipv4Network>,
-    pub(crate) gateway: Option<Ipv4Addr>,
     pub(crate) internal: bool,
     pub(crate) attachable: bool,
     pub(crate) options: BTreeMap<String, String>,
@@ -131,7 +130,6 @@ pub(crate) struct NetworkEndpoint {
     pub(crate) mac: [u8; 6],
     pub(crate) address: Ipv4Addr,
     pub(crate) prefix: u8,
-    pub(crate) node: String,
 }
 
 /// Reads this host's own networks.
@@ -410,7 +408,7 @@ impl Daemon {
             container.update(|record| {
                 record
                     .endpoints
-                    .retain(|_, endpoint| endpoint.network_id != network.id())
+                    .retain(|_, endpoint| endpoint.network_id != network.id());
             })?;
         }
         self.forget_network(network.id())?;

@@ -245,7 +245,7 @@ fn tmpfs_options(options: &str) -> Result<(Option<u64>, Option<u32>), Refusal> {
                 size = Some(bytes.checked_mul(1 << shift).ok_or_else(wrong)?);
             }
             Some(("mode", value)) => {
-                mode = Some(u32::from_str_radix(value, 8).map_err(|_| wrong())?)
+                mode = Some(u32::from_str_radix(value, 8).map_err(|_| wrong())?);
             }
             None if matches!(option, "rw" | "noexec" | "nosuid" | "nodev") => {}
             _ => return Err(wrong()),

@@ -45,7 +45,8 @@ impl Daemon {
                         "undo a failed start"
                     );
                 }
-                container.set_status(|status| status.error = text);
+                let code = exit_code_of(&text);
+                container.set_status(|status| (status.error, status.code) = (text, code));
                 let auto_remove = container.view().config.host.auto_remove;
                 if auto_remove && let Err(error) = self.discard(container).await {
                     tracing::error!(
@@ -75,8 +76,8 @@ impl Daemon {
         bundle::write(&container.run_directory, &spec)?;
         let shim = Arc::new(Shim::spawn(&self.binary, &container.run_directory).await?);
         container.adopt(Arc::clone(&shim)).await?;
+        let pid = shim.state().await?.pid.unwrap_or_default(); // asked first: it may end at once
         shim.start().await?;
-        let pid = shim.state().await?.pid.unwrap_or_default();
         container.update(|record| {
             record.phase = Phase::Running {
                 pid,
@@ -188,4 +189,21 @@ fn wanted_networks(config: &ContainerConfig) -> BTreeMap<String, EndpointRequest
     let asked = wanted.remove("default").unwrap_or_default();
     wanted.entry(first.to_owned()).or_insert(asked);
     wanted
+}
+
+/// The exit code that Docker gives a container whose process could not be run, by the words of the error.
+pub(super) fn exit_code_of(error: &str) -> i32 {
+    const MISSING: [&str; 3] = [
+        "executable file not found",
+        "no such file or directory",
+        "system cannot find",
+    ];
+    const NOT_EXECUTABLE: [&str; 3] = ["permission denied", "is a directory", "not a directory"];
+    let error = error.to_lowercase();
+    let says = |words: &[&str]| words.iter().any(|word| error.contains(word));
+    match () {
+        () if says(&MISSING) => 127,
+        () if says(&NOT_EXECUTABLE) => 126,
+        () => 128,
+    }
 }

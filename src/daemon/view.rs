@@ -58,12 +58,6 @@ impl Daemon {
         &self.images
     }
 
-    pub(crate) fn image_in_use(&self, image_id: &str) -> bool {
-        self.containers()
-            .iter()
-            .any(|container| container.view().image_id == image_id)
-    }
-
     /// Fetches an image.
     pub(crate) async fn pull(
         &self,
@@ -164,7 +158,7 @@ impl Daemon {
     pub(crate) fn networks(&self) -> Vec<NetworkView> {
         let predefined = [("host", "host"), ("none", "null")].map(|(name, driver)| NetworkView {
             id: format!(
-                "{:0>64}",
+                "{:0<64}",
                 name.bytes()
                     .map(|byte| format!("{byte:02x}"))
                     .collect::<String>()
@@ -220,7 +214,6 @@ impl Daemon {
                     mac: endpoint.mac,
                     address: endpoint.address,
                     prefix: endpoint.block.prefix(),
-                    node: self.node.name.clone(),
                 })
             })
             .collect();
@@ -234,7 +227,6 @@ impl Daemon {
                 mac: nuncio_overlay::MacAddr::of_address(endpoint.address).0,
                 address: endpoint.address,
                 prefix: network.subnet().prefix(),
-                node: endpoint.node_name.clone(),
             }
         }));
         let mut peers: Vec<(String, IpAddr)> = catalog
@@ -361,7 +353,7 @@ impl Daemon {
             cpus: std::thread::available_parallelism()
                 .context("count processors")?
                 .get(),
-            memory: u64::from(system.totalram) * u64::from(system.mem_unit),
+            memory: system.totalram * u64::from(system.mem_unit),
             cgroup_version: if v2 { "2" } else { "1" }.into(),
             warnings: Vec::new(),
         })
