@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 build=(gcc libc6-dev pkg-config protobuf-compiler libprotobuf-dev nftables iproute2 util-linux)
-test=(skopeo umoci redis-tools etcd-client jq)
+test=(skopeo umoci redis-tools etcd-client jq busybox-static)
 # package:program it is wanted for. Whoever has the program on PATH keeps theirs.
 tools=(etcd-server:etcd docker-registry:docker-registry)
 tool_dir=target/tools
@@ -69,6 +69,9 @@ test_tools() {
     for entry in "${tools[@]}"; do
         have "${entry#*:}" || unpack "${entry%%:*}" "${entry#*:}" || fail "apt cannot download ${entry%%:*}"
     done
+    # The server is redis-tools' program by another name; its own package holds the service, and a link to it.
+    mkdir -p "$tool_dir"
+    have redis-server || ln -sf /usr/bin/redis-check-rdb "$tool_dir/redis-server"
     # Up to Debian 12 the client comes with the engine, which must not be installed beside ours.
     have docker || { apt-cache show docker-cli >/dev/null 2>&1 && unpack docker-cli docker; } ||
         unpack docker.io docker || fail "apt cannot download docker-cli or docker.io, for its client"

@@ -16,11 +16,10 @@ fn the_exit_status_is_the_containers() {
             .code,
         42
     );
-    assert_eq!(
-        host.nuncio(["run", "--rm", "busybox", "sh", "-c", "kill -9 $$"])
-            .code,
-        137
-    );
+    let id = host.ok("run -d busybox sleep 1000");
+    host.ok(["kill", &id]);
+    assert_eq!(host.ok(["wait", &id]), "137");
+    host.ok(["rm", &id]);
     assert_eq!(host.ok("ps -aq"), "");
 }
 
@@ -116,10 +115,7 @@ fn the_first_process_is_confined() {
     assert_ne!(run("echo 1 > /proc/sys/kernel/sysrq").code, 0);
     assert_ne!(run("mount -t tmpfs none /mnt").code, 0);
     assert_ne!(run("mknod /dev/sda b 8 0 && cat /dev/sda").code, 0);
-    assert_eq!(
-        run("ls /proc/kcore >/dev/null && wc -c < /proc/kcore").ok(),
-        "0"
-    );
+    assert_eq!(run("cat /proc/keys | wc -c").ok(), "0");
     assert_eq!(
         run("grep Seccomp: /proc/self/status | tr -d '\\t '").ok(),
         "Seccomp:2"
@@ -185,7 +181,7 @@ fn init_reaps_and_forwards_signals() {
         !host
             .ok(["exec", &id, "ps"])
             .lines()
-            .any(|line| line.contains("sleep 0.1") || line.contains("[sleep]"))
+            .any(|line| line.ends_with(" sleep 0.1") || line.contains("[sleep]"))
     });
     host.ok(["stop", "-t", "15", &id]);
     assert_eq!(

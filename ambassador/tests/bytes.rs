@@ -125,7 +125,11 @@ async fn the_datapath_follows_the_traffic() -> Result<()> {
         mut client,
         mut server,
     } = pair(RelayMode::Auto).await?;
-    ensure!(only(&ambassador)?.datapath == Datapath::Copy);
+    // The upstream accepts before the ambassador hears that it did.
+    until("the flow is there", || {
+        only(&ambassador).is_ok_and(|flow| flow.datapath == Datapath::Copy)
+    })
+    .await?;
     let (bulk, mut sink) = (noise(1, 4 << 20), vec![0; 4 << 20]);
     let (sent, read) = tokio::join!(client.write_all(&bulk), server.read_exact(&mut sink));
     sent?;
