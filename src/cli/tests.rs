@@ -14,7 +14,7 @@ fn parse(line: &str) -> Result<Cli, String> {
     let normal = normal(line);
     let args = std::iter::once("nuncio".to_owned()).chain(normal.iter().cloned());
     let (command, _) = usage::command_of(&root, &normal);
-    Cli::try_parse_from(args).map_err(|error| usage::message(&error, command))
+    Cli::try_parse_from(args).map_err(|error| usage::message(&error, &root, command))
 }
 
 fn wrong(line: &str) -> String {
@@ -165,6 +165,31 @@ fn wrong_flags_are_told_in_dockers_words() {
         let message = wrong(line);
         assert!(message.starts_with(expected), "{line}: {message}");
         assert!(!message.contains('\n'), "{line}: {message}");
+    }
+}
+
+#[test]
+fn wrong_arguments_have_dockers_exit_status() {
+    let mut root = Cli::command();
+    root.build();
+    for (line, expected) in [
+        ("rnu", 1),
+        ("network rnu", 1),
+        ("run", 1),
+        ("run Redis", 125),
+        ("run --nope redis", 125),
+        ("run -p x:80 redis", 125),
+        ("pull localhost:5000/Team/tools", 1),
+        ("pull a b", 1),
+        ("ps --nope", 125),
+        ("-H tcp://1.2.3.4:1 ps", 125),
+        ("exec web", 1),
+    ] {
+        let normal = normal(line);
+        let args = std::iter::once("nuncio".to_owned()).chain(normal.iter().cloned());
+        let error = Cli::try_parse_from(args).expect_err(line);
+        let (command, _) = usage::command_of(&root, &normal);
+        assert_eq!(usage::exit_code(&error, &root, command), expected, "{line}");
     }
 }
 

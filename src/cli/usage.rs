@@ -30,11 +30,31 @@ pub(super) fn report(error: &Error, root: &Command, args: &[String]) -> ExitCode
         _ => {}
     }
     let (command, path) = command_of(root, args);
-    let message = message(error, command);
+    let message = message(error, root, command);
     warn(&format!(
         "nuncio: {message}\n\nRun '{path} --help' for more information"
     ));
-    DAEMON_FAILED.into()
+    exit_code(error, root, command).into()
+}
+
+/// Docker's: 125 for a flag that is wrong, and for whatever is wrong with `run`'s image; else 1.
+pub(super) fn exit_code(error: &Error, root: &Command, command: &Command) -> u8 {
+    let wrong = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(text)) => text.as_str(),
+        _ => "",
+    };
+    match error.kind() {
+        ErrorKind::InvalidSubcommand
+        | ErrorKind::MissingSubcommand
+        | ErrorKind::MissingRequiredArgument => 1,
+        ErrorKind::UnknownArgument if !wrong.starts_with('-') => 1,
+        ErrorKind::ValueValidation
+            if command.get_name() != "run" && flag(root, command, wrong).is_none() =>
+        {
+            1
+        }
+        _ => DAEMON_FAILED,
+    }
 }
 
 /// The command that normalised arguments name, and how it is called.
@@ -53,7 +73,7 @@ pub(super) fn command_of<'a>(root: &'a Command, args: &[String]) -> (&'a Command
 }
 
 /// What is wrong, in one line.
-pub(super) fn message(error: &Error, command: &Command) -> String {
+pub(super) fn message(error: &Error, root: &Command, command: &Command) -> String {
     let text = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.clone()),
         Some(ContextValue::Strings(texts)) => Some(texts.join(", ")),
@@ -65,7 +85,7 @@ pub(super) fn message(error: &Error, command: &Command) -> String {
         Some(right) => format!(": did you mean {right}?"),
         None => String::new(),
     };
-    let invalid = |why: String| match flag(command, &wrong) {
+    let invalid = |why: String| match flag(root, command, &wrong) {
         Some(flag) => format!("invalid argument {value:?} for {flag:?} flag: {why}"),
         None => why,
     };
@@ -87,7 +107,7 @@ pub(super) fn message(error: &Error, command: &Command) -> String {
             format!("missing argument: {}", wrong.replace("...", ""))
         }
         ErrorKind::InvalidValue if value.is_empty() => {
-            let flag = flag(command, &wrong).unwrap_or(wrong);
+            let flag = flag(root, command, &wrong).unwrap_or(wrong);
             format!("flag needs an argument: {flag}")
         }
         ErrorKind::InvalidValue => {
@@ -101,12 +121,14 @@ pub(super) fn message(error: &Error, command: &Command) -> String {
     }
 }
 
-/// A flag as Docker names it, `-p, --publish`, from how clap does; `None` if it is none.
-fn flag(command: &Command, text: &str) -> Option<String> {
+/// A flag as Docker names it, `-p, --publish`, from how clap does; `None` if it is none. Those of `root` hold for
+/// every command.
+fn flag(root: &Command, command: &Command, text: &str) -> Option<String> {
     let name = text.split([' ', '=', '[']).next()?;
     let long = name.strip_prefix("--")?;
     let arg = command
         .get_arguments()
+        .chain(root.get_arguments())
         .find(|arg| arg.get_long() == Some(long));
     Some(match arg.and_then(clap::Arg::get_short) {
         Some(short) => format!("-{short}, {name}"),
