@@ -51,6 +51,26 @@ fn containers_and_logs_go_on() {
 }
 
 #[test]
+fn an_exec_goes_on_and_is_cleaned_up_after() {
+    let host = single(&[Image::Busybox]);
+    host.ok("run -d --name box busybox sleep 1000");
+    let script = "touch /started; while [ ! -e /go ]; do sleep 0.02; done; touch /ended";
+    host.ok(["exec", "-d", "box", "sh", "-c", script]);
+    let is_there = |path: &str| host.nuncio(["exec", "box", "test", "-e", path]).code == 0;
+    wait_until("the exec runs", || is_there("/started"));
+
+    host.kill_daemon();
+    host.start_again();
+
+    host.ok("exec box touch /go");
+    wait_until("the exec ends by itself", || is_there("/ended"));
+    let execs = host.exec_root().join("exec");
+    wait_until("nothing is left of it", || {
+        fs::read_dir(&execs).is_ok_and(|mut entries| entries.next().is_none())
+    });
+}
+
+#[test]
 fn links_between_hosts_go_on() {
     let [a, b] = cluster(&[Image::Redis]);
     a.ok("run -d --name redis-server redis");

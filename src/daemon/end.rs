@@ -330,6 +330,9 @@ impl Daemon {
                 clean_up(path).await?;
             }
         }
+        for entry in std::fs::read_dir(self.options.exec_root.join("exec"))? {
+            take_over_exec(entry?.path()).await?;
+        }
         for entry in std::fs::read_dir(self.options.exec_root.join("netns"))? {
             let path = entry?.path();
             if !is_known(&path.file_name().unwrap_or_default().to_string_lossy()) {
@@ -345,6 +348,23 @@ impl Daemon {
         drop(addresses);
         self.release_unused_links()
     }
+}
+
+/// Lets an exec of the last daemon go on, and cleans up when it has ended. Who asked for it has lost it.
+async fn take_over_exec(run_directory: PathBuf) -> anyhow::Result<()> {
+    let Ok(shim) = Shim::connect(&run_directory).await else {
+        return clean_up(run_directory).await;
+    };
+    tokio::spawn(async move {
+        let ended = match shim.wait().await {
+            Ok(_) => clean_up(run_directory).await,
+            Err(error) => Err(error.into()),
+        };
+        if let Err(error) = ended {
+            tracing::warn!(error = format!("{error:#}"), "clean up after an exec");
+        }
+    });
+    Ok(())
 }
 
 /// Ends what is left of a container's processes, and removes its cgroups and run directory.

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::container::{Container, locked};
 use super::refusal::Refusal;
-use super::{Daemon, outfit, start, state_file};
+use super::{Daemon, outfit, start};
 
 /// Ended execs that are remembered for `inspect`; the oldest are forgotten beyond it.
 const REMEMBERED: usize = 1024;
@@ -61,6 +61,16 @@ pub(crate) struct ExecView {
 }
 
 impl Exec {
+    /// Takes away what it left: its shim first, which may yet be writing down how it ended.
+    async fn clean_up(&self) {
+        let directory = self.run_directory.clone();
+        let cleaned =
+            tokio::task::spawn_blocking(move || nuncio_runtime::cleanup(&directory)).await;
+        if let Err(error) = cleaned.map_err(std::io::Error::other).flatten() {
+            tracing::warn!(exec = self.id, %error, "remove what an exec left");
+        }
+    }
+
     pub(crate) fn view(&self) -> ExecView {
         let (running, code, pid) = match &*self.state.borrow() {
             State::Created => (false, None, None),
@@ -137,11 +147,13 @@ impl Daemon {
         found.ok_or_else(|| Refusal::not_found(format!("No such exec instance: {id}")).into())
     }
 
-    /// Runs it; the streams are connected before its first instruction.
+    /// Runs it; the streams are connected before its first instruction. `size` is that of its terminal, in rows and
+    /// columns.
     pub(crate) async fn exec_start(
         self: &Arc<Self>,
         exec: &Arc<Exec>,
         detach: bool,
+        size: Option<(u16, u16)>,
     ) -> anyhow::Result<Option<Attach>> {
         if !matches!(&*exec.state.borrow(), State::Created) {
             return Err(Refusal::conflict(format!("exec {} was started already", exec.id)).into());
@@ -159,12 +171,12 @@ impl Daemon {
             open_stdin: config.attach_stdin,
             privileged: config.privileged,
         };
-        let (shim, attached) = match self.run(exec, &spec, detach).await {
+        let (shim, attached) = match self.run(exec, &spec, detach, size).await {
             Ok(running) => running,
             Err(error) => {
-                state_file::remove(&exec.run_directory)?;
                 let code = start::exit_code_of(&format!("{error:#}"));
                 exec.state.send_replace(State::Ended(code));
+                exec.clean_up().await;
                 return Err(error);
             }
         };
@@ -172,9 +184,7 @@ impl Daemon {
         tokio::spawn(async move {
             let code = shim.wait().await.map_or(137, |status| status.code);
             exec.state.send_replace(State::Ended(code));
-            if let Err(error) = state_file::remove(&exec.run_directory) {
-                tracing::warn!(exec = exec.id, %error, "remove what an exec left");
-            }
+            exec.clean_up().await;
         });
         Ok(attached)
     }
@@ -184,10 +194,14 @@ impl Daemon {
         exec: &Exec,
         spec: &ExecSpec,
         detach: bool,
+        size: Option<(u16, u16)>,
     ) -> anyhow::Result<(Arc<Shim>, Option<Attach>)> {
         let container = &exec.container.run_directory;
         let shim = Shim::spawn_exec(&self.binary, container, &exec.run_directory, spec).await?;
         let shim = Arc::new(shim);
+        if let Some((rows, columns)) = size {
+            shim.resize(columns, rows).await?;
+        }
         let pid = shim.state().await?.pid;
         let attached = match detach {
             true => None,
