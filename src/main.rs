@@ -22,6 +22,14 @@ fn main() -> ExitCode {
         Ok(invocation) => invocation,
         Err(code) => return code,
     };
+    if invocation.manages_containers()
+        && let Err(error) = nuncio_runtime::enter_init_mounts()
+    {
+        // `nuncio doctor` tells what lacks then
+        eprintln!(
+            "nuncio: look for cgroups in the mount namespace this one was made from: {error}"
+        );
+    }
     match run(invocation) {
         Ok(code) => code.into(),
         Err(failure) => failure.report(),

@@ -39,7 +39,10 @@ pub(crate) fn parse(mut body: Value) -> Result<ContainerConfig, ApiError> {
 
 fn config(body: ContainerCreateBody) -> Result<ContainerConfig, Refusal> {
     refuse_unbuilt(&body)?;
-    let host = host_options(body.host_config.unwrap_or_default())?;
+    let host_config = body.host_config.unwrap_or_default();
+    let tty = body.tty.unwrap_or_default();
+    let terminal_size = terminal_size(host_config.console_size.as_deref())?.filter(|_| tty);
+    let host = host_options(host_config)?;
     let endpoints = body
         .networking_config
         .and_then(|networking| networking.endpoints_config)
@@ -57,7 +60,8 @@ fn config(body: ContainerCreateBody) -> Result<ContainerConfig, Refusal> {
         working_dir: working_dir(body.working_dir.unwrap_or_default())?,
         labels: sorted(body.labels),
         exposed: ports::exposed(body.exposed_ports)?,
-        tty: body.tty.unwrap_or_default(),
+        tty,
+        terminal_size,
         open_stdin: body.open_stdin.unwrap_or_default(),
         stdin_once: body.stdin_once.unwrap_or_default(),
         attach_stdin: body.attach_stdin.unwrap_or_default(),
@@ -70,6 +74,25 @@ fn config(body: ContainerCreateBody) -> Result<ContainerConfig, Refusal> {
     };
     check_combination(&config)?;
     Ok(config)
+}
+
+/// `ConsoleSize`: rows and columns; two zeros, or none, leave it to the kernel.
+pub(super) fn terminal_size(asked: Option<&[usize]>) -> Result<Option<(u16, u16)>, Refusal> {
+    let wrong = || {
+        Refusal::invalid(format!(
+            "invalid ConsoleSize {:?}: expected rows and columns, each below 65536",
+            asked.unwrap_or_default()
+        ))
+    };
+    let size = match asked {
+        None | Some([] | [0, 0]) => return Ok(None),
+        Some([rows, columns]) => (u16::try_from(*rows), u16::try_from(*columns)),
+        Some(_) => return Err(wrong()),
+    };
+    match size {
+        (Ok(rows), Ok(columns)) => Ok(Some((rows, columns))),
+        _ => Err(wrong()),
+    }
 }
 
 fn refuse_unbuilt(body: &ContainerCreateBody) -> Result<(), Refusal> {

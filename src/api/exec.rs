@@ -13,6 +13,7 @@ use bollard_stubs::models::{
 use tokio::io::AsyncWriteExt;
 
 use super::body::{self, JsonBody};
+use super::container_create::terminal_size;
 use super::containers::Resize;
 use super::query::Params;
 use super::raw_stream::{self, Channel, ClientReader, ClientWriter, Framing};
@@ -69,14 +70,15 @@ pub(crate) async fn start(
     if !daemon.container(&container_id)?.is_running() {
         return Err(Refusal::conflict(format!("container {container_id} is not running")).into());
     }
+    let size = terminal_size(asked.console_size.as_deref())?.filter(|_| config.tty);
     if asked.detach == Some(true) {
-        daemon.exec_start(&exec, true).await?;
+        daemon.exec_start(&exec, true, size).await?;
         return Ok(StatusCode::OK.into_response());
     }
     let framing = Framing::of(config.tty);
     let daemon = Arc::clone(&daemon);
     let talk = async move |reader: ClientReader, mut writer: ClientWriter| match daemon
-        .exec_start(&exec, false)
+        .exec_start(&exec, false, size)
         .await
     {
         Ok(Some(attached)) => {

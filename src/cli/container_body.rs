@@ -15,6 +15,7 @@ use super::parse::{
     Cpus, Expose, KeyValue, MountSpec, NetworkFlag, Publish, Size, Ulimit, VolumeSpec,
     read_env_file, read_label_file,
 };
+use super::terminal;
 
 /// The streams of a container that its client wants.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -107,7 +108,9 @@ fn host_config(flags: &ContainerFlags) -> anyhow::Result<HostConfig> {
         soft: Some(limit.soft),
         hard: Some(limit.hard),
     };
+    let size = flags.tty.then(terminal::size).flatten();
     Ok(HostConfig {
+        console_size: size.map(|(rows, columns)| vec![rows.into(), columns.into()]),
         cpu_shares: limits.cpu_shares,
         memory: limits.memory.map(Size::bytes),
         memory_swap: limits.memory_swap,

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::bail;
 use bollard_stubs::models::{ExecConfig, ExecInspectResponse, ExecStartConfig, IdResponse};
 use clap::Args;
 
@@ -11,7 +10,7 @@ use super::container_body::Streams;
 use super::failure::Failure;
 use super::parse::{EnvVar, read_env_file};
 use super::session::{Ended, Session, Signals};
-use super::terminal;
+use super::terminal::{self, NotATerminal};
 use crate::client::{Client, ClientError};
 
 /// Flags of `exec`.
@@ -84,7 +83,7 @@ fn code_of(error: &anyhow::Error) -> u8 {
 async fn exec(args: &ExecArgs, client: &Client) -> anyhow::Result<u8> {
     let stdin = args.interactive && !args.detach;
     if args.tty && stdin && !std::io::IsTerminal::is_terminal(&std::io::stdin()) {
-        bail!("the input device is not a TTY: leave -t out, or run in a terminal");
+        return Err(NotATerminal.into());
     }
     let call = client
         .post(&format!("/containers/{}/exec", args.container))

@@ -118,6 +118,14 @@ pub(crate) fn parse(args: impl Iterator<Item = OsString>) -> Result<Invocation, 
 }
 
 impl Invocation {
+    /// Whether this process makes cgroups, or looks whether it could: under `ip netns exec` they are hidden from it.
+    pub(crate) fn manages_containers(&self) -> bool {
+        matches!(
+            self.cli.command,
+            Command::Own(OwnCommand::Daemon(_) | OwnCommand::Doctor(_))
+        )
+    }
+
     /// Whether this process serves others, and needs more than one thread.
     pub(crate) fn serves(&self) -> bool {
         matches!(

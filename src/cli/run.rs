@@ -15,6 +15,7 @@ use super::failure::{DAEMON_FAILED, Failure};
 use super::output::{line, warn};
 use super::pull::{Progress, pull};
 use super::session::{Ended, Session, Signals};
+use super::terminal::NotATerminal;
 use super::wait::{Condition, Exit};
 use crate::client::{Client, ClientError};
 
@@ -97,7 +98,7 @@ async fn prepare(args: &RunArgs, client: &Client) -> anyhow::Result<(String, Str
         Streams::of(flags)
     };
     if flags.tty && streams.stdin && !std::io::IsTerminal::is_terminal(&std::io::stdin()) {
-        bail!("the input device is not a TTY: leave -t out, or run in a terminal");
+        return Err(NotATerminal.into());
     }
     let body = create_body(flags, streams)?;
     Ok((create_container(client, flags, &body).await?, streams))
@@ -239,6 +240,9 @@ impl Drop for IdFile<'_> {
 
 /// The exit status for a container that did not start, from the daemon's words as Docker's client has it.
 fn start_failure(error: &anyhow::Error) -> u8 {
+    if error.is::<NotATerminal>() {
+        return 1;
+    }
     let Some(ClientError::Refused { message, .. }) = error.downcast_ref() else {
         return DAEMON_FAILED;
     };

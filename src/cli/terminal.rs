@@ -61,6 +61,11 @@ fn restore() {
     }
 }
 
+/// A terminal was asked for where the input is none.
+#[derive(Debug, thiserror::Error)]
+#[error("the input device is not a TTY: leave -t out, or run in a terminal")]
+pub(super) struct NotATerminal;
+
 /// Rows and columns of the terminal on standard output, if it is one.
 pub(super) fn size() -> Option<(u16, u16)> {
     let size = tcgetwinsize(stdout()).ok()?;

@@ -79,6 +79,9 @@ pub(crate) struct ContainerConfig {
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) exposed: Vec<Port>,
     pub(crate) tty: bool,
+    /// Rows and columns the terminal starts with; `None`: whatever the kernel gives it.
+    #[serde(default)]
+    pub(crate) terminal_size: Option<(u16, u16)>,
     pub(crate) open_stdin: bool,
     pub(crate) stdin_once: bool,
     pub(crate) attach_stdin: bool,

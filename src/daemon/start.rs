@@ -76,6 +76,9 @@ impl Daemon {
         bundle::write(&container.run_directory, &spec)?;
         let shim = Arc::new(Shim::spawn(&self.binary, &container.run_directory).await?);
         container.adopt(Arc::clone(&shim)).await?;
+        if let Some((rows, columns)) = record.config.terminal_size {
+            shim.resize(columns, rows).await?;
+        }
         let pid = shim.state().await?.pid.unwrap_or_default(); // asked first: it may end at once
         shim.start().await?;
         container.update(|record| {
