@@ -86,7 +86,7 @@ pub(super) fn create_body(
         exposed_ports: some_map(exposed.chain(published).map(|port| (port, HashMap::new()))),
         env: some_list(environment(flags)?),
         cmd: some_list(flags.command.clone()),
-        image: Some(flags.image.to_string()),
+        image: Some(flags.image.given()),
         volumes: some_map(anonymous.map(|path| (path.to_owned(), HashMap::new()))),
         working_dir: flags.workdir.clone(),
         entrypoint,

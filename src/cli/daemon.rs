@@ -42,7 +42,7 @@ pub(crate) struct DaemonArgs {
     node_name: Option<String>,
 
     /// The bridge of the default network (default: one of our own, nuncio0)
-    #[arg(short, long, value_name = "BRIDGE")]
+    #[arg(short, long, value_name = "BRIDGE", hide = true)]
     bridge: Option<String>,
 
     /// Let the containers of the default network reach each other without a link
@@ -51,7 +51,7 @@ pub(crate) struct DaemonArgs {
     icc: bool,
 
     /// Serve Prometheus metrics here
-    #[arg(long = "metrics-addr", value_name = "ADDR:PORT")]
+    #[arg(long = "metrics-addr", value_name = "ADDR:PORT", hide = true)]
     metrics: Option<SocketAddr>,
 
     /// UDP port that carries the overlay between hosts; the same on all of them

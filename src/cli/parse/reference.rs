@@ -50,6 +50,15 @@ impl Reference {
         self.tag.as_deref()
     }
 
+    /// As it was given, but for `docker.io/` and `library/`.
+    pub(crate) fn given(&self) -> String {
+        if self.is_name_only() {
+            self.name.clone()
+        } else {
+            self.to_string()
+        }
+    }
+
     /// Whether neither a tag nor a digest is given.
     pub(crate) fn is_name_only(&self) -> bool {
         self.tag.is_none() && self.digest.is_none()
