@@ -4,7 +4,7 @@ mod support;
 
 use std::process::Command;
 
-use support::{Image, Spawned, single, tool, wait_until};
+use support::{Image, Spawned, Underlay, single, tool, wait_until};
 
 #[test]
 fn the_exit_status_is_the_containers() {
@@ -266,6 +266,29 @@ fn logs_follow_until_the_end() {
     follower.until("line 1");
     assert_eq!(follower.finish().ok(), "line 1\nline 2\nline 3\nline 4");
     assert_eq!(host.ok("logs --tail 1 talker"), "line 4");
+}
+
+#[test]
+fn without_icc_a_link_opens_what_is_exposed() {
+    let host = Underlay::new().host();
+    host.start(&["--registry", "embedded", "--icc=false"]);
+    host.load(Image::Busybox);
+    let serve =
+        "for port in 80 81; do (while :; do echo $port | nc -l -p $port; done) & done; wait";
+    host.ok([
+        "run", "-d", "--name", "web", "--expose", "80", "busybox", "sh", "-c", serve,
+    ]);
+    let reach = |link: &[&str], name: &str, port: u16| {
+        let fetch = format!("nc -w 1 {name} {port} </dev/null");
+        let words = ["run", "--rm"].iter().chain(link).copied();
+        let words: Vec<&str> = words.chain(["busybox", "sh", "-c", &fetch]).collect();
+        host.nuncio(&words[..]).stdout.trim().to_owned()
+    };
+    let address = host.ok("inspect -f {{.NetworkSettings.IPAddress}} web");
+    wait_until("it serves", || host.reads(&address, 81) == "81");
+    assert_eq!(reach(&[], &address, 80), "");
+    assert_eq!(reach(&["--link", "web:w"], "w", 80), "80");
+    assert_eq!(reach(&["--link", "web:w"], "w", 81), "", "not exposed");
 }
 
 #[test]

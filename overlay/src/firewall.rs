@@ -6,7 +6,7 @@ use std::{
     net::{IpAddr, Ipv4Addr},
 };
 
-use crate::{HostState, Published, Reach, Segment, Vxlan, gateway_of};
+use crate::{HostState, Linked, Published, Reach, Segment, Vxlan, gateway_of};
 
 /// The table's family and name, as nft's commands take them.
 pub(crate) const TABLE: &str = "inet nuncio";
@@ -161,7 +161,21 @@ fn from_bridge(segment: &Segment, segments: &[Segment]) -> Vec<String> {
     let mut rules = if segment.icc {
         vec![format!("oifname \"{bridge}\" accept")]
     } else {
-        Vec::new()
+        let linked = segment.linked.iter().map(|linked| {
+            let Linked {
+                client,
+                server,
+                protocol,
+                port,
+            } = linked;
+            format!("{client} . {server} . {protocol} . {port}")
+        });
+        let rule = |ports| {
+            format!(
+                "oifname \"{bridge}\" ip saddr . ip daddr . meta l4proto . th dport {ports} accept"
+            )
+        };
+        set(linked).map(rule).into_iter().collect()
     };
     if let Some(vxlan) = &segment.vxlan {
         let verdict = match segment.reach {

@@ -28,7 +28,7 @@ pub use netns::{CreateNetNsError, NetNs, OpenNetNsError};
 pub use nft::NftError;
 pub use probe::{Probe, probe};
 pub use segment::{
-    HostState, Peer, Protocol, Published, Reach, Segment, Vxlan, bridge_name, gateway_of,
+    HostState, Linked, Peer, Protocol, Published, Reach, Segment, Vxlan, bridge_name, gateway_of,
     veth_name, vxlan_name,
 };
 pub use vni::{Vni, VniTooLarge};

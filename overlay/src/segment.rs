@@ -36,10 +36,26 @@ pub struct Segment {
     pub internal: bool,
     /// Containers of this network may open connections to each other.
     pub icc: bool,
+    /// Connections that containers of this host may open to each other although `icc` is off. The host routes
+    /// them: it answers ARP in the other's place (RFC 3069), since bridge ports without `icc` exchange no frames.
+    pub linked: Vec<Linked>,
     /// What crosses the tunnel.
     pub reach: Reach,
     /// Further addresses of the bridge, for listeners of this host that stand in for remote containers.
     pub local_addresses: Vec<Ipv4Addr>,
+}
+
+/// A port of one container that another one on the same bridge may reach.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Linked {
+    /// Who connects.
+    pub client: Ipv4Addr,
+    /// Who is connected to.
+    pub server: Ipv4Addr,
+    /// The transport.
+    pub protocol: Protocol,
+    /// The server's port.
+    pub port: u16,
 }
 
 /// A VXLAN device: routed, not a port of the bridge.

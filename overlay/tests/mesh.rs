@@ -3,7 +3,7 @@
 mod support;
 
 use anyhow::Result;
-use nuncio_overlay::{Protocol, Reach};
+use nuncio_overlay::{Linked, Protocol, Reach};
 use support::{Network, Server, Underlay, join, reach};
 
 #[test]
@@ -165,6 +165,28 @@ fn without_icc_only_the_host_is_reached() -> Result<()> {
     hosts[0].reconcile()?;
     let link = Server::start_at(&hosts[0].namespace.path, "10.1.1.9".parse()?)?;
     assert!(reach(client.path(), "10.1.1.9".parse()?, link.port)?.is_some());
+
+    let hidden = Server::start(server.path())?;
+    hosts[0].state.segments[0].linked = vec![Linked {
+        client: client.address,
+        server: server.address,
+        protocol: Protocol::Tcp,
+        port: listening.port,
+    }];
+    hosts[0].reconcile()?;
+    let seen = reach(client.path(), server.address, listening.port)?;
+    assert_eq!(
+        seen,
+        Some(client.address.to_string()),
+        "with its own address"
+    );
+    assert_eq!(reach(client.path(), server.address, hidden.port)?, None);
+    let of_client = Server::start(client.path())?;
+    assert_eq!(
+        reach(server.path(), client.address, of_client.port)?,
+        None,
+        "one way"
+    );
     Ok(())
 }
 

@@ -3,13 +3,14 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use nuncio_overlay::{
-    HostState, MacAddr, Peer, Published, Reach, Segment, Vni, Vxlan, bridge_name, vxlan_name,
+    HostState, Linked, MacAddr, Peer, Published, Reach, Segment, Vni, Vxlan, bridge_name,
+    vxlan_name,
 };
 use nuncio_registry::NetworkRecord;
 
 use super::config::Protocol;
 use super::forwards::{published_target, remote_links};
-use super::networks::Network;
+use super::networks::{DEFAULT_NETWORK, Network};
 use super::plane::Sight;
 use super::record::Record;
 use super::{DEFAULT_BRIDGE, Daemon};
@@ -30,6 +31,7 @@ impl Daemon {
                     mtu: sight.mtu,
                     internal: network.internal,
                     icc: true,
+                    linked: Vec::new(),
                     reach: Reach::Routed,
                     local_addresses: Vec::new(),
                 }),
@@ -106,6 +108,11 @@ impl Daemon {
             mtu: record.mtu.unwrap_or(u16::MAX).min(sight.mtu),
             internal: record.internal,
             icc: !default || self.options.icc,
+            linked: if default && !self.options.icc {
+                linked(&sight.active)
+            } else {
+                Vec::new()
+            },
             reach: if default {
                 Reach::LinksOnly {
                     exposed: exposed.collect(),
@@ -129,6 +136,27 @@ impl Daemon {
         addresses.dedup();
         addresses
     }
+}
+
+/// What `--link` opens between containers of this host that are kept apart otherwise.
+fn linked(active: &[Record]) -> Vec<Linked> {
+    let mut linked = Vec::new();
+    for record in active {
+        let Some(client) = record.endpoints.get(DEFAULT_NETWORK) else {
+            continue;
+        };
+        for link in record.links.iter().filter(|link| !link.remote) {
+            linked.extend(link.ports.iter().map(|port| Linked {
+                client: client.address,
+                server: link.address,
+                protocol: overlay_protocol(port.protocol),
+                port: port.number,
+            }));
+        }
+    }
+    linked.sort_unstable();
+    linked.dedup();
+    linked
 }
 
 fn overlay_protocol(protocol: Protocol) -> nuncio_overlay::Protocol {

@@ -25,6 +25,7 @@ fn mesh() -> Segment {
         mtu: 1450,
         internal: false,
         icc: true,
+        linked: Vec::new(),
         reach: Reach::Routed,
         local_addresses: Vec::new(),
     }
@@ -49,6 +50,12 @@ fn links_only() -> Segment {
             ..mesh().peers[0].clone()
         }],
         icc: false,
+        linked: vec![Linked {
+            client: "172.17.1.3".parse().unwrap(),
+            server: "172.17.1.2".parse().unwrap(),
+            protocol: Protocol::Tcp,
+            port: 6379,
+        }],
         reach: Reach::LinksOnly { exposed },
         local_addresses: vec!["172.17.1.9".parse().unwrap()],
         ..mesh()

@@ -1,7 +1,7 @@
 use std::{
     collections::{HashMap, HashSet},
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use netlink_packet_route::link::InfoKind;
@@ -131,11 +131,12 @@ impl Pass<'_> {
         // Only an MTU that is set after the bridge is made stays; else the ports decide.
         let link = self.netlink.link(name).await?.ok_or(Errno::ENODEV)?;
         self.netlink.set_mtu(link.index, segment.mtu).await?;
+        answer_arp(segment)?;
         without_ipv6(name)
     }
 
     async fn mend_bridge(&self, segment: &Segment, link: &Link) -> io::Result<bool> {
-        let mut mended = false;
+        let mut mended = answer_arp(segment)?;
         let mac = bridge_mac(segment);
         if link.mac != Some(mac) {
             self.netlink.set_mac(link.index, mac).await?;
@@ -251,6 +252,25 @@ impl Pass<'_> {
 /// Left to itself the bridge takes a port's MAC, and containers would lose their gateway with that port.
 fn bridge_mac(segment: &Segment) -> MacAddr {
     MacAddr::of_node(&segment.bridge)
+}
+
+/// Has the bridge answer for containers whose ports exchange no frames, at once, so that what may pass between them
+/// comes by way of the host; tells whether that was to be changed.
+fn answer_arp(segment: &Segment) -> io::Result<bool> {
+    let net = Path::new("/proc/sys/net/ipv4");
+    let bridge = &segment.bridge;
+    let answer = net.join(format!("conf/{bridge}/proxy_arp_pvlan"));
+    let delay = net.join(format!("neigh/{bridge}/proxy_delay"));
+    if segment.icc {
+        return set_sysctl(&answer, "0");
+    }
+    // A redirect would tell the containers to do without the host.
+    let redirects = net.join(format!("conf/{bridge}/send_redirects"));
+    let changed = [(&answer, "1"), (&delay, "0"), (&redirects, "0")]
+        .map(|(path, value)| set_sysctl(path, value));
+    changed
+        .into_iter()
+        .try_fold(false, |any, changed| Ok(any | changed?))
 }
 
 /// The overlay carries IPv4; a link-local address on each bridge would be a way around the rules.
