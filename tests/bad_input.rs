@@ -39,6 +39,14 @@ fn images_and_commands_that_are_not_there() {
     );
     refused(&host, "run UPPER", 125, &["UPPER"]);
     refused(&host, "run --rm busybox nosuch", 127, &["nosuch"]);
+    refused(&host, "run busybox nosuch", 127, &["nosuch"]);
+    refused(&host, "run -d busybox nosuch", 127, &["nosuch"]);
+    refused(
+        &host,
+        "run -d --link nosuch:n busybox true",
+        125,
+        &["nosuch"],
+    );
     refused(&host, "run --rm busybox /no/such", 127, &["/no/such"]);
     refused(
         &host,

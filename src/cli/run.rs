@@ -72,18 +72,44 @@ pub(super) async fn run(args: RunArgs, client: &Client) -> Result<u8, Failure> {
     let help = "Run 'nuncio run --help' for more information";
     let failed = |error: anyhow::Error| Failure::new(start_failure(&error), error).hint(help);
     let (id, streams) = prepare(&args, client).await.map_err(failed)?;
-    if args.detach || !streams.any() {
-        let start = client.post(&format!("/containers/{id}/start"));
-        start.send().await.map_err(|error| failed(error.into()))?;
-        line(&id)?;
-        return Ok(0);
+    let ended = if args.detach || !streams.any() {
+        detach(client, &id).await
+    } else {
+        stay(&args, client, &id, streams).await
+    };
+    match ended {
+        Ok(code) => Ok(code),
+        Err(Stay::Start(error)) => {
+            if !args.container.rm {
+                remove(client, &id, &error).await;
+            }
+            Err(failed(error))
+        }
+        Err(Stay::Run(error)) => Err(Failure::new(DAEMON_FAILED, error)),
     }
-    stay(&args, client, &id, streams)
+}
+
+async fn detach(client: &Client, id: &str) -> Result<u8, Stay> {
+    let start = client.post(&format!("/containers/{id}/start"));
+    start
+        .send()
         .await
-        .map_err(|error| match error {
-            Stay::Start(error) => failed(error),
-            Stay::Run(error) => Failure::new(DAEMON_FAILED, error),
-        })
+        .map_err(|error| Stay::Start(error.into()))?;
+    line(id).map_err(Stay::Run)?;
+    Ok(0)
+}
+
+/// Takes back a container whose start the daemon refused, so that the same command can be given again.
+async fn remove(client: &Client, id: &str, refused: &anyhow::Error) {
+    if !matches!(refused.downcast_ref(), Some(ClientError::Refused { .. })) {
+        return; // it may run
+    }
+    let removal = client.delete(&format!("/containers/{id}")).send();
+    match tokio::time::timeout(REMOVAL, removal).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => warn(&format!("nuncio: container {id} is left: {error}")),
+        Err(_) => warn(&format!("nuncio: container {id} is not removed yet")),
+    }
 }
 
 /// Checks the flags and creates the container.

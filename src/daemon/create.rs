@@ -45,6 +45,7 @@ impl Daemon {
             super::signal::number(&config.stop_signal)?;
         }
         self.check_networks(&config).await?;
+        self.check_links(&config).await?;
         let id = super::new_id();
         let directory = self.options.data_root.join("containers").join(&id);
         let record = Record {

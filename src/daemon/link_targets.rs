@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::Context;
 
 use super::Daemon;
-use super::config::Port;
+use super::config::{ContainerConfig, Port};
 use super::container::locked;
 use super::networks::{DEFAULT_NETWORK, Network};
 use super::outfit::hostname_of;
@@ -13,6 +13,29 @@ use super::record::{Link, LinkedContainer, Phase, Record};
 use super::refusal::Refusal;
 
 impl Daemon {
+    /// Refuses links to what is nowhere; whether it can be linked to is seen at the start.
+    pub(super) async fn check_links(&self, config: &ContainerConfig) -> anyhow::Result<()> {
+        for request in &config.host.links {
+            let target = &request.target;
+            let is_known = || {
+                self.container(target).is_ok()
+                    || self
+                        .catalog
+                        .borrow()
+                        .endpoints_named(target)
+                        .next()
+                        .is_some()
+            };
+            if !is_known() {
+                self.catch_up().await; // it may have been started a moment ago
+            }
+            if !is_known() {
+                return Err(no_link_target(target).into());
+            }
+        }
+        Ok(())
+    }
+
     /// Refuses links to nothing in user-defined networks, where a link is only a further name.
     pub(super) async fn check_link_targets(
         &self,
