@@ -7,7 +7,8 @@ use ipnetwork::Ipv4Network;
 
 use super::container_create::sorted;
 use super::container_view::mac;
-use crate::daemon::networks::{NetworkCreate, NetworkView};
+use crate::daemon::network_edit::NetworkCreate;
+use crate::daemon::networks::NetworkView;
 use crate::daemon::refusal::Refusal;
 
 /// The body of `POST /networks/create`.

@@ -14,6 +14,7 @@ mod kernel_state;
 mod link;
 mod link_targets;
 mod names;
+pub(crate) mod network_edit;
 pub(crate) mod networks;
 mod node;
 mod outfit;

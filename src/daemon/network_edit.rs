@@ -1,0 +1,252 @@
+//! Networks that come and go at the user's word.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use ipnetwork::Ipv4Network;
+use nuncio_overlay::host_routes;
+use nuncio_registry::{CreateNetworkError, NetworkRequest, RemoveNetworkError};
+
+use super::container::locked;
+use super::networks::{LocalNetwork, Network, pools};
+use super::refusal::Refusal;
+use super::{Daemon, state_file};
+
+/// Where overlay networks' subnets come from, a /16 each, of which every host takes /24 blocks.
+const OVERLAY_POOLS: [(Ipv4Addr, u8, u8); 2] = [
+    (Ipv4Addr::new(10, 128, 0, 0), 9, 16),
+    (Ipv4Addr::new(172, 20, 0, 0), 14, 16),
+];
+/// Where this host's own bridges get theirs.
+const LOCAL_POOLS: [(Ipv4Addr, u8, u8); 2] = [
+    (Ipv4Addr::new(172, 24, 0, 0), 13, 20),
+    (Ipv4Addr::new(192, 168, 0, 0), 16, 20),
+];
+
+/// What `network create` asks for.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct NetworkCreate {
+    pub(crate) name: String,
+    /// `bridge`, `overlay`, or empty for `bridge`.
+    pub(crate) driver: String,
+    pub(crate) subnet: Option<Ipv4Network>,
+    pub(crate) internal: bool,
+    pub(crate) attachable: bool,
+    pub(crate) options: BTreeMap<String, String>,
+    pub(crate) labels: BTreeMap<String, String>,
+}
+
+impl Daemon {
+    /// Creates a network; an overlay is there for all hosts when this returns.
+    pub(crate) async fn network_create(&self, request: NetworkCreate) -> anyhow::Result<String> {
+        if matches!(request.name.as_str(), "bridge" | "host" | "none") {
+            let message = format!(
+                "operation is not permitted on predefined {} network",
+                request.name
+            );
+            return Err(Refusal::forbidden(message).into());
+        }
+        if self
+            .all_networks()
+            .iter()
+            .any(|network| network.name() == request.name)
+        {
+            return Err(taken(&request.name).into());
+        }
+        let routes = host_routes().await?;
+        if let Some(subnet) = request.subnet {
+            if subnet.ip() != subnet.network() {
+                let right = format!("{}/{}", subnet.network(), subnet.prefix());
+                return Err(Refusal::invalid(format!(
+                    "invalid subnet {subnet}: it should be {right}"
+                ))
+                .into());
+            }
+            if let Some(route) = routes
+                .iter()
+                .find(|route| route.prefix() > 0 && route.overlaps(subnet))
+            {
+                let message = format!(
+                    "subnet {subnet} overlaps {route}, to which this host has a route: choose another with --subnet"
+                );
+                return Err(Refusal::conflict(message).into());
+            }
+        }
+        match request.driver.as_str() {
+            "overlay" => self.create_overlay(request, routes).await,
+            "bridge" | "" | "default" => self.create_bridge(request, &routes),
+            other => Err(Refusal::not_found(format!(
+                "could not find a network driver named {other}: bridge and overlay are there"
+            ))
+            .into()),
+        }
+    }
+
+    async fn create_overlay(
+        &self,
+        request: NetworkCreate,
+        mut avoid: Vec<Ipv4Network>,
+    ) -> anyhow::Result<String> {
+        avoid.extend(
+            locked(&self.local_networks)
+                .values()
+                .map(|network| network.subnet),
+        );
+        let configured = &self.options.pools;
+        let created = self
+            .registry
+            .create_network(NetworkRequest {
+                pools: if configured.is_empty() {
+                    pools(&OVERLAY_POOLS)
+                } else {
+                    configured.clone()
+                },
+                name: request.name.clone(),
+                driver: "overlay".into(),
+                subnet: request.subnet,
+                avoid,
+                internal: request.internal,
+                attachable: request.attachable,
+                options: request.options,
+                labels: request.labels,
+                ..NetworkRequest::default()
+            })
+            .await;
+        match created {
+            Ok(record) => Ok(record.id),
+            Err(CreateNetworkError::NameTaken { .. }) => Err(taken(&request.name).into()),
+            Err(
+                error @ (CreateNetworkError::SubnetOverlaps { .. }
+                | CreateNetworkError::PoolsExhausted),
+            ) => Err(Refusal::conflict(error.to_string()).into()),
+            Err(
+                error
+                @ (CreateNetworkError::SubnetTooSmall(_) | CreateNetworkError::InvalidName(_)),
+            ) => Err(Refusal::invalid(format!("{:#}", anyhow::Error::from(error))).into()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn create_bridge(
+        &self,
+        request: NetworkCreate,
+        routes: &[Ipv4Network],
+    ) -> anyhow::Result<String> {
+        let mut used: Vec<Ipv4Network> = routes
+            .iter()
+            .copied()
+            .filter(|route| route.prefix() > 0)
+            .collect();
+        used.extend(self.all_networks().iter().map(Network::subnet));
+        let subnet = match request.subnet {
+            Some(subnet) => match used.iter().find(|other| other.overlaps(subnet)) {
+                Some(other) => bail!(Refusal::conflict(format!(
+                    "subnet {subnet} overlaps {other} of another network"
+                ))),
+                None => subnet,
+            },
+            None => free_subnet(&pools(&LOCAL_POOLS), &used)
+                .context("no free subnet is left for bridge networks: give one with --subnet")?,
+        };
+        let network = LocalNetwork {
+            v: 1,
+            id: super::new_id(),
+            name: request.name,
+            subnet,
+            internal: request.internal,
+            options: request.options,
+            labels: request.labels,
+            created: jiff::Timestamp::now().to_string(),
+        };
+        state_file::write(&self.local_network_path(&network.id), &network)?;
+        let id = network.id.clone();
+        locked(&self.local_networks).insert(id.clone(), network);
+        Ok(id)
+    }
+
+    fn local_network_path(&self, id: &str) -> PathBuf {
+        self.options
+            .data_root
+            .join("networks")
+            .join(format!("{id}.json"))
+    }
+
+    /// Removes a network that no container is in.
+    pub(crate) async fn network_remove(&self, wanted: &str) -> anyhow::Result<()> {
+        if matches!(wanted, "bridge" | "host" | "none") {
+            let message = format!("{wanted} is a pre-defined network and cannot be removed");
+            return Err(Refusal::forbidden(message).into());
+        }
+        let network = self.find_network(wanted).await?;
+        let users: Vec<String> = self
+            .containers()
+            .iter()
+            .filter(|container| container.is_active())
+            .map(|container| container.view())
+            .filter(|record| {
+                record
+                    .endpoints
+                    .values()
+                    .any(|endpoint| endpoint.network_id == network.id())
+            })
+            .map(|record| record.name)
+            .collect();
+        if !users.is_empty() {
+            return Err(in_use(network.name(), &users).into());
+        }
+        match &network {
+            Network::Local(local) => {
+                state_file::remove(&self.local_network_path(&local.id))?;
+                locked(&self.local_networks).remove(&local.id);
+            }
+            Network::Mesh(record) => match self.registry.remove_network(&record.id).await {
+                Ok(()) => {}
+                Err(RemoveNetworkError::InUse { network, endpoints }) => {
+                    return Err(in_use(&network, &endpoints).into());
+                }
+                Err(RemoveNetworkError::NotFound(_)) => {
+                    return Err(Refusal::not_found(format!("network {wanted} not found")).into());
+                }
+                Err(error) => return Err(error.into()),
+            },
+        }
+        for container in self.containers() {
+            container.update(|record| {
+                record
+                    .endpoints
+                    .retain(|_, endpoint| endpoint.network_id != network.id());
+            })?;
+        }
+        self.forget_network(network.id())?;
+        self.sync().await
+    }
+}
+
+fn taken(name: &str) -> Refusal {
+    Refusal::conflict(format!("network with name {name} already exists"))
+}
+
+fn in_use(network: &str, users: &[String]) -> Refusal {
+    let users = users.join(", ");
+    Refusal::forbidden(format!(
+        "error while removing network: network {network} has active endpoints: {users}"
+    ))
+}
+
+fn free_subnet(pools: &[(Ipv4Network, u8)], used: &[Ipv4Network]) -> Option<Ipv4Network> {
+    pools.iter().find_map(|(pool, prefix)| {
+        let step = 1u32 << (32 - prefix);
+        let count = 1u32 << (prefix - pool.prefix());
+        (0..count)
+            .filter_map(|index| {
+                Ipv4Network::new(
+                    Ipv4Addr::from(u32::from(pool.network()) + index * step),
+                    *prefix,
+                )
+                .ok()
+            })
+            .find(|subnet| !used.iter().any(|other| other.overlaps(*subnet)))
+    })
+}
