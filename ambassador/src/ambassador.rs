@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::watch;
@@ -18,7 +18,7 @@ use crate::apply_error::{ApplyError, check};
 use crate::flow::{FlowTable, Sums};
 use crate::running::{Running, Shared};
 use crate::tcp::PipePool;
-use crate::{Flow, Forward, Listen, Options, Protocol, sys, tcp, udp};
+use crate::{EndpointView, Flow, Forward, Listen, Options, Protocol, sys, tcp, udp};
 
 /// Listeners and the flows they have accepted. Dropping it ends them all.
 #[derive(Debug)]
@@ -177,6 +177,17 @@ impl Ambassador {
     /// The flows that are open, oldest first.
     pub fn flows(&self) -> Vec<Flow> {
         self.shared.flows.flows()
+    }
+
+    /// What is known of the endpoints of each forward, by the forward's name, in the order of
+    /// [`Self::listeners`]. Flows are not held up by this, nor is any state changed.
+    pub fn endpoints(&self) -> Vec<(String, Vec<EndpointView>)> {
+        let now = Instant::now();
+        let views = |listener: &Listener| {
+            let running = &listener.running;
+            (running.name.to_string(), running.balancer.views(now))
+        };
+        self.lock().listeners.iter().map(views).collect()
     }
 
     /// Whether a configuration was applied and nobody has called [`Self::unready`].

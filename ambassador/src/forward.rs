@@ -1,11 +1,15 @@
 //! What an ambassador is told to do: from which listener to which upstreams.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
+
+use crate::Balance;
 
 /// The transport a listener speaks; its upstreams speak the same.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -58,18 +62,38 @@ pub enum RelayMode {
 pub struct EndpointSet {
     /// The addresses, in no order.
     pub endpoints: Vec<SocketAddr>,
+    /// Their shares of newcomers, against each other; those that are not named here weigh 1.
+    pub weights: BTreeMap<SocketAddr, NonZeroU16>,
     /// False until discovery has answered for the first time; newcomers are held meanwhile.
     pub resolved: bool,
 }
 
 impl EndpointSet {
-    /// A set that is known.
+    /// A set that is known. All weigh 1.
     #[must_use]
     pub fn known(endpoints: Vec<SocketAddr>) -> Self {
         Self {
             endpoints,
+            weights: BTreeMap::new(),
             resolved: true,
         }
+    }
+
+    /// A set that is known, of endpoints with weights.
+    #[must_use]
+    pub fn weighted(endpoints: impl IntoIterator<Item = (SocketAddr, NonZeroU16)>) -> Self {
+        let mut weights: BTreeMap<_, _> = endpoints.into_iter().collect();
+        let mut set = Self::known(weights.keys().copied().collect());
+        weights.retain(|_, weight| *weight > NonZeroU16::MIN);
+        set.weights = weights;
+        set
+    }
+
+    /// An endpoint's share of newcomers, against the others' weights.
+    #[must_use]
+    pub fn weight(&self, endpoint: SocketAddr) -> NonZeroU16 {
+        let weight = self.weights.get(&endpoint);
+        weight.copied().unwrap_or(NonZeroU16::MIN)
     }
 
     /// A watch of a set that never changes.
@@ -90,10 +114,12 @@ pub struct Forward {
     pub upstreams: watch::Receiver<Arc<EndpointSet>>,
     /// How bytes are carried, and how long things may take.
     pub limits: Limits,
+    /// How newcomers are spread over the upstreams.
+    pub balance: Balance,
 }
 
 impl Forward {
-    /// A forward with the default limits.
+    /// A forward with the default limits, balanced in the default way.
     #[must_use]
     pub fn new(
         name: impl Into<String>,
@@ -105,6 +131,7 @@ impl Forward {
             listen,
             upstreams,
             limits: Limits::default(),
+            balance: Balance::default(),
         }
     }
 }

@@ -2,13 +2,14 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
-use crate::balance::Balancer;
+use crate::balance::{Balancer, Rules};
 use crate::flow::{FlowTable, Totals};
 use crate::tcp::PipePool;
 use crate::{EndpointSet, Forward, Limits, Listen, Options, loops};
@@ -75,6 +76,13 @@ impl Running {
     /// Takes over limits and upstreams. Open flows are not touched.
     pub(crate) fn reconfigure(self: &Arc<Self>, forward: &Forward) {
         self.limits.send_replace(forward.limits);
+        let balance = &forward.balance;
+        self.balancer.configure(Rules {
+            policy: balance.policy,
+            eject: balance.eject,
+            on_remove: balance.on_remove,
+            most: usize::MAX,
+        });
         let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
         let same = |source: &Source| source.upstreams.same_channel(&forward.upstreams);
         if source.as_ref().is_some_and(same) {
@@ -114,7 +122,10 @@ impl Running {
         if !own.is_empty() {
             warn!(forward = %self.name, listen = %local, ?own, "upstream is this listener: left out");
         }
-        let left = self.balancer.update(&others);
+        let others: Vec<_> = (others.into_iter())
+            .map(|endpoint| (endpoint, set.weight(endpoint)))
+            .collect();
+        let left = self.balancer.update(&others, Instant::now());
         if !left.is_empty() {
             info!(forward = %self.name, ?left, "endpoints have left");
             self.left.send_replace(());

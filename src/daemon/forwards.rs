@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 
-use nuncio_ambassador::{ForwardSpec, Limits, Listen, Target};
+use nuncio_ambassador::{Balance, ForwardSpec, Host, Limits, Listen, Target};
 
 use super::config::{Port, Protocol};
 use super::container::locked;
@@ -92,8 +92,13 @@ fn forward(name: String, at: (Ipv4Addr, Port), to: &[Ipv4Addr], port: Port) -> F
     ForwardSpec {
         name,
         listen: Listen { protocol, address },
-        target: Target::Host(to.iter().map(|to| (to.to_string(), port.number)).collect()),
+        target: Target::Host(
+            to.iter()
+                .map(|to| Host::new(to.to_string(), port.number))
+                .collect(),
+        ),
         limits: Limits::default(),
+        balance: Balance::default(),
     }
 }
 

@@ -3,7 +3,7 @@
 mod hosts;
 mod names;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -15,13 +15,13 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
-use crate::{EndpointSet, Forward, ForwardSpec, Target};
+use crate::{EndpointSet, Forward, ForwardSpec, Host, Target};
 use names::Names;
 
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(10);
 
-type Hosts = Vec<(String, u16)>;
+type Hosts = Vec<Host>;
 type Sets = watch::Sender<Arc<EndpointSet>>;
 /// Finds the endpoints of a service by its name and, if given, its port.
 type Services = dyn Fn(&str, Option<u16>) -> Result<watch::Receiver<Arc<EndpointSet>>, ServiceError>
@@ -118,7 +118,7 @@ impl Resolver {
     /// [`ResolveError`] if a service cannot be watched.
     pub fn forward(&self, spec: &ForwardSpec) -> Result<Forward, ResolveError> {
         let upstreams = match &spec.target {
-            Target::Host(hosts) => self.hosts(hosts),
+            Target::Host(hosts) => self.watch(hosts),
             Target::Service(service, port) => {
                 let (forward, service) = (spec.name.clone(), service.clone());
                 let Some(services) = &self.services else {
@@ -136,15 +136,21 @@ impl Resolver {
             listen: spec.listen,
             upstreams,
             limits: spec.limits,
+            balance: spec.balance.clone(),
         })
     }
 
-    /// Watches hosts. Addresses are known at once, names when they resolve.
+    /// Watches hosts, all of weight 1. Addresses are known at once, names when they resolve.
     pub fn hosts(&self, hosts: &[(String, u16)]) -> watch::Receiver<Arc<EndpointSet>> {
+        let hosts: Vec<_> = hosts.iter().cloned().map(Host::from).collect();
+        self.watch(&hosts)
+    }
+
+    fn watch(&self, hosts: &[Host]) -> watch::Receiver<Arc<EndpointSet>> {
         let mut answers = Answers::new(hosts);
         let first = answers.set();
         if answers.names().next().is_none() {
-            return EndpointSet::fixed(first.endpoints);
+            return watch::channel(Arc::new(first)).1;
         }
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
         watched.retain(|_, sender| sender.strong_count() > 0);
@@ -209,8 +215,8 @@ struct Answers {
 }
 
 impl Answers {
-    fn new(hosts: &[(String, u16)]) -> Self {
-        let literal = |(host, _): &(String, u16)| Some(vec![host.parse().ok()?]);
+    fn new(hosts: &[Host]) -> Self {
+        let literal = |host: &Host| Some(vec![host.name.parse().ok()?]);
         Self {
             hosts: hosts.to_vec(),
             addresses: hosts.iter().map(literal).collect(),
@@ -220,7 +226,7 @@ impl Answers {
 
     /// What must be asked for, with its place.
     fn names(&self) -> impl Iterator<Item = (usize, &str)> {
-        let hosts = self.hosts.iter().map(|(host, _)| host.as_str()).enumerate();
+        let hosts = self.hosts.iter().map(|host| host.name.as_str()).enumerate();
         hosts.filter(|(_, host)| host.parse::<IpAddr>().is_err())
     }
 
@@ -256,14 +262,14 @@ impl Answers {
 
     fn set(&mut self) -> EndpointSet {
         let known = self.hosts.iter().zip(&self.addresses);
-        let endpoints = known.flat_map(|((_, port), addresses)| {
+        let endpoints = known.flat_map(|(host, addresses)| {
             let addresses = addresses.iter().flatten();
-            addresses.map(|address| SocketAddr::new(*address, *port))
+            addresses.map(|address| (SocketAddr::new(*address, host.port), host.weight))
         });
-        let endpoints: BTreeSet<_> = endpoints.collect();
+        let set = EndpointSet::weighted(endpoints);
         EndpointSet {
-            resolved: !endpoints.is_empty(),
-            endpoints: endpoints.into_iter().collect(),
+            resolved: !set.endpoints.is_empty(),
+            ..set
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The environment that Docker gives an ambassador for each of its links.
 
 use super::{ForwardSpec, ParseError, Target, text};
-use crate::{Limits, Listen, Protocol};
+use crate::{Balance, Limits, Listen, Protocol};
 
 /// What an environment asks for.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -112,8 +112,9 @@ fn forward(variable: String, value: String, listen: Listen) -> Result<ForwardSpe
         Ok(upstream) => Ok(ForwardSpec {
             name: variable,
             listen,
-            target: Target::Host(vec![upstream]),
+            target: Target::Host(vec![upstream.into()]),
             limits: Limits::default(),
+            balance: Balance::default(),
         }),
         Err(source) => Err(EnvError::Value {
             variable,

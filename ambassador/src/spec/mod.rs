@@ -7,7 +7,9 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
-use crate::{Limits, Listen, Protocol};
+use std::num::NonZeroU16;
+
+use crate::{Balance, Limits, Listen, Protocol};
 
 pub use env::{EnvError, FromEnv, from_env};
 pub use text::ParseError;
@@ -24,15 +26,47 @@ pub struct ForwardSpec {
     pub target: Target,
     /// How bytes are carried, and how long things may take.
     pub limits: Limits,
+    /// How newcomers are spread over the upstreams.
+    pub balance: Balance,
 }
 
 /// Where upstreams come from.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum Target {
     /// Hosts, by address or name, each with its port.
-    Host(Vec<(String, u16)>),
+    Host(Vec<Host>),
     /// A service that the registry knows, and the port, if not the one it announces.
     Service(String, Option<u16>),
+}
+
+/// A host to which newcomers are sent. Written `HOST:PORT`, or `HOST:PORT weight=N`.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Host {
+    /// An address or a name.
+    pub name: String,
+    /// The port there.
+    pub port: u16,
+    /// Its share of newcomers, against the other hosts' weights: from 1, which is usual, to 256.
+    /// Each address that a name stands for has it.
+    pub weight: NonZeroU16,
+}
+
+impl Host {
+    /// A host of the usual weight.
+    #[must_use]
+    pub fn new(name: impl Into<String>, port: u16) -> Self {
+        Self {
+            name: name.into(),
+            port,
+            weight: NonZeroU16::MIN,
+        }
+    }
+}
+
+impl From<(String, u16)> for Host {
+    fn from((name, port): (String, u16)) -> Self {
+        Self::new(name, port)
+    }
 }
 
 /// Reads `--listen tcp://ADDR:PORT --to tcp://HOST:PORT[,…]` or `--to service://NAME[:PORT]`.
@@ -51,6 +85,7 @@ pub fn from_urls(listen: &str, to: &str) -> Result<ForwardSpec, ParseError> {
         listen,
         target: text::target(listen.protocol, upstreams)?,
         limits: Limits::default(),
+        balance: Balance::default(),
     })
 }
 
@@ -66,7 +101,8 @@ pub fn from_host_port(host: &str, port: &str) -> Result<ForwardSpec, ParseError>
     Ok(ForwardSpec {
         name: listen.to_string(),
         listen,
-        target: Target::Host(vec![(host, port)]),
+        target: Target::Host(vec![Host::new(host, port)]),
         limits: Limits::default(),
+        balance: Balance::default(),
     })
 }

@@ -18,7 +18,7 @@ fn env(pairs: &[(&str, &str)]) -> Result<FromEnv, EnvError> {
 
 fn host(spec: &ForwardSpec) -> (&str, u16) {
     match &spec.target {
-        Target::Host(hosts) => (&hosts[0].0, hosts[0].1),
+        Target::Host(hosts) => (&hosts[0].name, hosts[0].port),
         Target::Service(name, _) => panic!("service {name}"),
     }
 }
@@ -97,7 +97,7 @@ fn reads_urls() {
     let hosts = [("a", 1), ("b", 2), ("::1", 3)];
     assert_eq!(
         spec.target,
-        Target::Host(hosts.map(|(h, p)| (h.to_owned(), p)).into())
+        Target::Host(hosts.map(|(h, p)| Host::new(h, p)).into())
     );
     let spec = from_urls("udp://*:53", "service://dns:5353").unwrap();
     assert_eq!(spec.listen.to_string(), "udp://[::]:53");
@@ -110,6 +110,11 @@ fn reads_urls() {
         ("tcp://*:80", "service://a,b:1", "stands alone"),
         ("tcp://*:80", "http://a:1", "no known scheme"),
         ("tcp://*:80", "", "no upstream"),
+        ("tcp://*:80", "a:1 weight=0", "from 1 to 256"),
+        ("tcp://*:80", "a:1 weight=257", "from 1 to 256"),
+        ("tcp://*:80", "a:1 weigth=2", "write weight=N"),
+        ("tcp://*:80", "a:1 weight=2 weight=3", "write weight=N"),
+        ("tcp://*:80", "service://a weight=2", "only hosts"),
     ] {
         let error = from_urls(listen, to).unwrap_err().to_string();
         assert!(error.contains(wrong), "{listen} {to}: {error}");
@@ -129,7 +134,7 @@ const FILE: &str = r#"
 [[forward]]
 name = "redis"
 listen = "tcp://127.0.0.1:6379"
-to = ["tcp://a:6379", "b:6379"]
+to = ["tcp://a:6379", "b:6379 weight=3"]
 mode = "splice"
 connect_timeout = "250ms"
 max_connections = 12
@@ -144,6 +149,11 @@ idle = "5m"
 fn reads_a_file() {
     let specs = from_toml(Path::new("f.toml"), FILE).unwrap();
     assert_eq!(specs[0].name, "redis");
+    let Target::Host(hosts) = &specs[0].target else {
+        panic!("{:?}", specs[0].target);
+    };
+    let weights: Vec<_> = hosts.iter().map(|host| host.weight.get()).collect();
+    assert_eq!(weights, [1, 3]);
     assert_eq!(specs[0].limits.mode, RelayMode::Splice);
     assert_eq!(specs[0].limits.connect_timeout, Duration::from_millis(250));
     assert_eq!(specs[0].limits.max_connections, 12);
@@ -209,7 +219,7 @@ prop_compose! {
         name in ".{1,20}",
         udp in any::<bool>(),
         address in any::<std::net::SocketAddr>(),
-        hosts in prop::collection::vec((any_host(), 1_u16..), 1..4),
+        hosts in prop::collection::vec((any_host(), 1_u16.., 1_u16..=256), 1..4),
         service in prop::option::of(prop::option::of(1_u16..)),
         mode in prop::sample::select(vec![RelayMode::Auto, RelayMode::Copy, RelayMode::Splice]),
         (connect_timeout, idle) in (1_u64..10_000_000, 1_u64..10_000_000),
@@ -223,7 +233,14 @@ prop_compose! {
             listen: Listen { protocol, address },
             target: match service {
                 Some(port) => Target::Service("some-service".to_owned(), port),
-                None => Target::Host(hosts),
+                None => {
+                    let host = |(name, port, weight): (String, u16, u16)| Host {
+                        name,
+                        port,
+                        weight: weight.try_into().unwrap(),
+                    };
+                    Target::Host(hosts.into_iter().map(host).collect())
+                }
             },
             limits: Limits {
                 mode,
@@ -231,6 +248,7 @@ prop_compose! {
                 idle: Duration::from_millis(idle),
                 max_connections,
             },
+            balance: Balance::default(),
         }
     }
 }
@@ -249,7 +267,7 @@ proptest! {
         let variable = (format!("X_PORT_{port}_{upper}"), format!("{lower}://{bracketed}:{to}"));
         let found = from_env([variable]).unwrap();
         prop_assert_eq!(found.forwards[0].listen.address.port(), port);
-        prop_assert_eq!(&found.forwards[0].target, &Target::Host(vec![(host, to)]));
+        prop_assert_eq!(&found.forwards[0].target, &Target::Host(vec![Host::new(host, to)]));
     }
 
     #[test]

@@ -2,11 +2,15 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU16;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::Target;
+use super::{Host, Target};
 use crate::{Listen, Protocol};
+
+/// As HAProxy has it.
+const MOST_WEIGHT: u16 = 256;
 
 /// What is wrong with a word of a configuration, and what would be right.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -31,6 +35,12 @@ pub enum ParseError {
     /// A listener needs an address.
     #[error("{0:?} is not an IP address to listen on; write one such as 127.0.0.1, [::1] or *")]
     Address(String),
+    /// Not a weight.
+    #[error("{0:?} is not a weight; write weight=N, with N from 1 to {MOST_WEIGHT}")]
+    Weight(String),
+    /// A service whose endpoints are not known yet.
+    #[error("service {0:?} has a weight; only hosts can have one, as in tcp://HOST:PORT weight=3")]
+    ServiceWeight(String),
     /// Not a duration.
     #[error("{0:?} is not a duration; write a number and its unit, as in 250ms, 10s or 5m")]
     Duration(String),
@@ -54,7 +64,7 @@ pub enum ParseError {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Upstream {
     /// Without a protocol, the listener's.
-    Host(Option<Protocol>, String, u16),
+    Host(Option<Protocol>, Host),
     Service(String, Option<u16>),
 }
 
@@ -75,7 +85,7 @@ pub(super) fn target(protocol: Protocol, upstreams: Vec<Upstream>) -> Result<Tar
                 let listen = protocol;
                 return Err(ParseError::Protocols { listen, upstream });
             }
-            Upstream::Host(_, host, port) => hosts.push((host, port)),
+            Upstream::Host(_, host) => hosts.push(host),
         }
     }
     if hosts.is_empty() {
@@ -131,6 +141,20 @@ pub(super) fn host_port(text: &str) -> Result<(String, u16), ParseError> {
     Ok((host(name)?, port(number)?))
 }
 
+/// Parts `… weight=N`, if there is a weight.
+fn weight(text: &str) -> Result<Option<(&str, NonZeroU16)>, ParseError> {
+    let Some((upstream, word)) = text.split_once(' ') else {
+        return Ok(None);
+    };
+    let word = word.trim_start();
+    let number = word.strip_prefix("weight=");
+    let digits = number.filter(|number| number.bytes().all(|byte| byte.is_ascii_digit()));
+    let weight = digits.and_then(|digits| digits.parse::<NonZeroU16>().ok());
+    let weight = weight.filter(|weight| weight.get() <= MOST_WEIGHT);
+    let weight = weight.ok_or_else(|| ParseError::Weight(word.to_owned()))?;
+    Ok(Some((upstream, weight)))
+}
+
 fn scheme(text: &str) -> Option<(Protocol, &str)> {
     let tcp = text
         .strip_prefix("tcp://")
@@ -165,16 +189,25 @@ impl FromStr for Upstream {
         if text.is_empty() {
             return Err(ParseError::NoUpstream);
         }
+        let (whole, weight) = (text, weight(text)?);
+        let text = weight.map_or(whole, |(text, _)| text);
         if let Some(service) = text.strip_prefix("service://") {
+            if weight.is_some() {
+                return Err(ParseError::ServiceWeight(service.to_owned()));
+            }
             let (name, port) = match service.split_once(':') {
                 Some((name, number)) => (name, Some(port(number)?)),
                 None => (service, None),
             };
             return Ok(Self::Service(host(name)?, port));
         }
+        let weight = weight.map_or(NonZeroU16::MIN, |(_, weight)| weight);
+        let host = |text| {
+            let (name, port) = host_port(text)?;
+            Ok(Host { name, port, weight })
+        };
         if let Some((protocol, rest)) = scheme(text) {
-            let (host, port) = host_port(rest)?;
-            return Ok(Self::Host(Some(protocol), host, port));
+            return Ok(Self::Host(Some(protocol), host(rest)?));
         }
         if text.contains("://") {
             return Err(ParseError::Scheme {
@@ -182,8 +215,7 @@ impl FromStr for Upstream {
                 expected: "tcp://HOST:PORT, udp://HOST:PORT or service://NAME",
             });
         }
-        let (host, port) = host_port(text)?;
-        Ok(Self::Host(None, host, port))
+        Ok(Self::Host(None, host(text)?))
     }
 }
 
@@ -192,15 +224,19 @@ impl fmt::Display for Upstream {
         match self {
             Self::Service(name, None) => write!(f, "service://{name}"),
             Self::Service(name, Some(port)) => write!(f, "service://{name}:{port}"),
-            Self::Host(protocol, host, port) => {
+            Self::Host(protocol, Host { name, port, weight }) => {
                 if let Some(protocol) = protocol {
                     write!(f, "{protocol}://")?;
                 }
-                if host.contains(':') {
-                    write!(f, "[{host}]:{port}")
+                if name.contains(':') {
+                    write!(f, "[{name}]:{port}")?;
                 } else {
-                    write!(f, "{host}:{port}")
+                    write!(f, "{name}:{port}")?;
                 }
+                if weight.get() != 1 {
+                    write!(f, " weight={weight}")?;
+                }
+                Ok(())
             }
         }
     }

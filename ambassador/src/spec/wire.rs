@@ -8,8 +8,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::text::{self, Span, Upstream};
-use super::{ForwardSpec, ParseError, Target};
-use crate::{Limits, Listen, RelayMode};
+use super::{ForwardSpec, Host, ParseError, Target};
+use crate::{Balance, Limits, Listen, RelayMode};
 
 /// Why a configuration file makes no forwards.
 #[derive(Debug, thiserror::Error)]
@@ -175,6 +175,7 @@ impl TryFrom<WireForward> for Parsed {
                 idle: wire.idle.map_or(default.idle, |idle| idle.0.0),
                 max_connections: most.unwrap_or(default.max_connections),
             },
+            balance: Balance::default(),
         }))
     }
 }
@@ -182,7 +183,7 @@ impl TryFrom<WireForward> for Parsed {
 impl From<&ForwardSpec> for WireForward {
     fn from(spec: &ForwardSpec) -> Self {
         let protocol = Some(spec.listen.protocol);
-        let host = |(host, port): &(String, u16)| Upstream::Host(protocol, host.clone(), *port);
+        let host = |host: &Host| Upstream::Host(protocol, host.clone());
         let to = match &spec.target {
             Target::Host(hosts) => hosts.iter().map(host).map(Text).collect(),
             Target::Service(name, port) => vec![Text(Upstream::Service(name.clone(), *port))],

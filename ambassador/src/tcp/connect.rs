@@ -1,7 +1,7 @@
 //! Finds an upstream that takes the connection, before a byte of it was forwarded.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -44,18 +44,21 @@ pub(crate) async fn resolved(running: &Running) -> Result<(), ConnectError> {
 }
 
 /// Tries each endpoint at most once, within the forward's time.
-pub(crate) async fn connect(running: &Running) -> Result<(TcpStream, Choice), ConnectError> {
+pub(crate) async fn connect(
+    running: &Running,
+    client: IpAddr,
+) -> Result<(TcpStream, Choice), ConnectError> {
     resolved(running).await?;
     let deadline = Instant::now() + running.limits.borrow().connect_timeout;
     let mut tried = Vec::new();
     let mut last = ConnectError::NoEndpoint;
-    while let Some(choice) = running.balancer.choose(&tried, std::time::Instant::now()) {
+    while let Ok(choice) = (running.balancer).choose(client, &tried, std::time::Instant::now()) {
         let address = choice.address;
         tried.push(address);
         let begun = Instant::now();
         let left = deadline.saturating_duration_since(begun);
         // One that swallows the SYN must leave time for another.
-        let others = running.balancer.choose(&tried, begun.into_std()).is_some();
+        let others = running.balancer.has_others(&tried, begun.into_std());
         let until = begun + if others { left / 2 } else { left };
         match timeout_at(until, attempt(running, address)).await {
             Ok(Ok(stream)) => {
@@ -74,7 +77,7 @@ fn failed(running: &Running, address: SocketAddr, source: io::Error) -> ConnectE
     use std::sync::atomic::Ordering::Relaxed;
     running.totals.connect_failures.fetch_add(1, Relaxed);
     let name = &running.name;
-    match running.balancer.failed(address, std::time::Instant::now()) {
+    match (running.balancer).failed(address, &source, std::time::Instant::now()) {
         Some(pause) => {
             warn!(forward = %name, %address, error = %source, ?pause, "endpoint is ejected");
         }

@@ -76,7 +76,7 @@ async fn flow(
     _entered: Entered,
 ) {
     let connected = tokio::select! {
-        connected = connect(&running) => connected,
+        connected = connect(&running, peer.ip()) => connected,
         () = gone(&client) => return,
         () = running.shared.stopped.cancelled() => return,
     };

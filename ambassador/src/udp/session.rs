@@ -81,7 +81,7 @@ impl Session {
             .connect_failures
             .fetch_add(1, Ordering::Relaxed);
         let address = self.choice.address;
-        let ejected = running.balancer.failed(address, Instant::now());
+        let ejected = running.balancer.failed(address, error, Instant::now());
         info!(forward = %running.name, %address, %error, ?ejected, "session ends");
     }
 }

@@ -80,7 +80,7 @@ impl Sessions {
 
     fn begin(&mut self, key: Key) -> bool {
         let running = &self.running;
-        let Some(choice) = running.balancer.choose(&[], Instant::now()) else {
+        let Ok(choice) = (running.balancer).choose(key.0.ip(), &[], Instant::now()) else {
             running.totals.refused.fetch_add(1, Ordering::Relaxed);
             return false;
         };

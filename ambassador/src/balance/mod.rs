@@ -1,0 +1,350 @@
+//! Chooses an upstream for each newcomer.
+
+mod ejection;
+mod endpoint;
+mod leaving;
+mod peak;
+mod pick;
+mod settings;
+mod view;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU16;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use tokio::sync::Notify;
+
+use ejection::Standing;
+pub(crate) use endpoint::{Choice, Endpoint, Health};
+use leaving::Leaving;
+pub use settings::{Balance, Eject, OnRemove, Policy};
+pub use view::{EndpointState, EndpointView, Failure};
+
+/// The endpoints of one forward, and what is known of each. Choosing takes no lock.
+#[derive(Debug)]
+pub(crate) struct Balancer {
+    list: ArcSwap<List>,
+    /// Endpoints that have left while flows to them were open. Locked by all who change the list,
+    /// or eject.
+    leaving: Mutex<Leaving>,
+    epoch: Instant,
+    /// Wakes one of those who wait for an endpoint that is not full.
+    freed: Arc<Notify>,
+}
+
+/// The set, never changed but replaced.
+#[derive(Debug, Default)]
+struct List {
+    rules: Rules,
+    endpoints: Vec<Arc<Endpoint>>,
+}
+
+/// How to choose.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rules {
+    pub(crate) policy: Policy,
+    pub(crate) eject: Eject,
+    pub(crate) on_remove: OnRemove,
+    /// Flows per endpoint.
+    pub(crate) most: usize,
+}
+
+/// Why there is no choice.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum NoChoice {
+    /// Those that could be chosen have as many flows as they may.
+    Full,
+    /// Nothing is left to try.
+    Exhausted,
+}
+
+/// How much of what is known against endpoints is heeded.
+#[derive(Clone, Copy, Debug)]
+struct Mood {
+    all_down: bool,
+    panic: bool,
+}
+
+impl Default for Balancer {
+    fn default() -> Self {
+        Self {
+            list: ArcSwap::default(),
+            leaving: Mutex::default(),
+            epoch: Instant::now(),
+            freed: Arc::default(),
+        }
+    }
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            policy: Policy::default(),
+            eject: Eject::default(),
+            on_remove: OnRemove::default(),
+            most: usize::MAX,
+        }
+    }
+}
+
+impl Balancer {
+    pub(crate) fn configure(&self, rules: Rules) {
+        let _leaving = self.lock();
+        let endpoints = self.list.load().endpoints.clone();
+        self.list.store(Arc::new(List { rules, endpoints }));
+        self.freed.notify_one();
+    }
+
+    /// Takes over a new set. Endpoints that stay keep what is known of them, and an empty set is
+    /// no news: discovery that fails must not stop a service that works.
+    ///
+    /// Returns the endpoints that have left.
+    pub(crate) fn update(
+        &self,
+        members: &[(SocketAddr, NonZeroU16)],
+        now: Instant,
+    ) -> Vec<SocketAddr> {
+        if members.is_empty() {
+            return Vec::new();
+        }
+        let mut leaving = self.lock();
+        let list = self.list.load();
+        let known = list.endpoints.iter().map(|e| (e.address, e.clone()));
+        let mut known: HashMap<_, _> = known.collect();
+        let mut endpoints: Vec<Arc<Endpoint>> = Vec::with_capacity(members.len());
+        for &(address, weight) in members {
+            let endpoint = (known.remove(&address))
+                .or_else(|| leaving.take_back(address))
+                .or_else(|| endpoints.iter().find(|e| e.address == address).cloned());
+            let endpoint = endpoint.unwrap_or_else(|| {
+                let freed = self.freed.clone();
+                Arc::new(Endpoint::new(address, self.epoch, freed))
+            });
+            endpoint.named(weight);
+            endpoints.push(endpoint);
+        }
+        endpoints.sort_unstable_by_key(|endpoint| endpoint.address);
+        endpoints.dedup_by_key(|endpoint| endpoint.address);
+        let rules = list.rules;
+        self.list.store(Arc::new(List { rules, endpoints }));
+        let left = known.keys().copied().collect();
+        for endpoint in known.into_values() {
+            leaving.add(endpoint, rules.on_remove, now);
+        }
+        self.freed.notify_one();
+        left
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.list.load().endpoints.is_empty()
+    }
+
+    /// Whether UDP sessions may stay with it: it is in the set, or being drained.
+    pub(crate) fn contains(&self, address: SocketAddr) -> bool {
+        self.list.load().find(address).is_some() || self.lock().is_draining(address)
+    }
+
+    /// The endpoints of the set.
+    pub(crate) fn endpoints(&self) -> Vec<Arc<Endpoint>> {
+        self.list.load().endpoints.clone()
+    }
+
+    /// Chooses among the endpoints that are not in `tried`; an ejected one only if no other is
+    /// left, one that is down only if all are.
+    pub(crate) fn choose(
+        &self,
+        client: IpAddr,
+        tried: &[SocketAddr],
+        now: Instant,
+    ) -> Result<Choice, NoChoice> {
+        let list = self.list.load();
+        let mood = list.mood(now);
+        if let Some(choice) = list.choose(client, tried, now, mood) {
+            return Ok(choice);
+        }
+        let untried = || list.untried(tried);
+        if untried().any(|e| list.may_be_had(e, now, mood) && list.is_full(e)) {
+            return Err(NoChoice::Full);
+        }
+        let last_resort = Mood {
+            panic: true,
+            ..mood
+        };
+        match list.choose(client, tried, now, last_resort) {
+            Some(choice) => Ok(choice),
+            None if untried().any(|e| list.is_full(e)) => Err(NoChoice::Full),
+            None => Err(NoChoice::Exhausted),
+        }
+    }
+
+    /// As [`Self::choose`], but waits while all are full. None when nothing is left to try.
+    pub(crate) async fn choose_when_free(
+        &self,
+        client: IpAddr,
+        tried: &[SocketAddr],
+    ) -> Option<Choice> {
+        let mut waited = false;
+        loop {
+            match self.choose(client, tried, Instant::now()) {
+                Ok(choice) => {
+                    // Two who were freed at once may have woken only one.
+                    if waited {
+                        self.freed.notify_one();
+                    }
+                    return Some(choice);
+                }
+                Err(NoChoice::Exhausted) => return None,
+                Err(NoChoice::Full) => self.freed.notified().await,
+            }
+            waited = true;
+        }
+    }
+
+    /// Whether there are endpoints to try that are not in `tried`.
+    pub(crate) fn has_others(&self, tried: &[SocketAddr], now: Instant) -> bool {
+        let list = self.list.load();
+        let mood = list.mood(now);
+        (list.untried(tried)).any(|e| list.is_in_pool(e, mood) && !list.is_full(e))
+    }
+
+    pub(crate) fn succeeded(&self, address: SocketAddr, took: Duration, now: Instant) {
+        if let Some(endpoint) = self.list.load().find(address) {
+            endpoint.peak.measure(took, endpoint.since(now));
+            endpoint.ejection.succeeded();
+        }
+    }
+
+    /// Ejects the endpoint for a while that doubles each time, unless it is the last one or has not
+    /// failed often enough. Returns for how long. `error` is shown as its last failure.
+    pub(crate) fn failed(
+        &self,
+        address: SocketAddr,
+        error: &dyn std::fmt::Display,
+        now: Instant,
+    ) -> Option<Duration> {
+        let _leaving = self.lock();
+        let list = self.list.load();
+        let endpoint = list.find(address)?;
+        endpoint.log().failure = Some(Failure::now(error.to_string()));
+        let mood = Mood {
+            panic: false,
+            ..list.mood(now)
+        };
+        let mut others = list.untried(std::slice::from_ref(&address));
+        let may_go = others.any(|e| list.may_be_had(e, now, mood));
+        (endpoint.ejection).failed(endpoint.since(now), &list.rules.eject, may_go)
+    }
+
+    /// The endpoints whose flows must end now, and from now on.
+    pub(crate) fn over(&self, now: Instant) -> Vec<SocketAddr> {
+        self.lock().over(now)
+    }
+
+    /// When [`Self::over`] has something to tell.
+    pub(crate) fn next_over(&self) -> Option<Instant> {
+        self.lock().next()
+    }
+
+    /// What is known of each endpoint, by address.
+    pub(crate) fn views(&self, now: Instant) -> Vec<EndpointView> {
+        let leaving = self.lock();
+        let list = self.list.load();
+        let mood = list.mood(now);
+        let present = list.endpoints.iter().map(|endpoint| {
+            let full = list.is_full(endpoint);
+            let usable = list.may_be_had(endpoint, now, mood) && !full;
+            view::view(endpoint, now, (usable, full), None)
+        });
+        let gone = (leaving.open())
+            .map(|(endpoint, ends)| view::view(endpoint, now, (false, false), ends));
+        let mut views: Vec<_> = present.chain(gone).collect();
+        views.sort_unstable_by_key(|view| view.address);
+        views
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Leaving> {
+        self.leaving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl List {
+    /// By address, which they are sorted by.
+    fn find(&self, address: SocketAddr) -> Option<&Arc<Endpoint>> {
+        let place = (self.endpoints).binary_search_by_key(&address, |endpoint| endpoint.address);
+        Some(&self.endpoints[place.ok()?])
+    }
+
+    fn mood(&self, now: Instant) -> Mood {
+        let up = (self.endpoints.iter()).filter(|endpoint| endpoint.health() != Health::Down);
+        let up = up.count();
+        let mood = Mood {
+            all_down: up == 0,
+            panic: false,
+        };
+        let pool = if up == 0 { self.endpoints.len() } else { up };
+        let usable =
+            (self.endpoints.iter()).filter(|endpoint| self.may_be_had(endpoint, now, mood));
+        let ejected = pool.saturating_sub(usable.count());
+        Mood {
+            panic: ejected * 100 > pool * usize::from(self.rules.eject.panic),
+            ..mood
+        }
+    }
+
+    fn untried<'a>(
+        &'a self,
+        tried: &'a [SocketAddr],
+    ) -> impl Iterator<Item = &'a Arc<Endpoint>> + Clone {
+        let untried = |endpoint: &&Arc<Endpoint>| !tried.contains(&endpoint.address);
+        self.endpoints.iter().filter(untried)
+    }
+
+    fn is_in_pool(&self, endpoint: &Endpoint, mood: Mood) -> bool {
+        mood.all_down || endpoint.health() != Health::Down
+    }
+
+    fn is_full(&self, endpoint: &Endpoint) -> bool {
+        endpoint.active() >= self.rules.most
+    }
+
+    /// But for its being full.
+    fn may_be_had(&self, endpoint: &Endpoint, now: Instant, mood: Mood) -> bool {
+        let is_well = || match endpoint.standing(now) {
+            Standing::Fine | Standing::ProbeDue => true,
+            Standing::Ejected(_) | Standing::Probing => false,
+        };
+        self.is_in_pool(endpoint, mood) && (mood.panic || is_well())
+    }
+
+    fn choose(
+        &self,
+        client: IpAddr,
+        tried: &[SocketAddr],
+        now: Instant,
+        mood: Mood,
+    ) -> Option<Choice> {
+        let candidates =
+            (self.untried(tried)).filter(|e| self.may_be_had(e, now, mood) && !self.is_full(e));
+        // Others choose at the same time, and may be faster; each time that leaves one less.
+        for _ in 0..=self.endpoints.len() {
+            let endpoint = pick::pick(self.rules.policy, candidates.clone(), client, now)?;
+            let Some(mut choice) = endpoint.enter(self.rules.most) else {
+                continue;
+            };
+            if mood.panic || endpoint.standing(now) == Standing::Fine {
+                return Some(choice);
+            }
+            choice.probe = endpoint.ejection.begin_probe(endpoint.since(now));
+            if choice.probe.is_some() {
+                return Some(choice);
+            }
+        }
+        None
+    }
+}
