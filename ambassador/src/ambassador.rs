@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, UdpSocket};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -18,7 +18,7 @@ use crate::apply_error::{ApplyError, check};
 use crate::flow::{FlowTable, Sums};
 use crate::running::{Running, Shared};
 use crate::tcp::PipePool;
-use crate::{EndpointView, Flow, Forward, Listen, Options, Protocol, sys, tcp, udp};
+use crate::{EndpointView, Flow, Forward, Listen, Options, Protocol, health, sys, tcp, udp};
 
 /// Listeners and the flows they have accepted. Dropping it ends them all.
 #[derive(Debug)]
@@ -77,6 +77,7 @@ impl Ambassador {
                 pipes,
                 options,
                 open: watch::channel(0).0,
+                probes: Semaphore::new(health::MOST_AT_ONCE),
                 stopped: CancellationToken::new(),
             }),
             state: Mutex::default(),

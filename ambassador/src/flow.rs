@@ -251,6 +251,15 @@ impl FlowTable {
         sums
     }
 
+    /// Ends the flows of one forward that go to `upstreams`; peers see a reset. Returns how many.
+    pub(crate) fn end(&self, forward: &Arc<Totals>, upstreams: &[SocketAddr]) -> usize {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_forward = |entry: &Entry| Arc::ptr_eq(&entry.totals, forward);
+        let goes = |entry: &Entry| of_forward(entry) && upstreams.contains(&entry.upstream);
+        let ended = open.values().filter(|(entry, _)| goes(entry));
+        ended.map(|(_, end)| end.abort()).count()
+    }
+
     /// Ends every flow at once, also those to come; peers see a reset.
     pub(crate) fn abort_all(&self) {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);

@@ -148,6 +148,17 @@ pub struct Limits {
     /// Flows at once. TCP newcomers beyond it wait in the backlog; a UDP newcomer takes the place
     /// of the session that has been silent longest.
     pub max_connections: usize,
+    /// TCP newcomers that may wait for an upstream at once: for discovery, for one that is not
+    /// full, for the connection. Those beyond it are reset at once, and counted as refused.
+    /// `usize::MAX`, as by default, bounds them by `max_connections` alone.
+    pub max_pending: usize,
+    /// Flows to one endpoint at once. A full endpoint is not chosen; if all are full, TCP newcomers
+    /// wait for at most the connect timeout, and UDP newcomers' datagrams are dropped.
+    /// `usize::MAX`, as by default, is no bound.
+    pub max_per_endpoint: usize,
+    /// Other endpoints that a TCP newcomer tries after the first has failed. None is tried twice,
+    /// so that `usize::MAX`, as by default, tries each endpoint once.
+    pub retries: usize,
 }
 
 impl Default for Limits {
@@ -157,6 +168,9 @@ impl Default for Limits {
             connect_timeout: Duration::from_secs(10),
             idle: Duration::from_secs(60),
             max_connections: 65_536,
+            max_pending: usize::MAX,
+            max_per_endpoint: usize::MAX,
+            retries: usize::MAX,
         }
     }
 }

@@ -1,16 +1,19 @@
 //! A forward that runs: its settings, which may change, and what it knows of its upstreams.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Instant;
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use crate::balance::{Balancer, Rules};
 use crate::flow::{FlowTable, Totals};
+use crate::health::Checks;
 use crate::tcp::PipePool;
 use crate::{EndpointSet, Forward, Limits, Listen, Options, loops};
 
@@ -22,6 +25,8 @@ pub(crate) struct Shared {
     pub(crate) pipes: Arc<PipePool>,
     /// Flows of all forwards that are open or being connected.
     pub(crate) open: watch::Sender<usize>,
+    /// Lent to each check while it is under way.
+    pub(crate) probes: Semaphore,
     /// Cancelled when the ambassador is gone.
     pub(crate) stopped: CancellationToken,
 }
@@ -36,11 +41,14 @@ pub(crate) struct Running {
     pub(crate) shared: Arc<Shared>,
     pub(crate) balancer: Balancer,
     pub(crate) totals: Arc<Totals>,
+    checks: Checks,
+    /// Newcomers that wait for an upstream.
+    pending: AtomicUsize,
     /// Flows that are open or being connected.
     pub(crate) open: watch::Sender<usize>,
     pub(crate) limits: watch::Sender<Limits>,
     pub(crate) resolved: watch::Sender<bool>,
-    /// Sent to when endpoints have left.
+    /// Sent to when endpoints have left, and when the time of their flows is over.
     pub(crate) left: watch::Sender<()>,
     /// Cancelled when no newcomers are wanted.
     pub(crate) closed: CancellationToken,
@@ -62,6 +70,8 @@ impl Running {
             shared,
             balancer: Balancer::default(),
             totals: Arc::default(),
+            checks: Checks::default(),
+            pending: AtomicUsize::new(0),
             open: watch::channel(0).0,
             limits: watch::channel(forward.limits).0,
             resolved: watch::channel(false).0,
@@ -70,10 +80,13 @@ impl Running {
             source: Mutex::new(None),
         });
         running.reconfigure(forward);
+        let left = running.left.subscribe();
+        tokio::spawn(end_in_time(Arc::downgrade(&running), left));
         running
     }
 
-    /// Takes over limits and upstreams. Open flows are not touched.
+    /// Takes over limits, balance and upstreams. Open flows are not touched, but for those whose
+    /// endpoint leaves.
     pub(crate) fn reconfigure(self: &Arc<Self>, forward: &Forward) {
         self.limits.send_replace(forward.limits);
         let balance = &forward.balance;
@@ -81,8 +94,13 @@ impl Running {
             policy: balance.policy,
             eject: balance.eject,
             on_remove: balance.on_remove,
-            most: usize::MAX,
+            most: forward.limits.max_per_endpoint.max(1),
         });
+        self.learn_from(forward);
+        self.checks.configure(balance.check.as_ref(), self);
+    }
+
+    fn learn_from(self: &Arc<Self>, forward: &Forward) {
         let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
         let same = |source: &Source| source.upstreams.same_channel(&forward.upstreams);
         if source.as_ref().is_some_and(same) {
@@ -129,8 +147,32 @@ impl Running {
         if !left.is_empty() {
             info!(forward = %self.name, ?left, "endpoints have left");
             self.left.send_replace(());
+            self.end_due();
         }
+        self.checks.follow(self);
         self.resolved.send_replace(true);
+    }
+
+    /// Ends the flows whose endpoint has left, if their time is over.
+    fn end_due(&self) {
+        let over = self.balancer.over(Instant::now());
+        if over.is_empty() {
+            return;
+        }
+        let ended = self.shared.flows.end(&self.totals, &over);
+        info!(forward = %self.name, endpoints = ?over, ended, "flows of endpoints that left end");
+        self.left.send_replace(());
+    }
+
+    /// Counts one more newcomer that waits for an upstream, until the guard is dropped. None if
+    /// there are as many as there may be.
+    pub(crate) fn pend(&self) -> Option<Pending<'_>> {
+        let most = self.limits.borrow().max_pending;
+        let one_more = |pending| (pending < most).then(|| pending + 1);
+        (self.pending)
+            .try_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
+            .ok()?;
+        Some(Pending(&self.pending))
     }
 
     /// Counts one more flow until the guard is dropped.
@@ -149,6 +191,41 @@ impl Running {
                 _ = limits.changed() => {}
             }
         }
+    }
+}
+
+/// Ends flows when the time is over that they had after their endpoint left.
+async fn end_in_time(running: Weak<Running>, mut left: watch::Receiver<()>) {
+    loop {
+        let next = {
+            let Some(running) = running.upgrade() else {
+                return;
+            };
+            running.end_due();
+            running.balancer.next_over()
+        };
+        let due = async {
+            match next {
+                Some(next) => sleep_until(next.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = due => {}
+            changed = left.changed() => if changed.is_err() {
+                return;
+            },
+        }
+    }
+}
+
+/// A newcomer that counts as waiting.
+#[derive(Debug)]
+pub(crate) struct Pending<'a>(&'a AtomicUsize);
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -6,6 +6,8 @@ use std::process::{Child, Command, Output, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
+use nuncio_ambassador::{Check, CheckKind, EndpointState};
+
 mod support;
 use support::*;
 
@@ -95,4 +97,50 @@ async fn redis_does_not_notice() -> Result<()> {
         until("the flows have ended", || ambassador.flows().is_empty()).await?;
     }
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_is_asked_whether_it_is_well() -> Result<()> {
+    let (_redis, server) = Redis::start().await?;
+    let mut check = Check::new(CheckKind::SendExpect {
+        send: b"PING\r\n".to_vec(),
+        expect: b"+PONG\r\n".to_vec(),
+    });
+    check.interval = std::time::Duration::from_millis(20);
+    // Redis keeps a connection open that it has refused, and might say more.
+    check.timeout = std::time::Duration::from_millis(500);
+    let mut forward = tcp("redis", &[server]);
+    forward.balance.check = Some(check);
+    let (ambassador, local) = running(forward).await?;
+    let view = || {
+        ambassador
+            .endpoints()
+            .pop()
+            .and_then(|(_, views)| views.into_iter().next())
+    };
+    let state = || view().map(|view| view.state);
+    // It is up whether asked or not; that it was asked is seen by its going down.
+    let password = ["config", "set", "requirepass", "secret"];
+    ensure!(cli(server, &password, Vec::new()).await? == b"OK\n");
+    until("it is down", || state() == Some(EndpointState::Down)).await?;
+    let fault = view().and_then(|view| view.last_check_failure);
+    let fault = fault.context("why it is down")?.error;
+    ensure!(
+        fault.contains("NOAUTH") && fault.contains("+PONG"),
+        "{fault}"
+    );
+    // The last one is used nevertheless.
+    let get = ["-a", "secret", "--no-auth-warning", "ping"];
+    ensure!(cli(local, &get, Vec::new()).await? == b"PONG\n");
+    let open = [
+        "-a",
+        "secret",
+        "--no-auth-warning",
+        "config",
+        "set",
+        "requirepass",
+        "",
+    ];
+    ensure!(cli(server, &open, Vec::new()).await? == b"OK\n");
+    until("it is up", || state() == Some(EndpointState::Up)).await
 }

@@ -247,6 +247,7 @@ prop_compose! {
                 connect_timeout: Duration::from_millis(connect_timeout),
                 idle: Duration::from_millis(idle),
                 max_connections,
+                ..Limits::default()
             },
             balance: Balance::default(),
         }

@@ -174,6 +174,7 @@ impl TryFrom<WireForward> for Parsed {
                     .map_or(default.connect_timeout, |t| t.0.0),
                 idle: wire.idle.map_or(default.idle, |idle| idle.0.0),
                 max_connections: most.unwrap_or(default.max_connections),
+                ..default
             },
             balance: Balance::default(),
         }))

@@ -22,6 +22,12 @@ pub(crate) enum ConnectError {
     Unresolved(Duration),
     #[error("discovery has found no upstream")]
     NoEndpoint,
+    #[error("{0} newcomers wait for an upstream already, which is max_pending")]
+    Queue(usize),
+    #[error("all upstreams have as many flows as max_per_endpoint allows, after {0:?}")]
+    Full(Duration),
+    #[error("{0} has left the set")]
+    Left(SocketAddr),
     #[error("connect to {address}")]
     Failed {
         address: SocketAddr,
@@ -43,24 +49,35 @@ pub(crate) async fn resolved(running: &Running) -> Result<(), ConnectError> {
     Ok(())
 }
 
-/// Tries each endpoint at most once, within the forward's time.
+/// Tries each endpoint at most once, as many as the forward's retries allow, within its time.
 pub(crate) async fn connect(
     running: &Running,
     client: IpAddr,
 ) -> Result<(TcpStream, Choice), ConnectError> {
+    let limits = *running.limits.borrow();
+    let pending = running.pend();
+    let _pending = pending.ok_or(ConnectError::Queue(limits.max_pending))?;
     resolved(running).await?;
-    let deadline = Instant::now() + running.limits.borrow().connect_timeout;
+    let deadline = Instant::now() + limits.connect_timeout;
     let mut tried = Vec::new();
     let mut last = ConnectError::NoEndpoint;
-    while let Ok(choice) = (running.balancer).choose(client, &tried, std::time::Instant::now()) {
+    let may_try = |tried: &[_]| tried.len() <= limits.retries;
+    while may_try(&tried) {
+        let choosing = running.balancer.choose_when_free(client, &tried);
+        let choice = match timeout_at(deadline, choosing).await {
+            Ok(Some(choice)) => choice,
+            Ok(None) => break,
+            Err(_) => return Err(ConnectError::Full(limits.connect_timeout)),
+        };
         let address = choice.address;
         tried.push(address);
         let begun = Instant::now();
         let left = deadline.saturating_duration_since(begun);
         // One that swallows the SYN must leave time for another.
-        let others = running.balancer.has_others(&tried, begun.into_std());
+        let others = may_try(&tried) && running.balancer.has_others(&tried, begun.into_std());
         let until = begun + if others { left / 2 } else { left };
         match timeout_at(until, attempt(running, address)).await {
+            Ok(Ok(_)) if choice.is_over() => last = ConnectError::Left(address),
             Ok(Ok(stream)) => {
                 let now = Instant::now();
                 (running.balancer).succeeded(address, now - begun, now.into_std());

@@ -93,6 +93,9 @@ async fn flow(
     };
     let ends = (peer, choice.address);
     let open = shared.flows.open(name, &running.totals, ends, way, end);
+    if choice.is_over() {
+        return debug!(forward = %name, client = %peer, upstream = %choice.address, "has left");
+    }
     let linger = shared.options.linger;
     let end = relay(client, upstream, mode, &open.entry, &shared.pipes, linger).await;
     match end {

@@ -6,6 +6,6 @@ mod listener;
 mod pipe;
 mod relay;
 
-pub(crate) use connect::resolved;
+pub(crate) use connect::{is_shortage, resolved};
 pub(crate) use listener::serve;
 pub(crate) use pipe::PipePool;
