@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use nuncio_ambassador::{EndpointSet, EndpointState, Forward, Policy, Protocol, RelayMode};
+use nuncio_ambassador::{
+    Ambassador, Control, EndpointSet, EndpointState, Forward, Options, Policy, Protocol, RelayMode,
+    Resolver, spec,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -173,6 +176,30 @@ async fn two_thousand_idle_flows_are_all_alive() -> Result<()> {
         ensure!(soon(flow.read(&mut [0])).await?? == 0);
     }
     soon(ambassador.idle()).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn weights_of_a_file_are_kept() -> Result<()> {
+    let (heavy, light) = (naming_server(b'h').await?, naming_server(b'l').await?);
+    let text = format!(
+        "[[forward]]\nlisten = 'tcp://127.0.0.1:0'\nbalance = 'round_robin'\nto = ['{heavy} weight=3', '{light}']"
+    );
+    let control = Control::new(
+        Arc::new(Ambassador::new(Options::default())),
+        Resolver::new(),
+    );
+    let specs = spec::from_toml("f.toml".as_ref(), &text)?;
+    control.put(specs).await?;
+    let local = local(control.ambassador(), 0);
+    let mut names = Vec::new();
+    for _ in 0..8 {
+        names.push(who(local).await?.0);
+    }
+    for four in names.chunks(4) {
+        let heavy = four.iter().filter(|name| **name == b'h').count();
+        ensure!(heavy == 3, "{}", names.escape_ascii());
+    }
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

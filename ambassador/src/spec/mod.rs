@@ -1,5 +1,6 @@
 //! Forwards as people and machines write them: environment, arguments, TOML, JSON.
 
+mod balance;
 mod env;
 mod text;
 mod wire;

@@ -41,6 +41,47 @@ pub enum ParseError {
     /// A service whose endpoints are not known yet.
     #[error("service {0:?} has a weight; only hosts can have one, as in tcp://HOST:PORT weight=3")]
     ServiceWeight(String),
+    /// Not a way to choose.
+    #[error(
+        "{0:?} is no way to balance; write p2c, round_robin, least_connections, source_hash or random"
+    )]
+    Policy(String),
+    /// Not a fate of flows.
+    #[error(
+        "{0:?} says not what becomes of flows; write keep, drain:30s (or another time) or reset"
+    )]
+    OnRemove(String),
+    /// Not a share.
+    #[error("{0:?} is not a share; write 0% to 100%")]
+    Percent(String),
+    /// Not a range of HTTP status codes.
+    #[error("{0:?} is no range of HTTP status codes; write one such as 200-399, or 204")]
+    Status(String),
+    /// Not bytes.
+    #[error(r#"{0:?} has an unknown escape; known are \r \n \t \0 \\ \" \' and \x00 to \xff"#)]
+    Bytes(String),
+    /// More bytes than a check has.
+    #[error("{0} bytes are too many; a check sends and expects at most {1}")]
+    TooManyBytes(usize, usize),
+    /// Not a part of an HTTP request.
+    #[error(
+        "{0:?} does not fit into an HTTP request; write visible ASCII characters, at least one"
+    )]
+    Visible(String),
+    /// Not an absolute path.
+    #[error("path {0:?} does not begin with a slash; write one such as /health")]
+    Path(String),
+    /// A key that means nothing to this kind of check.
+    #[error("{key} is for checks of kind = {kind:?}")]
+    CheckKey {
+        /// The key.
+        key: &'static str,
+        /// The kind that has it.
+        kind: &'static str,
+    },
+    /// Nothing is expected.
+    #[error("a check of kind = \"send_expect\" needs expect; write one such as expect = \"+PONG\"")]
+    NoExpect,
     /// Not a duration.
     #[error("{0:?} is not a duration; write a number and its unit, as in 250ms, 10s or 5m")]
     Duration(String),

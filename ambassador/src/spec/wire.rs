@@ -2,14 +2,16 @@
 
 use std::fmt::Display;
 use std::io;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use super::balance::{ParsedCheck, WireEject};
 use super::text::{self, Span, Upstream};
 use super::{ForwardSpec, Host, ParseError, Target};
-use crate::{Balance, Limits, Listen, RelayMode};
+use crate::{Balance, Eject, Limits, Listen, OnRemove, Policy, RelayMode};
 
 /// Why a configuration file makes no forwards.
 #[derive(Debug, thiserror::Error)]
@@ -94,7 +96,7 @@ pub fn from_json(json: &[u8]) -> Result<Vec<ForwardSpec>, serde_json::Error> {
 #[must_use]
 pub fn to_json(specs: &[ForwardSpec]) -> serde_json::Value {
     let wire = specs.iter().map(WireForward::from);
-    // Every value is a string, a number or a list of strings.
+    // Every key is a string.
     let values = wire.map(|wire| serde_json::to_value(wire).expect("strings make JSON"));
     serde_json::Value::Array(values.collect())
 }
@@ -121,7 +123,14 @@ struct WireForward {
     mode: WireMode,
     connect_timeout: Option<Text<Span>>,
     idle: Option<Text<Span>>,
-    max_connections: Option<std::num::NonZeroU32>,
+    max_connections: Option<NonZeroU32>,
+    max_pending: Option<NonZeroU32>,
+    max_per_endpoint: Option<NonZeroU32>,
+    retries: Option<u32>,
+    balance: Option<Text<Policy>>,
+    on_remove: Option<Text<OnRemove>>,
+    eject: Option<WireEject>,
+    check: Option<ParsedCheck>,
 }
 
 #[derive(Clone, Copy, Default, Deserialize, Serialize)]
@@ -134,7 +143,7 @@ enum WireMode {
 }
 
 /// A value that is written as a word.
-struct Text<T>(T);
+pub(super) struct Text<T>(pub(super) T);
 
 impl<'de, T: FromStr<Err: Display>> Deserialize<'de> for Text<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -156,9 +165,7 @@ impl TryFrom<WireForward> for Parsed {
         let Text(listen) = wire.listen;
         let upstreams = wire.to.into_iter().map(|Text(upstream)| upstream).collect();
         let default = Limits::default();
-        let most = wire
-            .max_connections
-            .and_then(|most| usize::try_from(most.get()).ok());
+        let most = |most: Option<NonZeroU32>| usize::try_from(most?.get()).ok();
         Ok(Self(ForwardSpec {
             name: wire.name.unwrap_or_else(|| listen.to_string()),
             listen,
@@ -173,10 +180,18 @@ impl TryFrom<WireForward> for Parsed {
                     .connect_timeout
                     .map_or(default.connect_timeout, |t| t.0.0),
                 idle: wire.idle.map_or(default.idle, |idle| idle.0.0),
-                max_connections: most.unwrap_or(default.max_connections),
-                ..default
+                max_connections: most(wire.max_connections).unwrap_or(default.max_connections),
+                max_pending: most(wire.max_pending).unwrap_or(default.max_pending),
+                max_per_endpoint: most(wire.max_per_endpoint).unwrap_or(default.max_per_endpoint),
+                retries: (wire.retries.and_then(|n| usize::try_from(n).ok()))
+                    .unwrap_or(default.retries),
             },
-            balance: Balance::default(),
+            balance: Balance {
+                policy: wire.balance.map(|policy| policy.0).unwrap_or_default(),
+                eject: wire.eject.map(Eject::from).unwrap_or_default(),
+                on_remove: wire.on_remove.map(|fate| fate.0).unwrap_or_default(),
+                check: wire.check.map(|ParsedCheck(check)| check),
+            },
         }))
     }
 }
@@ -189,7 +204,8 @@ impl From<&ForwardSpec> for WireForward {
             Target::Host(hosts) => hosts.iter().map(host).map(Text).collect(),
             Target::Service(name, port) => vec![Text(Upstream::Service(name.clone(), *port))],
         };
-        let most = u32::try_from(spec.limits.max_connections).unwrap_or(u32::MAX);
+        let limits = &spec.limits;
+        let most = |most| u32::try_from(most).ok().and_then(NonZeroU32::new);
         Self {
             name: Some(spec.name.clone()),
             listen: Text(spec.listen),
@@ -201,7 +217,14 @@ impl From<&ForwardSpec> for WireForward {
             },
             connect_timeout: Some(Text(Span(spec.limits.connect_timeout))),
             idle: Some(Text(Span(spec.limits.idle))),
-            max_connections: std::num::NonZeroU32::new(most),
+            max_connections: most(limits.max_connections).or(Some(NonZeroU32::MAX)),
+            max_pending: most(limits.max_pending),
+            max_per_endpoint: most(limits.max_per_endpoint),
+            retries: u32::try_from(limits.retries).ok(),
+            balance: Some(Text(spec.balance.policy)),
+            on_remove: Some(Text(spec.balance.on_remove)),
+            eject: Some(WireEject::from(&spec.balance.eject)),
+            check: spec.balance.check.clone().map(ParsedCheck),
         }
     }
 }
