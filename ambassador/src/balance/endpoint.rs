@@ -28,7 +28,7 @@ pub(crate) struct Endpoint {
     pub(super) ejection: Ejection,
     health: AtomicU8,
     fate: AtomicU8,
-    /// Told when a flow has ended.
+    /// Told when a flow has ended, or checks have found something else.
     freed: Arc<Notify>,
     log: Mutex<Log>,
 }
@@ -112,7 +112,10 @@ impl Endpoint {
 
     /// What the checks have found, and why, if they have found fault.
     pub(crate) fn checked(&self, health: Health, fault: Option<String>) {
-        self.health.store(health as u8, Ordering::Relaxed);
+        let before = self.health.swap(health as u8, Ordering::Relaxed);
+        if before != health as u8 {
+            self.freed.notify_one();
+        }
         if let Some(error) = fault {
             self.log().check = Some(Failure::now(error));
         }

@@ -19,12 +19,15 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use ejection::Standing;
 pub(crate) use endpoint::{Choice, Endpoint, Health};
 use leaving::Leaving;
 pub use settings::{Balance, Eject, OnRemove, Policy};
 pub use view::{EndpointState, EndpointView, Failure};
+
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// The endpoints of one forward, and what is known of each. Choosing takes no lock.
 #[derive(Debug)]
@@ -200,17 +203,26 @@ impl Balancer {
                     return Some(choice);
                 }
                 Err(NoChoice::Exhausted) => return None,
-                Err(NoChoice::Full) => self.freed.notified().await,
+                // Nobody tells when an ejection ends.
+                Err(NoChoice::Full) => {
+                    let _ = timeout(LOOK_AGAIN, self.freed.notified()).await;
+                }
             }
             waited = true;
         }
     }
 
-    /// Whether there are endpoints to try that are not in `tried`.
-    pub(crate) fn has_others(&self, tried: &[SocketAddr], now: Instant) -> bool {
+    /// Whether there are endpoints to try but `chosen` and those in `tried`.
+    pub(crate) fn has_others(
+        &self,
+        chosen: SocketAddr,
+        tried: &[SocketAddr],
+        now: Instant,
+    ) -> bool {
         let list = self.list.load();
         let mood = list.mood(now);
-        (list.untried(tried)).any(|e| list.is_in_pool(e, mood) && !list.is_full(e))
+        (list.untried(tried))
+            .any(|e| e.address != chosen && list.is_in_pool(e, mood) && !list.is_full(e))
     }
 
     pub(crate) fn succeeded(&self, address: SocketAddr, took: Duration, now: Instant) {

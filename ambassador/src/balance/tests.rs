@@ -1,6 +1,11 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod leaving;
+mod standing;
+
 use std::net::Ipv4Addr;
+
+use proptest::prelude::*;
 
 use super::*;
 
@@ -201,120 +206,11 @@ fn the_tried_are_not_chosen_again() {
         let mut tried = Vec::new();
         while let Ok(choice) = balancer.choose(CLIENT, &tried, now) {
             assert!(!tried.contains(&choice.address), "{policy}");
+            let others = balancer.has_others(choice.address, &tried, now);
+            assert_eq!(others, tried.len() < 2);
             tried.push(choice.address);
-            assert_eq!(balancer.has_others(&tried, now), tried.len() < 3);
         }
         assert_eq!(tried.len(), 3, "{policy}");
-    }
-}
-
-#[test]
-fn an_ejected_endpoint_is_left_alone() {
-    for policy in POLICIES {
-        let balancer = balancer(policy, 2);
-        let now = Instant::now();
-        assert_eq!(failed(&balancer, 1, now), Some(SECOND));
-        for _ in 0..50 {
-            assert_eq!(next(&balancer, now), 2, "{policy}");
-        }
-        let view = view(&balancer, 1, now);
-        assert!(matches!(view.state, EndpointState::Ejected { .. }) && !view.usable);
-        assert!(view.ejected_until.is_some());
-        assert_eq!(
-            (view.failures, view.last_failure.unwrap().error),
-            (1, "refused".into())
-        );
-    }
-}
-
-#[test]
-fn the_last_endpoint_is_never_ejected() {
-    let balancer = balancer(Policy::P2c, 2);
-    let now = Instant::now();
-    assert!(failed(&balancer, 1, now).is_some());
-    assert!(failed(&balancer, 2, now).is_none());
-    assert_eq!(next(&balancer, now), 2);
-}
-
-#[test]
-fn an_ejected_endpoint_is_better_than_none() {
-    let balancer = balancer(Policy::P2c, 2);
-    let now = Instant::now();
-    failed(&balancer, 1, now);
-    let choice = balancer.choose(CLIENT, &[address(2)], now).unwrap();
-    assert_eq!(choice.address, address(1));
-    let both = [address(1), address(2)];
-    let none = balancer.choose(CLIENT, &both, now).unwrap_err();
-    assert_eq!(none, NoChoice::Exhausted);
-}
-
-#[test]
-fn when_too_many_are_ejected_all_are_used() {
-    for (panic, used) in [(50, 4), (74, 4), (75, 1), (100, 1)] {
-        let balancer = with_panic(balancer(Policy::RoundRobin, 4), panic);
-        let now = Instant::now();
-        for port in 1..=3 {
-            assert!(failed(&balancer, port, now).is_some());
-        }
-        let got: std::collections::HashSet<_> = (0..8).map(|_| next(&balancer, now)).collect();
-        assert_eq!(got.len(), used, "beyond {panic} %: {got:?}");
-        assert_eq!(view(&balancer, 1, now).usable, used == 4);
-    }
-}
-
-#[test]
-fn one_newcomer_at_a_time_tries_an_endpoint_after_its_ejection() {
-    for policy in [Policy::RoundRobin, Policy::LeastConnections] {
-        let balancer = balancer(policy, 2);
-        let begin = Instant::now();
-        let _busy: Vec<_> = (0..9)
-            .map(|_| balancer.choose(CLIENT, &[address(1)], begin).unwrap())
-            .collect();
-        failed(&balancer, 1, begin);
-        let now = begin + SECOND;
-        let mut held: Vec<_> = (0..9)
-            .map(|_| balancer.choose(CLIENT, &[], now).unwrap())
-            .collect();
-        let tries = |held: &[Choice]| held.iter().filter(|c| c.address == address(1)).count();
-        assert_eq!(tries(&held), 1, "{policy}");
-        assert_eq!(view(&balancer, 1, now).state, EndpointState::Probing);
-        // It goes away without having learnt anything: another one may try.
-        held.retain(|choice| choice.address != address(1));
-        held.extend((0..9).map(|_| balancer.choose(CLIENT, &[], now).unwrap()));
-        assert_eq!(tries(&held), 1, "{policy}");
-        assert_eq!(failed(&balancer, 1, now), Some(2 * SECOND));
-        held.clear();
-        let now = now + 2 * SECOND;
-        held.extend((0..9).map(|_| balancer.choose(CLIENT, &[], now).unwrap()));
-        assert_eq!(tries(&held), 1, "{policy}");
-        balancer.succeeded(address(1), Duration::ZERO, now);
-        held.extend((0..9).map(|_| balancer.choose(CLIENT, &[], now).unwrap()));
-        assert!(tries(&held) > 1, "{policy}: it is back");
-    }
-}
-
-#[test]
-fn one_that_is_down_gets_nobody_unless_all_are() {
-    for policy in POLICIES {
-        let balancer = balancer(policy, 3);
-        let now = Instant::now();
-        health(&balancer, 1, Health::Down);
-        health(&balancer, 2, Health::Down);
-        for _ in 0..50 {
-            assert_eq!(next(&balancer, now), 3, "{policy}");
-        }
-        assert!(
-            balancer.choose(CLIENT, &[address(3)], now).is_err(),
-            "not as a last resort"
-        );
-        assert!(failed(&balancer, 3, now).is_none(), "it is the last one");
-        assert_eq!(view(&balancer, 1, now).state, EndpointState::Down);
-        health(&balancer, 3, Health::Down);
-        let choice = balancer.choose(CLIENT, &[address(3)], now).unwrap();
-        assert_ne!(choice.address, address(3));
-        assert!(view(&balancer, 1, now).usable);
-        health(&balancer, 1, Health::Up);
-        assert_eq!(next(&balancer, now), 1, "{policy}");
     }
 }
 
@@ -336,7 +232,7 @@ fn a_full_endpoint_is_not_chosen() {
             balancer.choose(CLIENT, &[], now).unwrap_err(),
             NoChoice::Full
         );
-        assert!(!balancer.has_others(&[], now));
+        assert!(!balancer.has_others(address(9), &[], now));
         let freed = held.pop().unwrap().address;
         assert_eq!(balancer.choose(CLIENT, &[], now).unwrap().address, freed);
     }
@@ -384,84 +280,46 @@ async fn all_who_wait_get_what_is_freed() {
     assert!(balancer.choose_when_free(CLIENT, &both).await.is_none());
 }
 
-#[test]
-fn an_update_keeps_what_stays_and_ignores_emptiness() {
-    let balancer = balancer(Policy::P2c, 2);
-    let now = Instant::now();
-    failed(&balancer, 1, now);
-    assert!(balancer.update(&[], now).is_empty());
-    let left = balancer.update(&members(&[(3, 1), (1, 7), (3, 1)]), now);
-    assert_eq!(left, [address(2)]);
-    assert_eq!(next(&balancer, now), 3);
-    assert!(!balancer.contains(address(2)));
-    assert_eq!(view(&balancer, 1, now).weight.get(), 7);
-    assert_eq!(balancer.views(now).len(), 2);
-}
+/// What is known of an endpoint: its weight, open flows, whether it has failed, and its health.
+type Known = (u16, usize, bool, u8);
 
-fn leaving(on_remove: OnRemove) -> (Balancer, Choice, Instant) {
-    let balancer = balancer(Policy::P2c, 1);
-    balancer.configure(Rules {
-        on_remove,
-        ..Rules::default()
-    });
-    let now = Instant::now();
-    let choice = balancer.choose(CLIENT, &[], now).unwrap();
-    balancer.update(&members(&[(2, 1)]), now);
-    (balancer, choice, now)
-}
-
-#[test]
-fn flows_of_one_that_left_go_on() {
-    let (balancer, choice, now) = leaving(OnRemove::Keep);
-    assert_eq!(
-        (balancer.next_over(), balancer.over(now)),
-        (None, Vec::new())
-    );
-    assert!(!choice.is_over() && !balancer.contains(address(1)));
-    let state = EndpointState::Leaving { until: None };
-    assert_eq!(view(&balancer, 1, now).state, state);
-    drop(choice);
-    assert_eq!(balancer.views(now).len(), 1);
-}
-
-#[test]
-fn flows_of_one_that_left_end_at_once() {
-    let (balancer, choice, now) = leaving(OnRemove::Reset);
-    assert_eq!(balancer.next_over(), Some(now));
-    assert_eq!(balancer.over(now), [address(1)]);
-    assert!(choice.is_over() && !balancer.contains(address(1)));
-    assert_eq!(
-        (balancer.next_over(), balancer.over(now)),
-        (None, Vec::new())
-    );
-}
-
-#[test]
-fn flows_of_one_that_left_end_when_their_time_is_over() {
-    let (balancer, choice, now) = leaving(OnRemove::Drain(SECOND));
-    assert_eq!(balancer.next_over(), Some(now + SECOND));
-    assert_eq!(balancer.over(now), []);
-    assert!(!choice.is_over() && balancer.contains(address(1)));
-    assert_eq!(balancer.over(now + SECOND), [address(1)]);
-    assert!(choice.is_over() && !balancer.contains(address(1)));
-}
-
-#[test]
-fn one_that_comes_back_in_time_keeps_its_flows() {
-    let (balancer, choice, now) = leaving(OnRemove::Drain(SECOND));
-    balancer.update(&members(&[(1, 1)]), now);
-    assert_eq!(balancer.over(now + SECOND), [address(2)]);
-    assert!(!choice.is_over() && balancer.contains(address(1)));
-    assert_eq!(view(&balancer, 1, now).active, 1, "the same one");
-}
-
-#[test]
-fn those_that_left_are_forgotten() {
-    let balancer = balancer(Policy::P2c, 1);
-    let mut now = Instant::now();
-    for port in 2..200 {
-        now += SECOND;
-        balancer.update(&members(&[(port, 1)]), now);
+proptest! {
+    #[test]
+    fn one_who_may_be_had_is_had(
+        policy in prop::sample::select(POLICIES.to_vec()),
+        known in prop::collection::vec((1_u16..=256, 0_usize..4, any::<bool>(), 0_u8..3), 1..12),
+        tried in prop::collection::vec(1_u16..=12, 0..6),
+        (panic, most) in (0_u8..=100, 1_usize..4),
+    ) {
+        let known: Vec<Known> = known;
+        let port = |place: usize| u16::try_from(place + 1).unwrap();
+        let weights: Vec<_> = (known.iter().enumerate()).map(|(n, e)| (port(n), e.0)).collect();
+        let balancer = with_panic(weighted(policy, &weights), panic);
+        let now = Instant::now();
+        let mut held = Vec::new();
+        for (place, (_, active, has_failed, state)) in known.iter().enumerate() {
+            let endpoint = &balancer.endpoints()[place];
+            held.extend((0..*active).filter_map(|_| endpoint.enter(usize::MAX)));
+            let states = [Health::Unknown, Health::Up, Health::Down];
+            endpoint.checked(states[usize::from(*state)], None);
+            if *has_failed {
+                failed(&balancer, port(place), now);
+            }
+        }
+        let rules = balancer.list.load().rules;
+        balancer.configure(Rules { most, ..rules });
+        let tried: Vec<_> = tried.into_iter().map(address).collect();
+        let before = balancer.views(now);
+        let may_be_had = |view: &EndpointView| view.usable && !tried.contains(&view.address);
+        match balancer.choose(CLIENT, &tried, now) {
+            Ok(choice) => {
+                prop_assert!(!tried.contains(&choice.address));
+                let view = before.iter().find(|view| view.address == choice.address).unwrap();
+                prop_assert!(view.active < most);
+                // One that is better left alone is had only if there is no other.
+                prop_assert!(may_be_had(view) || !before.iter().any(may_be_had));
+            }
+            Err(_) => prop_assert!(!before.iter().any(may_be_had)),
+        }
     }
-    assert!(balancer.lock().len() <= 11);
 }

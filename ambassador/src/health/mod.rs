@@ -6,7 +6,7 @@ mod probe;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use rand::RngExt;
@@ -28,36 +28,47 @@ const MOST_CHECKED: usize = 1024;
 
 /// The checks of one forward. They end with it, each one with its endpoint.
 #[derive(Debug, Default)]
-pub(crate) struct Checks(Mutex<State>);
+pub(crate) struct Checks(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
     check: Option<Arc<Check>>,
-    tasks: HashMap<SocketAddr, AbortOnDropHandle<()>>,
+    tasks: HashMap<SocketAddr, Task>,
+    /// Of tasks, so that one that ends is not taken for the one after it.
+    next: u64,
     /// Endpoints that are left out.
     beyond: usize,
+}
+
+#[derive(Debug)]
+struct Task {
+    id: u64,
+    _task: AbortOnDropHandle<()>,
 }
 
 impl Checks {
     /// Checks in another way, or not at all.
     pub(crate) fn configure(&self, check: Option<&Check>, running: &Running) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.0);
         if state.check.as_deref() != check {
             state.check = check.cloned().map(Arc::new);
             state.tasks.clear();
         }
-        state.follow(running);
+        state.follow(running, &self.0);
     }
 
     /// Checks the endpoints that the forward has now.
     pub(crate) fn follow(&self, running: &Running) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        state.follow(running);
+        lock(&self.0).follow(running, &self.0);
     }
 }
 
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl State {
-    fn follow(&mut self, running: &Running) {
+    fn follow(&mut self, running: &Running, own: &Arc<Mutex<Self>>) {
         let mut endpoints = running.balancer.endpoints();
         let checked = self.check.as_ref().map_or(0, |_| MOST_CHECKED);
         let unchecked = endpoints.split_off(endpoints.len().min(checked));
@@ -76,42 +87,69 @@ impl State {
         for endpoint in endpoints {
             let address = endpoint.address;
             let task = old.remove(&address).unwrap_or_else(|| {
-                let task = watch(endpoint, check.clone(), running);
-                AbortOnDropHandle::new(tokio::spawn(task))
+                self.next += 1;
+                let patient = Patient {
+                    endpoint,
+                    task: self.next,
+                    state: Arc::downgrade(own),
+                };
+                let task = patient.watch(check.clone(), running);
+                Task {
+                    id: self.next,
+                    _task: AbortOnDropHandle::new(tokio::spawn(task)),
+                }
             });
             self.tasks.insert(address, task);
         }
     }
 }
 
-/// Asks the endpoint again and again, until the forward is closed.
-fn watch(
+/// An endpoint with the task that checks it.
+struct Patient {
     endpoint: Arc<Endpoint>,
-    check: Arc<Check>,
-    running: &Running,
-) -> impl Future<Output = ()> + use<> {
-    let (forward, shared) = (running.name.clone(), running.shared.clone());
-    let closed = running.closed.clone();
-    let asking = async move {
-        let mut streak = Streak::default();
-        let mut next = Instant::now() + check.interval.mul_f64(rand::rng().random_range(0.0..0.1));
-        loop {
-            sleep_until(next).await;
-            // Nobody closes it.
-            let Ok(turn) = shared.probes.acquire().await else {
-                return;
-            };
-            let begun = Instant::now();
-            let asked = probe(&check, endpoint.address, &shared.options).await;
-            drop(turn);
-            streak.judge(asked, &endpoint, &check, &forward);
-            next = begun + jittered(check.interval);
+    task: u64,
+    state: Weak<Mutex<State>>,
+}
+
+impl Patient {
+    /// Asks again and again, until the forward is closed.
+    fn watch(self, check: Arc<Check>, running: &Running) -> impl Future<Output = ()> + use<> {
+        let (forward, shared) = (running.name.clone(), running.shared.clone());
+        let closed = running.closed.clone();
+        let asking = async move {
+            let mut streak = Streak::default();
+            let spread = rand::rng().random_range(0.0..0.1);
+            let mut next = Instant::now() + check.interval.mul_f64(spread);
+            loop {
+                sleep_until(next).await;
+                // Nobody closes it.
+                let Ok(turn) = shared.probes.acquire().await else {
+                    return;
+                };
+                let begun = Instant::now();
+                let asked = probe(&check, self.endpoint.address, &shared.options).await;
+                drop(turn);
+                self.told(asked, &mut streak, &check, &forward);
+                next = begun + jittered(check.interval);
+            }
+        };
+        async move {
+            tokio::select! {
+                () = closed.cancelled() => {}
+                () = asking => {}
+            }
         }
-    };
-    async move {
-        tokio::select! {
-            () = closed.cancelled() => {}
-            () = asking => {}
+    }
+
+    fn told(&self, asked: Result<(), Fault>, streak: &mut Streak, check: &Check, forward: &str) {
+        let Some(state) = self.state.upgrade() else {
+            return;
+        };
+        // A task that was ended may yet come to here, and nobody would take its word back.
+        let state = lock(&state);
+        let own = state.tasks.get(&self.endpoint.address);
+        if own.is_some_and(|own| own.id == self.task) {
+            streak.judge(asked, &self.endpoint, check, forward);
         }
     }
 }
@@ -195,6 +233,27 @@ mod tests {
         assert_eq!(verdicts("+--+---+-++"), "uuuuuuddddu");
         assert_eq!(verdicts("-+-++"), "ddddu");
         assert_eq!(verdicts("++--+--+"), "uuuuuuuu");
+    }
+
+    #[test]
+    fn a_shortage_of_this_host_is_no_fault_of_the_endpoint() {
+        let balancer = crate::balance::Balancer::default();
+        let address = SocketAddr::from(([127, 0, 0, 1], 1));
+        balancer.update(
+            &[(address, std::num::NonZeroU16::MIN)],
+            std::time::Instant::now(),
+        );
+        let endpoint = &balancer.endpoints()[0];
+        let check = Check::new(CheckKind::Tcp);
+        let mut streak = Streak::default();
+        let mut judge = |errno| {
+            let source = std::io::Error::from_raw_os_error(errno);
+            let fault = Fault::Connect { address, source };
+            streak.judge(Err(fault), endpoint, &check, "test");
+            endpoint.health()
+        };
+        assert_eq!(judge(nix::libc::EMFILE), Health::Unknown);
+        assert_eq!(judge(nix::libc::ECONNREFUSED), Health::Down);
     }
 
     #[test]

@@ -60,34 +60,37 @@ pub(crate) async fn connect(
     resolved(running).await?;
     let deadline = Instant::now() + limits.connect_timeout;
     let mut tried = Vec::new();
-    let mut last = ConnectError::NoEndpoint;
-    let may_try = |tried: &[_]| tried.len() <= limits.retries;
-    while may_try(&tried) {
+    let mut last = None;
+    loop {
         let choosing = running.balancer.choose_when_free(client, &tried);
         let choice = match timeout_at(deadline, choosing).await {
             Ok(Some(choice)) => choice,
-            Ok(None) => break,
+            Ok(None) => return Err(last.unwrap_or(ConnectError::NoEndpoint)),
             Err(_) => return Err(ConnectError::Full(limits.connect_timeout)),
         };
         let address = choice.address;
-        tried.push(address);
         let begun = Instant::now();
         let left = deadline.saturating_duration_since(begun);
         // One that swallows the SYN must leave time for another.
-        let others = may_try(&tried) && running.balancer.has_others(&tried, begun.into_std());
+        let may_retry = tried.len() < limits.retries;
+        let others = may_retry && (running.balancer).has_others(address, &tried, begun.into_std());
         let until = begun + if others { left / 2 } else { left };
-        match timeout_at(until, attempt(running, address)).await {
-            Ok(Ok(_)) if choice.is_over() => last = ConnectError::Left(address),
+        let error = match timeout_at(until, attempt(running, address)).await {
+            Ok(Ok(_)) if choice.is_over() => ConnectError::Left(address),
             Ok(Ok(stream)) => {
                 let now = Instant::now();
                 (running.balancer).succeeded(address, now - begun, now.into_std());
                 return Ok((stream, choice));
             }
-            Ok(Err(source)) => last = failed(running, address, source),
-            Err(_) => last = failed(running, address, io::ErrorKind::TimedOut.into()),
+            Ok(Err(source)) => failed(running, address, source),
+            Err(_) => failed(running, address, io::ErrorKind::TimedOut.into()),
+        };
+        if !may_retry || Instant::now() >= deadline {
+            return Err(error);
         }
+        last = Some(error);
+        tried.push(address);
     }
-    Err(last)
 }
 
 fn failed(running: &Running, address: SocketAddr, source: io::Error) -> ConnectError {
