@@ -127,7 +127,7 @@ impl Patient {
                     return;
                 };
                 let begun = Instant::now();
-                let asked = probe(&check, self.endpoint.address, &shared.options).await;
+                let asked = probe(&check, self.endpoint.address).await;
                 drop(turn);
                 self.told(asked, &mut streak, &check, &forward);
                 next = begun + jittered(check.interval);

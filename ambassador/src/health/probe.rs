@@ -6,12 +6,12 @@ use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::{Check, CheckKind};
-use crate::{Options, sys};
 
 /// Bytes of a reply that are looked at.
 const LARGEST_REPLY: usize = 4 << 10;
@@ -68,16 +68,12 @@ impl Fault {
 }
 
 /// Asks once. The connection is reset at the end, which leaves nothing behind on this host.
-pub(super) async fn probe(
-    check: &Check,
-    endpoint: SocketAddr,
-    options: &Options,
-) -> Result<(), Fault> {
+pub(super) async fn probe(check: &Check, endpoint: SocketAddr) -> Result<(), Fault> {
     let port = check.port.map_or(endpoint.port(), NonZeroU16::get);
     let address = SocketAddr::new(endpoint.ip(), port);
     let mut reply = Vec::new();
     let asking = async {
-        let connected = connect(address, options).await;
+        let connected = connect(address).await;
         let mut stream = connected.map_err(|source| Fault::Connect { address, source })?;
         ask(&check.kind, &mut stream, address, &mut reply).await
     };
@@ -93,16 +89,13 @@ fn late(check: &Check, reply: &[u8]) -> Fault {
     }
 }
 
-async fn connect(address: SocketAddr, options: &Options) -> io::Result<TcpStream> {
-    let stream = TcpStream::from_std(sys::begin_connect(address, options)?)?;
-    stream.writable().await?;
-    if let Some(error) = stream.take_error()? {
-        return Err(error);
-    }
+async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
     // A connect to a free port of the ephemeral range can meet itself.
     if address.ip().is_loopback() && stream.local_addr()? == address {
         return Err(io::ErrorKind::ConnectionRefused.into());
     }
+    SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
     Ok(stream)
 }
 
