@@ -11,7 +11,7 @@ mod view;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -120,20 +120,18 @@ impl Balancer {
         let list = self.list.load();
         let known = list.endpoints.iter().map(|e| (e.address, e.clone()));
         let mut known: HashMap<_, _> = known.collect();
-        let mut endpoints: Vec<Arc<Endpoint>> = Vec::with_capacity(members.len());
-        for &(address, weight) in members {
-            let endpoint = (known.remove(&address))
-                .or_else(|| leaving.take_back(address))
-                .or_else(|| endpoints.iter().find(|e| e.address == address).cloned());
-            let endpoint = endpoint.unwrap_or_else(|| {
+        // Sorted, and each once.
+        let members: BTreeMap<_, _> = members.iter().copied().collect();
+        let member = |(address, weight)| {
+            let back = || leaving.take_back(address);
+            let endpoint = known.remove(&address).or_else(back).unwrap_or_else(|| {
                 let freed = self.freed.clone();
                 Arc::new(Endpoint::new(address, self.epoch, freed))
             });
             endpoint.named(weight);
-            endpoints.push(endpoint);
-        }
-        endpoints.sort_unstable_by_key(|endpoint| endpoint.address);
-        endpoints.dedup_by_key(|endpoint| endpoint.address);
+            endpoint
+        };
+        let endpoints = members.into_iter().map(member).collect();
         let rules = list.rules;
         self.list.store(Arc::new(List { rules, endpoints }));
         let left = known.keys().copied().collect();
