@@ -155,38 +155,43 @@ async fn an_endpoint_that_answers_500_is_down_until_it_answers_200() -> Result<(
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn checks_end_with_their_endpoint() -> Result<()> {
-    let comers = Arc::new(AtomicUsize::new(0));
-    let (first, _first) = server("127.0.0.1:0".parse()?, b'a', &comers).await?;
-    let others = Arc::new(AtomicUsize::new(0));
-    let (second, _second) = server("127.0.0.1:0".parse()?, b'b', &others).await?;
-    let set = live(&[first, second]);
-    let listen = listen(Protocol::Tcp, "127.0.0.1:0");
-    let forward = checked(
-        Forward::new("ends", listen, set.subscribe()),
-        check(CheckKind::Tcp),
-    );
-    let (ambassador, _) = running(forward).await?;
-    until("it is checked", || comers.load(Ordering::Relaxed) > 2).await?;
-    set.send_replace(Arc::new(EndpointSet::known(vec![second])));
-    until("it has left", || view(&ambassador, first).is_none()).await?;
-    // One that was under way may still come.
-    let before = comers.load(Ordering::Relaxed);
-    let seen = others.load(Ordering::Relaxed);
+/// Waits for ten more checks of what goes on, and fails if what has ended was checked meanwhile.
+async fn ends(ended: &AtomicUsize, goes_on: &AtomicUsize) -> Result<()> {
+    let before = ended.load(Ordering::Relaxed);
+    let seen = goes_on.load(Ordering::Relaxed);
     until("the other is checked", || {
-        others.load(Ordering::Relaxed) > seen + 10
+        goes_on.load(Ordering::Relaxed) > seen + 10
     })
     .await?;
-    ensure!(comers.load(Ordering::Relaxed) <= before + 1);
-    ambassador.apply(Vec::new()).await?;
-    let seen = others.load(Ordering::Relaxed);
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    ensure!(
-        others.load(Ordering::Relaxed) <= seen + 1,
-        "with the forward"
-    );
+    // One that was under way may still have come.
+    ensure!(ended.load(Ordering::Relaxed) <= before + 1);
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn checks_end_with_their_endpoint_and_with_their_forward() -> Result<()> {
+    let [comers, others, more] = [(); 3].map(|()| Arc::new(AtomicUsize::new(0)));
+    let any: SocketAddr = "127.0.0.1:0".parse()?;
+    let (first, _first) = server(any, b'a', &comers).await?;
+    let (second, _second) = server(any, b'b', &others).await?;
+    let (third, _third) = server(any, b'c', &more).await?;
+    let set = live(&[first]);
+    let listen = listen(Protocol::Tcp, "127.0.0.1:0");
+    let ends_soon = Forward::new("ends", listen, set.subscribe());
+    let ends_soon = checked(ends_soon, check(CheckKind::Tcp));
+    let stays = checked(tcp("stays", &[second]), check(CheckKind::Tcp));
+    let (ambassador, _) = running(stays.clone()).await?;
+    ambassador.apply(vec![stays.clone(), ends_soon]).await?;
+    until("it is checked", || comers.load(Ordering::Relaxed) > 2).await?;
+    set.send_replace(Arc::new(EndpointSet::known(vec![third])));
+    until("it has left", || view(&ambassador, first).is_none()).await?;
+    ends(&comers, &others).await?;
+    until("the new one is checked", || {
+        more.load(Ordering::Relaxed) > 2
+    })
+    .await?;
+    ambassador.apply(vec![stays]).await?;
+    ends(&more, &others).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
