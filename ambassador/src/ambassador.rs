@@ -1,24 +1,23 @@
 //! The set of forwards that run, changed as a whole.
 
 use std::collections::HashMap;
-use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::net::{TcpListener, UdpSocket};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
 use tracing::info;
 
 use crate::apply_error::{ApplyError, check};
+use crate::count::Count;
 use crate::flow::{FlowTable, Sums};
+use crate::open::{Draining, Listener, Prepared, Retired, Sockets};
 use crate::running::{Running, Shared};
-use crate::tcp::PipePool;
-use crate::{EndpointView, Flow, Forward, Listen, Options, Protocol, health, sys, tcp, udp};
+use crate::sys::Port;
+use crate::tcp::{Closed, Engine, PipePool};
+use crate::{EndpointView, Flow, Forward, Listen, Options, health};
 
 /// Listeners and the flows they have accepted. Dropping it ends them all.
 #[derive(Debug)]
@@ -31,28 +30,9 @@ pub struct Ambassador {
 #[derive(Debug, Default)]
 struct State {
     listeners: Vec<Listener>,
-    /// UDP forwards that were removed while sessions went on, which need the socket.
     draining: Vec<Draining>,
-}
-
-#[derive(Debug)]
-struct Listener {
-    running: Arc<Running>,
-    socket: Socket,
-    task: AbortOnDropHandle<()>,
-}
-
-#[derive(Debug)]
-struct Draining {
-    listen: Listen,
-    socket: Weak<UdpSocket>,
-    task: AbortOnDropHandle<()>,
-}
-
-#[derive(Clone, Debug)]
-enum Socket {
-    Tcp(Arc<TcpListener>),
-    Udp(Arc<UdpSocket>),
+    /// Made with the first configuration.
+    engine: Option<Engine>,
 }
 
 /// A listener that is open.
@@ -76,9 +56,9 @@ impl Ambassador {
                 flows: Arc::new(FlowTable::new()),
                 pipes,
                 options,
-                open: watch::channel(0).0,
+                congestion: OnceLock::new(),
+                open: Count::default(),
                 probes: Semaphore::new(health::MOST_AT_ONCE),
-                stopped: CancellationToken::new(),
             }),
             state: Mutex::default(),
             ready: AtomicBool::new(false),
@@ -97,33 +77,32 @@ impl Ambassador {
         check(&forwards)?;
         let gone = self.exchange(&forwards)?;
         self.ready.store(true, Ordering::Relaxed);
-        for listener in gone {
-            info!(forward = %listener.running.name, listen = %listener.running.listen, "closed");
-            // Once the task has ended, the port is free.
-            drop(listener.socket);
-            let _ = listener.task.await;
-        }
+        closed(gone).await;
         Ok(())
     }
 
-    /// Returns the TCP listeners that were closed.
-    fn exchange(&self, forwards: &[Forward]) -> Result<Vec<Listener>, ApplyError> {
+    /// Returns the TCP listeners that are being closed.
+    fn exchange(&self, forwards: &[Forward]) -> Result<Vec<(Arc<Running>, Closed)>, ApplyError> {
         let mut state = self.lock();
-        state
-            .draining
-            .retain(|draining| !draining.task.is_finished());
+        state.draining.retain(|draining| !draining.is_over());
+        let State { engine, .. } = &mut *state;
+        let engine = match engine.take() {
+            Some(running) => engine.insert(running),
+            None => engine.insert(self.engine()?),
+        };
+        let workers = engine.workers();
         let mut sockets = Vec::with_capacity(forwards.len());
         for forward in forwards {
             sockets.push(match state.position(forward) {
                 Some(_) => None,
-                None => Some(self.socket(&state, forward)?),
+                None => Some(self.sockets(&state, forward, forwards, workers)?),
             });
         }
         // From here on nothing fails.
         let mut old = std::mem::take(&mut state.listeners);
-        for (forward, socket) in forwards.iter().zip(sockets) {
-            let listener = match socket {
-                Some((socket, local)) => self.start(forward, socket, local),
+        for (forward, prepared) in forwards.iter().zip(sockets) {
+            let listener = match prepared {
+                Some(prepared) => self.start(&state, forward, prepared),
                 None => {
                     let same = |listener: &Listener| listener.serves(forward);
                     let kept = old.iter().position(same).expect("position has found it");
@@ -137,13 +116,27 @@ impl Ambassador {
         Ok(state.retire(old))
     }
 
-    /// A socket for a new forward: one that is open for that address already, or a fresh one.
-    fn socket(&self, state: &State, forward: &Forward) -> Result<(Socket, SocketAddr), ApplyError> {
+    fn engine(&self) -> Result<Engine, ApplyError> {
+        let workers = self.shared.options.workers;
+        Engine::start(workers).map_err(|source| ApplyError::Workers { workers, source })
+    }
+
+    /// Sockets for a new forward: those that are open for that address already, or fresh ones.
+    fn sockets(
+        &self,
+        state: &State,
+        forward: &Forward,
+        forwards: &[Forward],
+        workers: usize,
+    ) -> Result<Prepared, ApplyError> {
         let listen = forward.listen;
-        let found = state.socket_for(listen);
-        let socket = found.map_or_else(|| Socket::bind(listen, &self.shared.options), Ok);
-        socket
-            .and_then(|socket| Ok((socket.clone(), socket.local()?)))
+        let bind = || {
+            let port = state.port(listen, forwards);
+            Sockets::bind(listen, &self.shared.options, port, workers)
+        };
+        let sockets = state.sockets_for(listen).map_or_else(bind, Ok);
+        sockets
+            .and_then(Sockets::prepare)
             .map_err(|source| ApplyError::Bind {
                 forward: forward.name.clone(),
                 listen,
@@ -151,18 +144,12 @@ impl Ambassador {
             })
     }
 
-    fn start(&self, forward: &Forward, socket: Socket, local: SocketAddr) -> Listener {
+    fn start(&self, state: &State, forward: &Forward, prepared: Prepared) -> Listener {
+        let local = prepared.local;
         let running = Running::start(self.shared.clone(), forward, local);
         info!(forward = %forward.name, listen = %forward.listen, %local, "listening");
-        let task = match socket.clone() {
-            Socket::Tcp(socket) => tokio::spawn(tcp::serve(socket, running.clone())),
-            Socket::Udp(socket) => tokio::spawn(udp::serve(socket, running.clone())),
-        };
-        Listener {
-            running,
-            socket,
-            task: AbortOnDropHandle::new(task),
-        }
+        let engine = state.engine.as_ref().expect("made before the sockets");
+        prepared.serve(engine, running)
     }
 
     /// The listeners that are open.
@@ -203,9 +190,7 @@ impl Ambassador {
 
     /// Returns once no flow is open, or being connected.
     pub async fn idle(&self) {
-        let mut open = self.shared.open.subscribe();
-        // The sender lives as long as `self`.
-        let _ = open.wait_for(|open| *open == 0).await;
+        self.shared.open.wait(|open| open == 0).await;
     }
 
     /// Closes all listeners, then waits for flows to end, at most for `grace`. Returns how many
@@ -217,12 +202,9 @@ impl Ambassador {
             let all = std::mem::take(&mut state.listeners);
             state.retire(all)
         };
-        for listener in gone {
-            drop(listener.socket);
-            let _ = listener.task.await;
-        }
+        closed(gone).await;
         let _ = timeout(grace, self.idle()).await;
-        *self.shared.open.borrow()
+        self.shared.open.now()
     }
 
     pub(crate) fn sums(&self) -> HashMap<String, Sums> {
@@ -240,7 +222,6 @@ impl Ambassador {
 
 impl Drop for Ambassador {
     fn drop(&mut self) {
-        self.shared.stopped.cancel();
         self.shared.flows.abort_all();
     }
 }
@@ -252,29 +233,35 @@ impl State {
             .position(|listener| listener.serves(forward))
     }
 
-    /// A socket that is open for `listen`, under another name or for sessions that go on.
-    fn socket_for(&self, listen: Listen) -> Option<Socket> {
+    /// Sockets that are open for `listen`, under another name or for sessions that go on.
+    fn sockets_for(&self, listen: Listen) -> Option<Sockets> {
         if listen.address.port() == 0 {
             return None;
         }
         let open = (self.listeners.iter()).find(|listener| listener.running.listen == listen);
         let draining = || (self.draining.iter()).find(|draining| draining.listen == listen);
-        open.map(|listener| listener.socket.clone())
-            .or_else(|| Some(Socket::Udp(draining()?.socket.upgrade()?)))
+        open.map(|listener| listener.sockets.clone())
+            .or_else(|| Some(Sockets::Udp(draining()?.socket.upgrade()?)))
+    }
+
+    /// A listener that goes may still have the port, for another address that overlaps: then it is
+    /// shared until that one is closed.
+    fn port(&self, listen: Listen, forwards: &[Forward]) -> Port {
+        let mut rivals = (self.listeners.iter()).filter(|listener| listener.overlaps(listen));
+        let goes = |rival: &Listener| !forwards.iter().any(|forward| rival.serves(forward));
+        match rivals.next() {
+            Some(first) if goes(first) && rivals.all(goes) => Port::Shared,
+            _ => Port::Own,
+        }
     }
 
     /// Closes listeners to newcomers. Those of TCP are handed back, to be waited for.
-    fn retire(&mut self, old: Vec<Listener>) -> Vec<Listener> {
+    fn retire(&mut self, old: Vec<Listener>) -> Vec<(Arc<Running>, Closed)> {
         let mut tcp = Vec::new();
         for listener in old {
-            listener.running.closed.cancel();
-            match &listener.socket {
-                Socket::Tcp(_) => tcp.push(listener),
-                Socket::Udp(socket) => self.draining.push(Draining {
-                    listen: listener.running.listen,
-                    socket: Arc::downgrade(socket),
-                    task: listener.task,
-                }),
+            match listener.retire() {
+                Retired::Tcp(running, closed) => tcp.push((running, closed)),
+                Retired::Udp(draining) => self.draining.push(draining),
             }
         }
         // Two must not read from one socket: a new forward on it ends the old sessions.
@@ -289,30 +276,10 @@ impl State {
     }
 }
 
-impl Listener {
-    fn serves(&self, forward: &Forward) -> bool {
-        self.running.listen == forward.listen && *self.running.name == *forward.name
-    }
-}
-
-impl Socket {
-    fn bind(listen: Listen, options: &Options) -> io::Result<Self> {
-        Ok(match listen.protocol {
-            Protocol::Tcp => {
-                let socket = sys::listen(listen.address, options)?;
-                Self::Tcp(Arc::new(TcpListener::from_std(socket)?))
-            }
-            Protocol::Udp => {
-                let socket = udp::listen(listen.address)?;
-                Self::Udp(Arc::new(UdpSocket::from_std(socket)?))
-            }
-        })
-    }
-
-    fn local(&self) -> io::Result<SocketAddr> {
-        match self {
-            Self::Tcp(socket) => socket.local_addr(),
-            Self::Udp(socket) => socket.local_addr(),
-        }
+/// Waits until the ports are free.
+async fn closed(gone: Vec<(Arc<Running>, Closed)>) {
+    for (running, closed) in gone {
+        closed.wait().await;
+        info!(forward = %running.name, listen = %running.listen, "closed");
     }
 }

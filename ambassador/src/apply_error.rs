@@ -29,6 +29,16 @@ pub enum ApplyError {
         /// The names along the circle; the first one comes again at the end.
         path: Vec<String>,
     },
+    /// The threads that carry TCP cannot be had.
+    #[error(
+        "start {workers} workers, one thread and a few descriptors each; allow more, or ask for fewer"
+    )]
+    Workers {
+        /// How many were asked for.
+        workers: usize,
+        /// The kernel's answer.
+        source: io::Error,
+    },
     /// The kernel does not grant the listener.
     #[error("listen on {listen} for forward {forward:?}: {}", advice(.source))]
     Bind {
@@ -49,6 +59,7 @@ impl ApplyError {
             Self::DuplicateName { .. } => "duplicate-name",
             Self::DuplicateListen { .. } => "duplicate-listen",
             Self::Loop { .. } => "loop",
+            Self::Workers { .. } => "workers",
             Self::Bind { source, .. } => match source.kind() {
                 io::ErrorKind::AddrInUse => "address-in-use",
                 io::ErrorKind::AddrNotAvailable => "address-not-local",
@@ -68,6 +79,7 @@ impl ApplyError {
             }
             | Self::Bind { forward, .. } => Some(forward),
             Self::Loop { path } => path.first().map(String::as_str),
+            Self::Workers { .. } => None,
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use futures_util::future::AbortHandle;
@@ -173,20 +173,32 @@ pub(crate) struct Sums {
     pub(crate) bytes_out: u64,
 }
 
-/// Every open flow of an ambassador. Locked when a flow begins or ends, never per byte.
+/// Every open flow of an ambassador. A shard is locked when a flow begins or ends, never per byte.
 #[derive(Debug)]
 pub(crate) struct FlowTable {
     next: AtomicU64,
-    open: Mutex<HashMap<u64, (Arc<Entry>, AbortHandle)>>,
-    /// Set, under the lock, when no flow may go on.
+    /// Threads seldom meet at one of these: each enters its flows into its own.
+    shards: [Mutex<Shard>; SHARDS],
+    /// Set, under the lock of every shard, when no flow may go on.
     over: AtomicBool,
+}
+
+const SHARDS: usize = 16;
+
+type Shard = HashMap<u64, (Arc<Entry>, AbortHandle)>;
+
+thread_local! {
+    static SHARD: usize = {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS
+    };
 }
 
 impl FlowTable {
     pub(crate) fn new() -> Self {
         Self {
             next: AtomicU64::new(1),
-            open: Mutex::default(),
+            shards: Default::default(),
             over: AtomicBool::new(false),
         }
     }
@@ -212,7 +224,8 @@ impl FlowTable {
             totals: totals.clone(),
         });
         totals.opened.fetch_add(1, Ordering::Relaxed);
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let shard = SHARD.with(|shard| *shard);
+        let mut open = lock(&self.shards[shard]);
         if self.over.load(Ordering::Relaxed) {
             end.abort();
         }
@@ -220,27 +233,29 @@ impl FlowTable {
         OpenFlow {
             entry,
             table: self.clone(),
+            shard,
         }
     }
 
     pub(crate) fn flows(&self) -> Vec<Flow> {
-        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut flows: Vec<_> = open.values().map(|(entry, _)| entry.snapshot()).collect();
-        drop(open);
+        let mut flows = Vec::new();
+        for shard in &self.shards {
+            flows.extend(lock(shard).values().map(|(entry, _)| entry.snapshot()));
+        }
         flows.sort_unstable_by_key(|flow| flow.id);
         flows
     }
 
-    /// Sums per forward. The lock makes a flow count once, whether it is ending or not.
+    /// Sums per forward. Holding all locks makes a flow count once, whether it is ending or not.
     pub(crate) fn sums<'a>(
         &self,
         forwards: impl Iterator<Item = (&'a str, &'a Totals)>,
     ) -> HashMap<String, Sums> {
-        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let shards: Vec<_> = self.shards.iter().map(lock).collect();
         let mut sums: HashMap<String, Sums> = forwards
             .map(|(name, totals)| (name.to_owned(), totals.sums()))
             .collect();
-        for (entry, _) in open.values() {
+        for (entry, _) in shards.iter().flat_map(|shard| shard.values()) {
             let sum = sums
                 .entry(entry.forward.to_string())
                 .or_insert_with(|| entry.totals.sums());
@@ -253,21 +268,26 @@ impl FlowTable {
 
     /// Ends the flows of one forward that go to `upstreams`; peers see a reset. Returns how many.
     pub(crate) fn end(&self, forward: &Arc<Totals>, upstreams: &[SocketAddr]) -> usize {
-        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let shards: Vec<_> = self.shards.iter().map(lock).collect();
         let of_forward = |entry: &Entry| Arc::ptr_eq(&entry.totals, forward);
         let goes = |entry: &Entry| of_forward(entry) && upstreams.contains(&entry.upstream);
-        let ended = open.values().filter(|(entry, _)| goes(entry));
+        let open = shards.iter().flat_map(|shard| shard.values());
+        let ended = open.filter(|(entry, _)| goes(entry));
         ended.map(|(_, end)| end.abort()).count()
     }
 
     /// Ends every flow at once, also those to come; peers see a reset.
     pub(crate) fn abort_all(&self) {
-        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let shards: Vec<_> = self.shards.iter().map(lock).collect();
         self.over.store(true, Ordering::Relaxed);
-        for (_, end) in open.values() {
+        for (_, end) in shards.iter().flat_map(|shard| shard.values()) {
             end.abort();
         }
     }
+}
+
+fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Totals {
@@ -289,12 +309,13 @@ impl Totals {
 pub(crate) struct OpenFlow {
     pub(crate) entry: Arc<Entry>,
     table: Arc<FlowTable>,
+    shard: usize,
 }
 
 impl Drop for OpenFlow {
     fn drop(&mut self) {
         let entry = &self.entry;
-        let mut open = (self.table.open.lock()).unwrap_or_else(PoisonError::into_inner);
+        let mut open = lock(&self.table.shards[self.shard]);
         open.remove(&entry.id);
         let add = |total: &AtomicU64, meter: &Meter| {
             total.fetch_add(meter.bytes.load(Ordering::Relaxed), Ordering::Relaxed)

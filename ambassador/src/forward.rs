@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroUsize};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -178,6 +178,9 @@ impl Default for Limits {
 /// What all forwards of an ambassador share.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// Threads that carry TCP, each with an event loop of its own; at least one is started. By
+    /// default one for each processor that the process may use.
+    pub workers: usize,
     /// Pipes for splicing, at most. A direction uses one only while it carries bulk.
     pub max_pipes: usize,
     /// Bytes one pipe holds; the kernel may grant less.
@@ -196,6 +199,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            workers: std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
             max_pipes: 256,
             pipe_size: 1 << 20,
             keepalive: Duration::from_secs(60),

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Instant;
 
 use tokio::sync::{Semaphore, watch};
@@ -12,8 +12,10 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use crate::balance::{Balancer, Rules};
+use crate::count::Count;
 use crate::flow::{FlowTable, Totals};
 use crate::health::Checks;
+use crate::sys::Congestion;
 use crate::tcp::PipePool;
 use crate::{EndpointSet, Forward, Limits, Listen, Options, loops};
 
@@ -23,12 +25,11 @@ pub(crate) struct Shared {
     pub(crate) options: Options,
     pub(crate) flows: Arc<FlowTable>,
     pub(crate) pipes: Arc<PipePool>,
+    pub(crate) congestion: OnceLock<Congestion>,
     /// Flows of all forwards that are open or being connected.
-    pub(crate) open: watch::Sender<usize>,
+    pub(crate) open: Count,
     /// Lent to each check while it is under way.
     pub(crate) probes: Semaphore,
-    /// Cancelled when the ambassador is gone.
-    pub(crate) stopped: CancellationToken,
 }
 
 /// What a listener and its flows share.
@@ -45,7 +46,7 @@ pub(crate) struct Running {
     /// Newcomers that wait for an upstream.
     pending: AtomicUsize,
     /// Flows that are open or being connected.
-    pub(crate) open: watch::Sender<usize>,
+    pub(crate) open: Count,
     pub(crate) limits: watch::Sender<Limits>,
     pub(crate) resolved: watch::Sender<bool>,
     /// Sent to when endpoints have left, and when the time of their flows is over.
@@ -72,7 +73,7 @@ impl Running {
             totals: Arc::default(),
             checks: Checks::default(),
             pending: AtomicUsize::new(0),
-            open: watch::channel(0).0,
+            open: Count::default(),
             limits: watch::channel(forward.limits).0,
             resolved: watch::channel(false).0,
             left: watch::channel(()).0,
@@ -177,20 +178,35 @@ impl Running {
 
     /// Counts one more flow until the guard is dropped.
     pub(crate) fn enter(self: &Arc<Self>) -> Entered {
-        self.open.send_modify(|open| *open += 1);
-        self.shared.open.send_modify(|open| *open += 1);
-        Entered(self.clone())
+        self.open.add();
+        self.entered()
     }
 
-    /// Waits until another flow is within the bound.
-    pub(crate) async fn room(&self) {
-        let (mut open, mut limits) = (self.open.subscribe(), self.limits.subscribe());
-        while *open.borrow_and_update() >= limits.borrow_and_update().max_connections {
+    /// Counts one more flow if that is within the bound.
+    pub(crate) fn try_enter(self: &Arc<Self>) -> Option<Entered> {
+        let most = self.limits.borrow().max_connections;
+        self.open.add_within(most).then(|| self.entered())
+    }
+
+    /// Counts one more flow as soon as that is within the bound.
+    pub(crate) async fn enter_when_there_is_room(self: &Arc<Self>) -> Entered {
+        loop {
+            if let Some(entered) = self.try_enter() {
+                return entered;
+            }
+            let mut limits = self.limits.subscribe();
+            let most = limits.borrow_and_update().max_connections;
             tokio::select! {
-                _ = open.changed() => {}
+                () = self.open.wait(|now| now < most) => {}
                 _ = limits.changed() => {}
             }
         }
+    }
+
+    fn entered(self: &Arc<Self>) -> Entered {
+        self.shared.open.add();
+        let running = self.clone();
+        Entered { running }
     }
 }
 
@@ -231,11 +247,13 @@ impl Drop for Pending<'_> {
 
 /// A flow that counts towards its forward's bound.
 #[derive(Debug)]
-pub(crate) struct Entered(Arc<Running>);
+pub(crate) struct Entered {
+    pub(crate) running: Arc<Running>,
+}
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        self.0.open.send_modify(|open| *open -= 1);
-        self.0.shared.open.send_modify(|open| *open -= 1);
+        self.running.open.subtract();
+        self.running.shared.open.subtract();
     }
 }

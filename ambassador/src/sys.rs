@@ -1,29 +1,44 @@
 //! The socket calls that neither std nor tokio has, by way of safe wrappers.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::os::fd::AsFd;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
+use tokio::io::unix::AsyncFd;
 
 use crate::Options;
 
-const BACKLOG: i32 = 4096;
+/// Newcomers that may wait to be accepted.
+pub(crate) const BACKLOG: i32 = 4096;
 const PROBES: u32 = 5;
 const PROBE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Binds, with `0.0.0.0` standing in for `[::]` where the kernel has no IPv6.
+/// With whom a socket has its port.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Port {
+    /// With nobody: one that is taken is an error.
+    Own,
+    /// With the sockets of this user that share theirs.
+    Shared,
+}
+
+/// Binds to a port of its own, with `0.0.0.0` standing in for `[::]` where the kernel has no IPv6.
 pub(crate) fn bind(kind: Type, address: SocketAddr) -> io::Result<Socket> {
+    bind_to(kind, address, Port::Own)
+}
+
+fn bind_to(kind: Type, address: SocketAddr, port: Port) -> io::Result<Socket> {
     let lacks_ipv6 = |error: &io::Error| {
         matches!(
             error.raw_os_error(),
             Some(nix::libc::EAFNOSUPPORT | nix::libc::EADDRNOTAVAIL)
         )
     };
-    match bind_exactly(kind, address) {
+    match bind_exactly(kind, address, port) {
         Err(error) if any_ipv6(address) && lacks_ipv6(&error) => {
-            bind_exactly(kind, (Ipv4Addr::UNSPECIFIED, address.port()).into())
+            bind_exactly(kind, (Ipv4Addr::UNSPECIFIED, address.port()).into(), port)
         }
         result => result,
     }
@@ -33,13 +48,14 @@ fn any_ipv6(address: SocketAddr) -> bool {
     address.is_ipv6() && address.ip().is_unspecified()
 }
 
-fn bind_exactly(kind: Type, address: SocketAddr) -> io::Result<Socket> {
+fn bind_exactly(kind: Type, address: SocketAddr, port: Port) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), kind.nonblocking(), None)?;
     if kind == Type::STREAM {
         // Connections of an earlier listener in TIME_WAIT must not keep the port. On UDP the same
         // option would let two sockets share it.
         socket.set_reuse_address(true)?;
     }
+    socket.set_reuse_port(port == Port::Shared)?;
     if address.is_ipv6() {
         socket.set_only_v6(!any_ipv6(address))?;
     }
@@ -47,29 +63,63 @@ fn bind_exactly(kind: Type, address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// A listener; the sockets it accepts inherit what [`prepare_stream`] has set.
-pub(crate) fn listen(address: SocketAddr, options: &Options) -> io::Result<std::net::TcpListener> {
-    let socket = bind(Type::STREAM, address)?;
-    prepare_stream(&socket, options)?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+/// One listening socket for each of `sockets` workers, all on one port, which nobody else may have
+/// unless `port` says so. What they accept inherits what is set here.
+pub(crate) fn listen(
+    address: SocketAddr,
+    options: &Options,
+    port: Port,
+    sockets: usize,
+) -> io::Result<Vec<TcpListener>> {
+    let open = |address, port| {
+        let socket = bind_to(Type::STREAM, address, port)?;
+        reset_on_close(&socket)?;
+        socket.set_tcp_nodelay(true)?;
+        watch_peer(&socket, options)?;
+        Congestion::choose(&socket);
+        socket.listen(BACKLOG)?;
+        io::Result::Ok(socket)
+    };
+    // It listens before it shares: two who do this at once cannot both have the port.
+    let first = open(address, port)?;
+    first.set_reuse_port(true)?;
+    let mut listeners: Vec<TcpListener> = vec![first.into()];
+    let local = listeners[0].local_addr()?;
+    while listeners.len() < sockets.max(1) {
+        listeners.push(open(local, Port::Shared)?.into());
+    }
+    Ok(listeners)
+}
+
+/// A newcomer, and who it is. [`io::ErrorKind::WouldBlock`] if there is none.
+pub(crate) fn accept<S: AsFd>(listener: &S) -> io::Result<(OwnedFd, SocketAddr)> {
+    use rustix::net::SocketFlags;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let (socket, peer) = rustix::net::acceptfrom_with(listener, flags)?;
+    let peer = peer.ok_or(io::ErrorKind::ConnectionAborted)?;
+    Ok((socket, peer.try_into()?))
 }
 
 /// Sends the SYN; the socket becomes writable when the handshake is over or has failed.
-pub(crate) fn begin_connect(
-    address: SocketAddr,
-    options: &Options,
-) -> io::Result<std::net::TcpStream> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM.nonblocking(),
-        None,
-    )?;
-    prepare_stream(&socket, options)?;
+///
+/// It has what every flow needs. [`watch_peer`] is for those that last.
+pub(crate) fn begin_connect(address: SocketAddr, congestion: Congestion) -> io::Result<OwnedFd> {
+    let domain = Domain::for_address(address);
+    let socket = Socket::new(domain, Type::STREAM.nonblocking(), None)?;
+    reset_on_close(&socket)?;
+    socket.set_tcp_nodelay(true)?;
+    if let Some(congestion) = congestion.wanted() {
+        let _ = socket.set_tcp_congestion(congestion);
+    }
     match socket.connect(&address.into()) {
         Err(error) if error.raw_os_error() != Some(nix::libc::EINPROGRESS) => Err(error),
         _ => Ok(socket.into()),
     }
+}
+
+/// Where a socket is bound.
+pub(crate) fn local_address<S: AsFd>(socket: &S) -> io::Result<SocketAddr> {
+    Ok(rustix::net::getsockname(socket)?.try_into()?)
 }
 
 /// Whether bytes wait to be read. A pending error is returned, and thereby forgotten by the
@@ -83,34 +133,79 @@ pub(crate) fn peek<S: AsFd>(socket: &S) -> io::Result<bool> {
     }
 }
 
-/// Prepares a socket for relaying.
-///
-/// Closing it resets the connection: whatever ends a flow but the peers' own FINs, even a killed
-/// process, must not look to a peer as if the other one had finished. [`close_orderly`] takes that
-/// back.
-pub(crate) fn prepare_stream<S: AsFd>(socket: &S, options: &Options) -> io::Result<()> {
+/// Closing the socket resets the connection: whatever ends a flow but the peers' own FINs, even a
+/// killed process, must not look to a peer as if the other one had finished. [`close_orderly`]
+/// takes that back.
+fn reset_on_close(socket: &Socket) -> io::Result<()> {
+    socket.set_linger(Some(Duration::ZERO))
+}
+
+/// Lets the kernel find out when the peer is gone without a word.
+pub(crate) fn watch_peer<S: AsFd>(socket: &S, options: &Options) -> io::Result<()> {
     let socket = SockRef::from(socket);
-    socket.set_linger(Some(Duration::ZERO))?;
-    socket.set_tcp_nodelay(true)?;
     socket.set_tcp_keepalive(
         &TcpKeepalive::new()
             .with_time(options.keepalive)
             .with_interval(PROBE_INTERVAL)
             .with_retries(PROBES),
     )?;
-    socket.set_tcp_user_timeout(Some(options.user_timeout))?;
-    // A host's default may be BBR, which over veth costs two thirds of the throughput. A namespace
-    // may allow only reno; if it allows neither, its default has to do.
-    if socket.set_tcp_congestion(b"cubic").is_err() {
-        let _ = socket.set_tcp_congestion(b"reno");
+    socket.set_tcp_user_timeout(Some(options.user_timeout))
+}
+
+/// The congestion control that a relay's sockets get.
+///
+/// A host's default may be BBR, which over veth costs two thirds of the throughput. A namespace may
+/// allow only reno; if it allows neither cubic nor that, its default has to do.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Congestion {
+    Default,
+    Cubic,
+    Reno,
+}
+
+impl Congestion {
+    /// Gives `socket` what suits its network namespace.
+    fn choose(socket: &Socket) -> Self {
+        let fine = |name: Vec<u8>| name.starts_with(b"cubic") || name.starts_with(b"reno");
+        if socket.tcp_congestion().is_ok_and(fine) {
+            Self::Default
+        } else if socket.set_tcp_congestion(b"cubic").is_ok() {
+            Self::Cubic
+        } else if socket.set_tcp_congestion(b"reno").is_ok() {
+            Self::Reno
+        } else {
+            Self::Default
+        }
     }
-    Ok(())
+
+    /// What suits the network namespace of this thread. Costs a few calls: ask once.
+    pub(crate) fn here() -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)
+            .or_else(|_| Socket::new(Domain::IPV6, Type::STREAM, None));
+        socket.map_or(Self::Default, |socket| Self::choose(&socket))
+    }
+
+    fn wanted(self) -> Option<&'static [u8]> {
+        match self {
+            Self::Default => None,
+            Self::Cubic => Some(b"cubic"),
+            Self::Reno => Some(b"reno"),
+        }
+    }
 }
 
 /// Lets what was sent arrive, and the FIN after it, although the socket is closed.
 pub(crate) fn close_orderly<S: AsFd>(socket: &S) {
     // Can fail only on what is not a socket.
     let _ = SockRef::from(socket).set_linger(None);
+}
+
+/// Why a socket has failed. The kernel tells that once.
+pub(crate) fn failure<S: AsFd>(socket: &S) -> io::Error {
+    match SockRef::from(socket).take_error() {
+        Ok(Some(error)) | Err(error) => error,
+        Ok(None) => io::ErrorKind::ConnectionReset.into(),
+    }
 }
 
 /// Bytes that the peer's kernel has not acknowledged yet.
@@ -121,6 +216,28 @@ pub(crate) fn unacknowledged<S: AsFd>(socket: &S) -> io::Result<u64> {
 /// Whether the host has `address`: one can bind to it.
 pub(crate) fn is_local(address: SocketAddr) -> bool {
     UdpSocket::bind((address.ip(), 0)).is_ok()
+}
+
+/// Lets the runtime wait for a descriptor that is not a socket.
+pub(crate) fn await_readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    registration::readable(fd)
+}
+
+mod registration {
+    #![allow(unsafe_code, reason = "the safe way to register is deprecated")]
+
+    use std::io;
+    use std::os::fd::OwnedFd;
+
+    use tokio::io::Interest;
+    use tokio::io::unix::AsyncFd;
+
+    pub(super) fn readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+        // SAFETY: an OwnedFd always tells the same descriptor, and keeps it open until the AsyncFd
+        // that owns it has taken it out of the runtime's epoll.
+        let registered = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };
+        Ok(registered?)
+    }
 }
 
 mod ioctl {

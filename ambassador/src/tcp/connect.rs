@@ -2,16 +2,16 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{debug, warn};
 
-use super::direction::failure;
+use super::reactor::{FAILED, Reactor, Socket, WRITABLE};
 use crate::balance::Choice;
 use crate::running::Running;
-use crate::sys;
+use crate::sys::{self, Congestion};
 
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(50);
 
@@ -37,11 +37,13 @@ pub(crate) enum ConnectError {
 
 /// Waits until discovery has answered once, for a bounded time.
 pub(crate) async fn resolved(running: &Running) -> Result<(), ConnectError> {
-    let hold = running.shared.options.hold;
-    let mut resolved = running.resolved.subscribe();
-    let answered = timeout(hold, resolved.wait_for(|resolved| *resolved)).await;
-    if answered.is_err() {
-        return Err(ConnectError::Unresolved(hold));
+    if !*running.resolved.borrow() {
+        let hold = running.shared.options.hold;
+        let mut resolved = running.resolved.subscribe();
+        let answered = timeout(hold, resolved.wait_for(|resolved| *resolved)).await;
+        if answered.is_err() {
+            return Err(ConnectError::Unresolved(hold));
+        }
     }
     if running.balancer.is_empty() {
         return Err(ConnectError::NoEndpoint);
@@ -50,10 +52,11 @@ pub(crate) async fn resolved(running: &Running) -> Result<(), ConnectError> {
 }
 
 /// Tries each endpoint at most once, as many as the forward's retries allow, within its time.
-pub(crate) async fn connect(
+pub(super) async fn connect(
     running: &Running,
     client: IpAddr,
-) -> Result<(TcpStream, Choice), ConnectError> {
+    reactor: &Rc<Reactor>,
+) -> Result<(Socket, Choice), ConnectError> {
     let limits = *running.limits.borrow();
     let pending = running.pend();
     let _pending = pending.ok_or(ConnectError::Queue(limits.max_pending))?;
@@ -75,7 +78,7 @@ pub(crate) async fn connect(
         let may_retry = tried.len() < limits.retries;
         let others = may_retry && (running.balancer).has_others(address, &tried, begun.into_std());
         let until = begun + if others { left / 2 } else { left };
-        let error = match timeout_at(until, attempt(running, address)).await {
+        let error = match timeout_at(until, attempt(running, address, reactor)).await {
             Ok(Ok(_)) if choice.is_over() => ConnectError::Left(address),
             Ok(Ok(stream)) => {
                 let now = Instant::now();
@@ -107,9 +110,13 @@ fn failed(running: &Running, address: SocketAddr, source: io::Error) -> ConnectE
 }
 
 /// Connects, waiting out a shortage on this host, for which the endpoint is not to blame.
-async fn attempt(running: &Running, address: SocketAddr) -> io::Result<TcpStream> {
+async fn attempt(
+    running: &Running,
+    address: SocketAddr,
+    reactor: &Rc<Reactor>,
+) -> io::Result<Socket> {
     loop {
-        match connect_once(running, address).await {
+        match connect_once(running, address, reactor).await {
             Err(error) if is_shortage(&error) => {
                 debug!(forward = %running.name, %address, %error, "connect waits");
                 sleep(SHORTAGE_PAUSE).await;
@@ -119,23 +126,28 @@ async fn attempt(running: &Running, address: SocketAddr) -> io::Result<TcpStream
     }
 }
 
-async fn connect_once(running: &Running, address: SocketAddr) -> io::Result<TcpStream> {
-    let socket = sys::begin_connect(address, &running.shared.options)?;
-    let stream = TcpStream::from_std(socket)?;
-    stream.writable().await?;
-    // SO_ERROR, which tokio's own connect asks, would take an upstream that sent data and reset at
-    // once for one that never answered.
-    sys::peek(&stream)?;
+async fn connect_once(
+    running: &Running,
+    address: SocketAddr,
+    reactor: &Rc<Reactor>,
+) -> io::Result<Socket> {
+    let congestion = *(running.shared.congestion).get_or_init(Congestion::here);
+    let socket = Socket::new(sys::begin_connect(address, congestion)?, reactor)?;
+    if socket.ready(WRITABLE | FAILED).await & FAILED != 0 {
+        // SO_ERROR would take an upstream that sent data and reset at once for one that never
+        // answered.
+        sys::peek(&socket)?;
+    }
     // A connect to a free port of the ephemeral range can meet itself.
-    if address.ip().is_loopback() && stream.local_addr()? == address {
+    if address.ip().is_loopback() && sys::local_address(&socket)? == address {
         return Err(io::ErrorKind::ConnectionRefused.into());
     }
-    Ok(stream)
+    Ok(socket)
 }
 
 /// Returns when the client has reset and left nothing to forward.
-pub(crate) async fn gone(client: &TcpStream) {
-    failure(client).await;
+pub(super) async fn gone(client: &Socket) {
+    client.ready(FAILED).await;
     if sys::peek(client).is_ok_and(|waits| waits) {
         std::future::pending::<()>().await;
     }

@@ -1,27 +1,28 @@
 //! One direction of a TCP flow: from one socket to the other, until FIN or failure.
 
 use std::cell::RefCell;
+use std::future::Future as _;
 use std::io::{self, ErrorKind};
-use std::sync::Arc;
-use std::time::Duration;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 
 use rustix::pipe::{SpliceFlags, splice};
-use tokio::io::Interest;
-use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Sleep, sleep};
 
-use super::pipe::{Pipe, PipePool};
+use super::pipe::Pipe;
+use super::reactor::{FAILED, READABLE, Socket, WRITABLE};
 use crate::RelayMode;
 use crate::flow::{Meter, Way};
+use crate::running::Shared;
 
 const BUFFER: usize = 64 << 10;
 /// Reads at least this large in a row, up to [`BULK`] bytes, make a direction bulk.
-const LARGE: usize = 4 << 10;
-const BULK: usize = 64 << 10;
+const LARGE: u32 = 4 << 10;
+const BULK: u32 = 64 << 10;
 /// Splices smaller than [`LARGE`] in a row that make it small again.
-const SMALL_ROUNDS: u32 = 16;
+const SMALL_ROUNDS: u8 = 16;
 /// Bytes moved before other tasks get their turn.
-const TURN: usize = 1 << 20;
+const TURN: u32 = 1 << 20;
 
 thread_local! {
     /// Lent for one read and the write after it, so that an idle flow holds no buffer.
@@ -42,22 +43,33 @@ pub(super) struct Broken {
     pub(super) error: io::Error,
 }
 
-/// What carries, and what has been read but not yet written.
-pub(super) struct Direction<'a> {
-    from: &'a TcpStream,
-    to: &'a TcpStream,
-    mode: RelayMode,
-    meter: &'a Meter,
-    pool: &'a Arc<PipePool>,
-    linger: Duration,
-    /// What a copy could not write at once; empty otherwise.
-    pending: Vec<u8>,
-    written: usize,
+/// Between whom a direction carries, and by what means.
+pub(super) struct Lane<'a> {
+    pub(super) from: &'a Socket,
+    pub(super) to: &'a Socket,
+    pub(super) mode: RelayMode,
+    pub(super) meter: &'a Meter,
+    pub(super) shared: &'a Shared,
+}
+
+/// What a direction has learned, and what has been read but not yet written. Small while it is idle.
+#[derive(Debug, Default)]
+pub(super) struct Direction {
+    /// What a copy could not write at once.
+    pending: Option<Box<Pending>>,
     pipe: Option<Pipe>,
-    large: usize,
-    small_rounds: u32,
+    /// When what is pending is given up, since `from` has failed.
+    give_up: Option<Pin<Box<Sleep>>>,
+    large: u32,
+    turn: u32,
+    small_rounds: u8,
     bulk: bool,
-    turn: usize,
+}
+
+#[derive(Debug)]
+struct Pending {
+    bytes: Vec<u8>,
+    written: usize,
 }
 
 enum Step {
@@ -66,99 +78,69 @@ enum Step {
     Eof,
 }
 
-impl<'a> Direction<'a> {
-    pub(super) fn new(
-        (from, to): (&'a TcpStream, &'a TcpStream),
-        mode: RelayMode,
-        meter: &'a Meter,
-        pool: &'a Arc<PipePool>,
-        linger: Duration,
-    ) -> Self {
-        Self {
-            from,
-            to,
-            mode,
-            meter,
-            pool,
-            linger,
-            pending: Vec::new(),
-            written: 0,
-            pipe: None,
-            large: 0,
-            small_rounds: 0,
-            bulk: mode == RelayMode::Splice,
-            turn: 0,
-        }
-    }
+type Carried = Result<(), Broken>;
 
-    /// Carries until `from` sends FIN, and sends it on.
-    pub(super) async fn run(&mut self) -> Result<(), Broken> {
-        self.carry().await?;
-        let shut = rustix::net::shutdown(self.to, rustix::net::Shutdown::Write);
-        match shut.map_err(io::Error::from) {
-            // The peer has reset meanwhile; watching the socket tells so.
-            Err(error) if error.kind() == ErrorKind::NotConnected => Ok(()),
-            result => result.map_err(to),
-        }
-    }
-
-    /// Carries until nothing more comes. Can be called after `run` was cancelled, and goes on with
-    /// what was read and not yet written.
-    pub(super) async fn carry(&mut self) -> Result<(), Broken> {
+impl Direction {
+    /// Carries until nothing more comes. Ready means that `from` has sent FIN, and all that came
+    /// before it is written; whether that FIN is sent on is the caller's to say.
+    pub(super) fn poll_carry(&mut self, lane: &Lane<'_>, cx: &mut Context<'_>) -> Poll<Carried> {
         loop {
-            self.flush().await?;
-            let step = if self.ready_to_splice() {
-                self.splice_in()
+            ready!(self.poll_flush(lane, cx))?;
+            if self.turn >= TURN {
+                self.turn = 0;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            let step = if self.ready_to_splice(lane) {
+                self.splice_in(lane)
             } else {
-                self.copy()
+                self.copy(lane)
             };
             match step {
-                Ok(Step::Moved(bytes)) => self.moved(bytes).await,
-                Ok(Step::Eof) => return Ok(()),
-                Ok(Step::NothingToRead) => self.wait_for_data().await?,
+                Ok(Step::Moved(bytes)) => self.moved(bytes, lane.mode),
+                Ok(Step::Eof) => return Poll::Ready(Ok(())),
+                Ok(Step::NothingToRead) => {
+                    // What sleeps holds no pipe.
+                    self.pipe = None;
+                    ready!(lane.from.poll_ready(cx, READABLE));
+                }
                 Err(broken) if broken.error.kind() == ErrorKind::Interrupted => {}
-                Err(broken) => return Err(broken),
+                Err(broken) => return Poll::Ready(Err(broken)),
             }
         }
     }
 
-    /// Sleeps until there is data. What sleeps holds neither pipe nor buffer.
-    async fn wait_for_data(&mut self) -> Result<(), Broken> {
-        self.pipe = None;
-        self.pending = Vec::new();
-        self.from.readable().await.map_err(from)
-    }
-
     /// Writes out whatever was read.
-    async fn flush(&mut self) -> Result<(), Broken> {
-        let mut give_up = None;
+    fn poll_flush(&mut self, lane: &Lane<'_>, cx: &mut Context<'_>) -> Poll<Carried> {
         loop {
-            let wrote = if self.written < self.pending.len() {
-                self.to.try_write(&self.pending[self.written..])
+            let wrote = if let Some(pending) = &self.pending {
+                lane.to.try_write(&pending.bytes[pending.written..])
             } else if let Some(pipe) = self.pipe.as_ref().filter(|pipe| pipe.held() > 0) {
-                splice_out(pipe, self.to)
+                splice_out(pipe, lane.to)
             } else {
-                self.pending.clear();
-                self.written = 0;
-                return Ok(());
+                self.give_up = None;
+                return Poll::Ready(Ok(()));
             };
             match wrote {
                 Ok(bytes) => {
-                    self.meter.add(bytes);
+                    lane.meter.add(bytes);
                     self.wrote(bytes);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.wait_for_room(&mut give_up).await?;
+                    ready!(self.poll_room(lane, cx))?;
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(to(error)),
+                Err(error) => return Poll::Ready(Err(to(error))),
             }
         }
     }
 
     fn wrote(&mut self, bytes: usize) {
-        if self.written < self.pending.len() {
-            self.written += bytes;
+        if let Some(pending) = &mut self.pending {
+            pending.written += bytes;
+            if pending.written == pending.bytes.len() {
+                self.pending = None;
+            }
         } else if let Some(pipe) = &mut self.pipe {
             pipe.drained(bytes);
         }
@@ -166,30 +148,27 @@ impl<'a> Direction<'a> {
 
     /// Waits until `to` takes more. Nobody reads `from` meanwhile, so its reset is watched for: what
     /// it sent before still gets the time to arrive, but not forever.
-    async fn wait_for_room(&self, give_up: &mut Option<Instant>) -> Result<(), Broken> {
-        if let Some(deadline) = *give_up {
-            return match timeout_at(deadline, self.to.writable()).await {
-                Ok(result) => result.map_err(to),
-                Err(_) => Err(from(ErrorKind::ConnectionReset.into())),
-            };
+    fn poll_room(&mut self, lane: &Lane<'_>, cx: &mut Context<'_>) -> Poll<Carried> {
+        if lane.to.poll_ready(cx, WRITABLE).is_ready() {
+            return Poll::Ready(Ok(()));
         }
-        tokio::select! {
-            biased;
-            writable = self.to.writable() => writable.map_err(to),
-            () = failure(self.from) => {
-                *give_up = Some(Instant::now() + self.linger);
-                Ok(())
-            }
+        if self.give_up.is_none() {
+            ready!(lane.from.poll_ready(cx, FAILED));
         }
+        let linger = lane.shared.options.linger;
+        let give_up = self.give_up.get_or_insert_with(|| Box::pin(sleep(linger)));
+        ready!(give_up.as_mut().poll(cx));
+        Poll::Ready(Err(from(ErrorKind::ConnectionReset.into())))
     }
 
-    fn ready_to_splice(&mut self) -> bool {
-        let way = match (self.bulk, self.mode) {
+    fn ready_to_splice(&mut self, lane: &Lane<'_>) -> bool {
+        let bulk = self.bulk || lane.mode == RelayMode::Splice;
+        let way = match (bulk, lane.mode) {
             (_, RelayMode::Copy) => Way::CopyMode,
             (false, _) => Way::Small,
             (true, mode) => {
                 if self.pipe.is_none() {
-                    self.pipe = self.pool.take();
+                    self.pipe = lane.shared.pipes.take();
                 }
                 match (&self.pipe, mode) {
                     (None, _) => Way::NoPipe,
@@ -198,16 +177,16 @@ impl<'a> Direction<'a> {
                 }
             }
         };
-        self.meter.take_way(way);
+        lane.meter.take_way(way);
         matches!(way, Way::Bulk | Way::SpliceMode)
     }
 
     /// Fills the pipe, which is empty: so EAGAIN speaks of the socket.
-    fn splice_in(&mut self) -> Result<Step, Broken> {
+    fn splice_in(&mut self, lane: &Lane<'_>) -> Result<Step, Broken> {
         let pipe = self.pipe.as_mut().expect("ready_to_splice has taken one");
-        let read = self.from.try_io(Interest::READABLE, || {
+        let read = lane.from.try_io(READABLE, || {
             let (write, size) = (pipe.write_end(), pipe.size());
-            Ok(splice(self.from, None, write, None, size, flags())?)
+            Ok(splice(lane.from, None, write, None, size, flags())?)
         });
         match read {
             Ok(0) => Ok(Step::Eof),
@@ -221,9 +200,9 @@ impl<'a> Direction<'a> {
     }
 
     /// Reads into the thread's buffer and writes what can be written; keeps the rest.
-    fn copy(&mut self) -> Result<Step, Broken> {
+    fn copy(&mut self, lane: &Lane<'_>) -> Result<Step, Broken> {
         SHARED.with_borrow_mut(|buffer| {
-            let bytes = match read(self.from, buffer) {
+            let bytes = match read(lane.from, buffer) {
                 Ok(0) => return Ok(Step::Eof),
                 Ok(bytes) => bytes,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -231,7 +210,7 @@ impl<'a> Direction<'a> {
                 }
                 Err(error) => return Err(from(error)),
             };
-            let wrote = match self.to.try_write(&buffer[..bytes]) {
+            let wrote = match lane.to.try_write(&buffer[..bytes]) {
                 Ok(wrote) => wrote,
                 Err(error)
                     if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
@@ -240,74 +219,46 @@ impl<'a> Direction<'a> {
                 }
                 Err(error) => return Err(to(error)),
             };
-            self.meter.add(wrote);
-            self.pending.extend_from_slice(&buffer[wrote..bytes]);
+            lane.meter.add(wrote);
+            if wrote < bytes {
+                let (bytes, written) = (buffer[wrote..bytes].to_vec(), 0);
+                self.pending = Some(Box::new(Pending { bytes, written }));
+            }
             Ok(Step::Moved(bytes))
         })
     }
 
-    /// Learns from the size of a read whether the direction is bulk, and yields in time.
-    async fn moved(&mut self, bytes: usize) {
-        if bytes >= LARGE {
+    /// Learns from the size of a read whether the direction is bulk.
+    fn moved(&mut self, bytes: usize, mode: RelayMode) {
+        let size = u32::try_from(bytes).unwrap_or(u32::MAX);
+        if size >= LARGE {
             self.small_rounds = 0;
-            self.large += bytes;
+            self.large = self.large.saturating_add(size);
             self.bulk |= self.large >= BULK;
         } else {
             self.large = 0;
             self.small_rounds = self.small_rounds.saturating_add(1);
-            if self.mode != RelayMode::Splice && self.small_rounds >= SMALL_ROUNDS {
+            if mode != RelayMode::Splice && self.small_rounds >= SMALL_ROUNDS {
                 self.bulk = false;
             }
         }
-        self.turn += bytes;
-        if self.turn >= TURN {
-            self.turn = 0;
-            tokio::task::yield_now().await;
-        }
+        // A small read costs a call as well.
+        self.turn = self.turn.saturating_add(size.max(LARGE));
     }
 }
 
-/// Returns when the socket has failed, such as by a reset; never by data or FIN.
-pub(super) async fn failure(socket: &TcpStream) {
-    loop {
-        if socket.ready(Interest::ERROR).await.is_err() {
-            return;
-        }
-        // Polling, unlike reading SO_ERROR, leaves the error for the one who reads or writes.
-        let told = socket.try_io(Interest::ERROR, || {
-            let mut poll = [rustix::event::PollFd::new(
-                socket,
-                rustix::event::PollFlags::empty(),
-            )];
-            rustix::event::poll(&mut poll, Some(&rustix::event::Timespec::default()))?;
-            let failed = poll[0].revents().contains(rustix::event::PollFlags::ERR);
-            failed
-                .then_some(())
-                .ok_or_else(|| ErrorKind::WouldBlock.into())
-        });
-        if !told.is_err_and(|error| error.kind() == ErrorKind::WouldBlock) {
-            return;
-        }
+/// Reads, and takes a short read as a sign that the socket is empty, which saves the call that would
+/// say so.
+fn read(socket: &Socket, buffer: &mut [u8]) -> io::Result<usize> {
+    let bytes = socket.try_io(READABLE, || Ok(rustix::io::read(socket, &mut *buffer)?))?;
+    if (1..buffer.len()).contains(&bytes) {
+        socket.drained();
     }
+    Ok(bytes)
 }
 
-/// Reads like `try_read`, but takes a short read as a sign that the socket is empty, which saves
-/// the call that would say so. A FIN or an error that came meanwhile keeps the socket readable.
-fn read(socket: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut short = None;
-    let result = socket.try_io(Interest::READABLE, || {
-        let bytes = rustix::io::read(socket, &mut *buffer)?;
-        if (1..buffer.len()).contains(&bytes) {
-            short = Some(bytes);
-            return Err(ErrorKind::WouldBlock.into());
-        }
-        Ok(bytes)
-    });
-    short.map_or(result, Ok)
-}
-
-fn splice_out(pipe: &Pipe, to: &TcpStream) -> io::Result<usize> {
-    to.try_io(Interest::WRITABLE, || {
+fn splice_out(pipe: &Pipe, to: &Socket) -> io::Result<usize> {
+    to.try_io(WRITABLE, || {
         let read = pipe.read_end();
         Ok(splice(read, None, to, None, pipe.held(), flags())?)
     })

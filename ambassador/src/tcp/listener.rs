@@ -1,51 +1,87 @@
-//! Accepts newcomers and gives each a task of its own.
+//! Accepts newcomers and gives each a task of its own, on the thread that accepts it.
 
 use std::error::Error;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use futures_util::future::{AbortHandle, Abortable};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::time::sleep;
-use tracing::{debug, info, warn};
+use tokio::task::{spawn_local, yield_now};
+use tokio::time::timeout;
+use tracing::{debug, error, info, warn};
 
 use super::connect::{ConnectError, connect, gone};
-use super::relay::{End, relay};
-use crate::RelayMode;
-use crate::flow::Way;
+use super::reactor::{READABLE, Reactor, Socket};
+use super::relay::{End, Ends, Relay};
+use crate::balance::Choice;
+use crate::flow::{OpenFlow, Way};
 use crate::running::{Entered, Running};
+use crate::{RelayMode, sys};
 
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
+/// Newcomers accepted before other tasks get their turn.
+const TURN: u32 = 64;
 
-/// Accepts until the forward is closed. Its flows go on.
-pub(crate) async fn serve(listener: Arc<TcpListener>, running: Arc<Running>) {
+/// Accepts until the forward is closed, and then whoever waits already. Its flows go on.
+pub(super) async fn serve(listener: TcpListener, running: &Arc<Running>, reactor: &Rc<Reactor>) {
+    let listener = match Socket::new(listener.into(), reactor) {
+        Ok(listener) => listener,
+        Err(error) => return error!(forward = %running.name, %error, "listen"),
+    };
     tokio::select! {
         () = running.closed.cancelled() => {}
-        () = accept(&listener, &running) => {}
+        () = accept(&listener, running, reactor) => {}
+    }
+    take_the_rest(&listener, running, reactor);
+    // The socket may be open elsewhere: closing it here would not end the events.
+    listener.forget();
+}
+
+/// Those who wait would be reset with the listener. Not more than the backlog holds, for others
+/// may come all the time.
+fn take_the_rest(listener: &Socket, running: &Arc<Running>, reactor: &Rc<Reactor>) {
+    for _ in 0..sys::BACKLOG {
+        let Some(entered) = running.try_enter() else {
+            return;
+        };
+        match sys::accept(listener) {
+            Ok((client, peer)) => start(client, peer, running, reactor, entered),
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(_) => return,
+        }
     }
 }
 
-async fn accept(listener: &TcpListener, running: &Arc<Running>) {
-    let mut pause = FIRST_PAUSE;
+async fn accept(listener: &Socket, running: &Arc<Running>, reactor: &Rc<Reactor>) {
+    let (mut pause, mut turn) = (FIRST_PAUSE, 0);
     loop {
-        running.room().await;
-        match listener.accept().await {
+        listener.ready(READABLE).await;
+        // Before it is accepted: beyond the bound it waits in the backlog.
+        let entered = running.enter_when_there_is_room().await;
+        match listener.try_io(READABLE, || sys::accept(listener)) {
             Ok((client, peer)) => {
                 pause = FIRST_PAUSE;
-                start(client, peer, running);
+                start(client, peer, running, reactor, entered);
+                turn += 1;
+                if turn % TURN == 0 {
+                    yield_now().await;
+                }
             }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) if is_of_one_connection(&error) => debug!(%error, "accept"),
             Err(error) => {
+                drop(entered);
                 // Such as EMFILE: the newcomer waits in the backlog, and a flow that ends helps.
                 warn!(forward = %running.name, %error, ?pause, "accept pauses");
-                let mut open = running.open.subscribe();
-                tokio::select! {
-                    () = sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
-                    _ = open.changed() => {}
+                let before = running.open.now();
+                let fewer = running.open.wait(|now| now < before);
+                if timeout(pause, fewer).await.is_err() {
+                    pause = (pause * 2).min(LONGEST_PAUSE);
                 }
             }
         }
@@ -60,31 +96,64 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-fn start(client: TcpStream, peer: SocketAddr, running: &Arc<Running>) {
+fn start(
+    client: OwnedFd,
+    peer: SocketAddr,
+    running: &Arc<Running>,
+    reactor: &Rc<Reactor>,
+    entered: Entered,
+) {
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-    let entered = running.enter();
+    let client = match Socket::new(client, reactor) {
+        Ok(client) => client,
+        // The kernel lacks memory or allows no more watches: dropping the socket resets it.
+        Err(error) => return warn!(forward = %running.name, client = %peer, %error, "refused"),
+    };
     let (end, ended) = AbortHandle::new_pair();
-    let flow = flow(client, peer, running.clone(), end, entered);
-    tokio::spawn(Abortable::new(flow, ended));
+    spawn_local(Abortable::new(flow(client, peer, end, entered), ended));
 }
 
-async fn flow(
-    client: TcpStream,
+/// Its future is what an idle flow costs: whatever is large is boxed, and gone by then.
+async fn flow(client: Socket, peer: SocketAddr, end: AbortHandle, entered: Entered) {
+    let connected = Box::pin(begin(&client, peer, end, &entered.running)).await;
+    let Some(begun) = connected else {
+        return;
+    };
+    let ends = Ends {
+        client: &client,
+        begun: &begun,
+        shared: &entered.running.shared,
+    };
+    let end = Relay::run(begun.mode, ends).await;
+    finish(&end, &begun, &entered.running);
+}
+
+/// A flow that has an upstream.
+pub(super) struct Begun {
+    pub(super) upstream: Socket,
+    pub(super) open: OpenFlow,
+    mode: RelayMode,
+    /// Counts as active there.
+    choice: Choice,
+}
+
+async fn begin(
+    client: &Socket,
     peer: SocketAddr,
-    running: Arc<Running>,
     end: AbortHandle,
-    _entered: Entered,
-) {
+    running: &Running,
+) -> Option<Begun> {
     let connected = tokio::select! {
-        connected = connect(&running, peer.ip()) => connected,
-        () = gone(&client) => return,
-        () = running.shared.stopped.cancelled() => return,
+        connected = connect(running, peer.ip(), client.reactor()) => connected,
+        () = gone(client) => return None,
     };
     let (upstream, choice) = match connected {
         Ok(connected) => connected,
-        Err(error) => return refuse(&error, peer, &running),
+        Err(error) => {
+            refuse(&error, peer, running);
+            return None;
+        }
     };
-    let (name, shared) = (&running.name, &running.shared);
     let mode = running.limits.borrow().mode;
     let way = match mode {
         RelayMode::Auto => Way::Small,
@@ -92,17 +161,26 @@ async fn flow(
         RelayMode::Splice => Way::SpliceMode,
     };
     let ends = (peer, choice.address);
-    let open = shared.flows.open(name, &running.totals, ends, way, end);
+    let flows = &running.shared.flows;
+    let open = flows.open(&running.name, &running.totals, ends, way, end);
     if choice.is_over() {
-        return debug!(forward = %name, client = %peer, upstream = %choice.address, "has left");
+        let (forward, upstream) = (&running.name, choice.address);
+        debug!(%forward, client = %peer, %upstream, "has left");
+        return None;
     }
-    let linger = shared.options.linger;
-    let end = relay(client, upstream, mode, &open.entry, &shared.pipes, linger).await;
+    Some(Begun {
+        upstream,
+        open,
+        mode,
+        choice,
+    })
+}
+
+fn finish(end: &End, begun: &Begun, running: &Running) {
+    let (forward, upstream) = (&running.name, begun.choice.address);
     match end {
-        End::Finished => debug!(forward = %name, client = %peer, "finished"),
-        End::Lost { peer: lost, error } => {
-            debug!(forward = %name, client = %peer, upstream = %choice.address, ?lost, %error, "reset");
-        }
+        End::Finished => debug!(%forward, %upstream, "finished"),
+        End::Lost { peer: lost, error } => debug!(%forward, %upstream, ?lost, %error, "reset"),
     }
 }
 

@@ -2,10 +2,12 @@
 
 mod connect;
 mod direction;
+mod engine;
 mod listener;
 mod pipe;
+mod reactor;
 mod relay;
 
 pub(crate) use connect::{is_shortage, resolved};
-pub(crate) use listener::serve;
+pub(crate) use engine::{Closed, Engine};
 pub(crate) use pipe::PipePool;

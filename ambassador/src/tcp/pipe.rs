@@ -12,7 +12,8 @@ const LEAST_SIZE: usize = 64 << 10;
 /// Empty pipes, and how many may exist at once.
 #[derive(Debug)]
 pub(crate) struct PipePool {
-    idle: Mutex<Vec<Ends>>,
+    /// Boxed, so that a loan costs neither an allocation nor much room in an idle flow.
+    idle: Mutex<Vec<Box<Ends>>>,
     made: AtomicUsize,
     most: usize,
     size: usize,
@@ -23,14 +24,14 @@ struct Ends {
     read: OwnedFd,
     write: OwnedFd,
     size: usize,
+    held: usize,
 }
 
 /// A pipe on loan. Dropped empty, it goes back; holding bytes, which belong to one flow, it is
 /// closed.
 #[derive(Debug)]
 pub(crate) struct Pipe {
-    ends: Option<Ends>,
-    held: usize,
+    ends: Option<Box<Ends>>,
     pool: Arc<PipePool>,
 }
 
@@ -49,11 +50,10 @@ impl PipePool {
         let idle = self.lock().pop();
         let ends = match idle {
             Some(ends) => ends,
-            None => self.make()?,
+            None => Box::new(self.make()?),
         };
         Some(Pipe {
             ends: Some(ends),
-            held: 0,
             pool: self.clone(),
         })
     }
@@ -71,7 +71,7 @@ impl PipePool {
         ends.ok()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Ends>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Box<Ends>>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -90,13 +90,18 @@ impl Ends {
             ask /= 2;
         }
         let size = fcntl_getpipe_size(&write)?;
-        Ok(Self { read, write, size })
+        Ok(Self {
+            read,
+            write,
+            size,
+            held: 0,
+        })
     }
 }
 
 impl Pipe {
     pub(crate) fn held(&self) -> usize {
-        self.held
+        self.ends().held
     }
 
     pub(crate) fn size(&self) -> usize {
@@ -112,22 +117,26 @@ impl Pipe {
     }
 
     pub(crate) fn filled(&mut self, bytes: usize) {
-        self.held += bytes;
+        self.ends_mut().held += bytes;
     }
 
     pub(crate) fn drained(&mut self, bytes: usize) {
-        self.held -= bytes;
+        self.ends_mut().held -= bytes;
     }
 
     fn ends(&self) -> &Ends {
         self.ends.as_ref().expect("the ends leave only in drop")
+    }
+
+    fn ends_mut(&mut self) -> &mut Ends {
+        self.ends.as_mut().expect("the ends leave only in drop")
     }
 }
 
 impl Drop for Pipe {
     fn drop(&mut self) {
         match self.ends.take() {
-            Some(ends) if self.held == 0 => self.pool.lock().push(ends),
+            Some(ends) if ends.held == 0 => self.pool.lock().push(ends),
             _ => {
                 self.pool.made.fetch_sub(1, Ordering::Relaxed);
             }

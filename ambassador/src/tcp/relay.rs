@@ -1,16 +1,17 @@
 //! Both directions of a TCP flow, and how it ends.
 
-use std::io;
-use std::pin::pin;
-use std::sync::Arc;
+use std::future::poll_fn;
+use std::io::{self, ErrorKind};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout_at};
+use tracing::debug;
 
-use super::direction::{Broken, Direction, Side, failure};
-use super::pipe::PipePool;
-use crate::flow::Entry;
+use super::direction::{Broken, Direction, Lane, Side};
+use super::listener::Begun;
+use super::reactor::{AGED, FAILED, Socket};
+use crate::running::Shared;
 use crate::{RelayMode, sys};
 
 /// One of the two ends of a flow.
@@ -29,86 +30,172 @@ pub(super) enum End {
     Lost { peer: Peer, error: io::Error },
 }
 
-/// Carries both ways until both peers have finished or one is lost, then closes both connections
-/// alike: with FIN after FIN, with RST after anything else.
-pub(super) async fn relay(
-    client: TcpStream,
-    upstream: TcpStream,
+/// Both directions, as far as they have come.
+#[derive(Default)]
+pub(super) struct Relay {
+    inward: Half,
+    outward: Half,
     mode: RelayMode,
-    entry: &Entry,
-    pool: &Arc<PipePool>,
-    linger: Duration,
-) -> End {
-    let there = (&client, &upstream);
-    let back = (&upstream, &client);
-    let mut inward = Direction::new(there, mode, &entry.inward, pool, linger);
-    let mut outward = Direction::new(back, mode, &entry.outward, pool, linger);
-    let Some((peer, error)) = carry_both(&mut inward, &mut outward, there).await else {
-        sys::close_orderly(&client);
-        sys::close_orderly(&upstream);
-        return End::Finished;
-    };
-    let deadline = Instant::now() + linger;
-    let (last_words, survivor) = match peer {
-        Peer::Client => (&mut inward, &upstream),
-        Peer::Upstream => (&mut outward, &client),
-    };
-    // Whether they end well or not, what follows is the reset.
-    if let Ok(Ok(())) = timeout_at(deadline, last_words.carry()).await {
-        delivered(survivor, deadline).await;
-    }
-    End::Lost { peer, error }
+    /// The upstream's socket is watched by keepalive and time-out.
+    armed: bool,
 }
 
-/// None once both peers have finished; else who is lost.
-async fn carry_both(
-    inward: &mut Direction<'_>,
-    outward: &mut Direction<'_>,
-    (client, upstream): (&TcpStream, &TcpStream),
-) -> Option<(Peer, io::Error)> {
-    let mut inward = pin!(inward.run());
-    let mut outward = pin!(outward.run());
-    let (mut inward_open, mut outward_open) = (true, true);
-    while inward_open || outward_open {
-        tokio::select! {
-            biased;
-            ended = &mut inward, if inward_open => match ended {
-                Ok(()) => inward_open = false,
-                Err(Broken { side: Side::From, error }) => return Some((Peer::Client, error)),
-                Err(Broken { side: Side::To, error }) => return Some((Peer::Upstream, error)),
-            },
-            ended = &mut outward, if outward_open => match ended {
-                Ok(()) => outward_open = false,
-                Err(Broken { side: Side::From, error }) => return Some((Peer::Upstream, error)),
-                Err(Broken { side: Side::To, error }) => return Some((Peer::Client, error)),
-            },
-            // Nobody reads from a peer that has finished, but it may still reset.
-            () = failure(client), if !inward_open => {
-                return Some((Peer::Client, cause(client)));
+#[derive(Default)]
+struct Half {
+    direction: Direction,
+    /// The FIN was read.
+    over: bool,
+}
+
+/// Who takes part.
+#[derive(Clone, Copy)]
+pub(super) struct Ends<'a> {
+    pub(super) client: &'a Socket,
+    pub(super) begun: &'a Begun,
+    pub(super) shared: &'a Shared,
+}
+
+impl<'a> Ends<'a> {
+    fn inward(&self, mode: RelayMode) -> Lane<'a> {
+        Lane {
+            from: self.client,
+            to: &self.begun.upstream,
+            mode,
+            meter: &self.begun.open.entry.inward,
+            shared: self.shared,
+        }
+    }
+
+    fn outward(&self, mode: RelayMode) -> Lane<'a> {
+        Lane {
+            from: &self.begun.upstream,
+            to: self.client,
+            mode,
+            meter: &self.begun.open.entry.outward,
+            shared: self.shared,
+        }
+    }
+}
+
+impl Relay {
+    /// Carries both ways until both peers have finished or one is lost. Then both connections can
+    /// be dropped, which closes them alike: with FIN after FIN, with RST after anything else.
+    pub(super) async fn run(mode: RelayMode, ends: Ends<'_>) -> End {
+        let upstream = &ends.begun.upstream;
+        upstream.tell_age();
+        let mut relay = Self {
+            mode,
+            ..Self::default()
+        };
+        match poll_fn(|cx| relay.poll(ends, cx)).await {
+            None => {
+                sys::close_orderly(ends.client);
+                sys::close_orderly(upstream);
+                End::Finished
             }
-            () = failure(upstream), if !outward_open => {
-                return Some((Peer::Upstream, cause(upstream)));
+            Some((peer, error)) => {
+                // Boxed: a flow that goes on must not pay for it.
+                Box::pin(relay.last_words(peer, ends)).await;
+                End::Lost { peer, error }
             }
         }
     }
-    None
+
+    /// None once both peers have finished; else who is lost.
+    fn poll(&mut self, ends: Ends<'_>, cx: &mut Context<'_>) -> Poll<Option<(Peer, io::Error)>> {
+        let (client, upstream) = (ends.client, &ends.begun.upstream);
+        if !self.armed && upstream.poll_ready(cx, AGED).is_ready() {
+            self.armed = true;
+            if let Err(error) = sys::watch_peer(upstream, &ends.shared.options) {
+                debug!(%error, "keepalive");
+            }
+        }
+        let (there, back) = (ends.inward(self.mode), ends.outward(self.mode));
+        if let Poll::Ready(Err(Broken { side, error })) =
+            self.inward.poll(&there, self.outward.over, cx)
+        {
+            return Poll::Ready(Some((Peer::Client.or_other(side), error)));
+        }
+        if let Poll::Ready(Err(Broken { side, error })) =
+            self.outward.poll(&back, self.inward.over, cx)
+        {
+            return Poll::Ready(Some((Peer::Upstream.or_other(side), error)));
+        }
+        if self.inward.over && self.outward.over {
+            return Poll::Ready(None);
+        }
+        // Nobody reads from a peer that has finished, but it may still reset.
+        if self.inward.over && client.poll_ready(cx, FAILED).is_ready() {
+            return Poll::Ready(Some((Peer::Client, sys::failure(client))));
+        }
+        if self.outward.over && upstream.poll_ready(cx, FAILED).is_ready() {
+            return Poll::Ready(Some((Peer::Upstream, sys::failure(upstream))));
+        }
+        Poll::Pending
+    }
+
+    /// Whether what the lost peer sent arrives or not, what follows is the reset.
+    async fn last_words(&mut self, lost: Peer, ends: Ends<'_>) {
+        let deadline = Instant::now() + ends.shared.options.linger;
+        let (lane, half) = match lost {
+            Peer::Client => (ends.inward(self.mode), &mut self.inward),
+            Peer::Upstream => (ends.outward(self.mode), &mut self.outward),
+        };
+        let carry = poll_fn(|cx| half.direction.poll_carry(&lane, cx));
+        if let Ok(Ok(())) = timeout_at(deadline, carry).await {
+            delivered(lane.to, deadline).await;
+        }
+    }
 }
 
-fn cause(failed: &TcpStream) -> io::Error {
-    match failed.take_error() {
-        Ok(Some(error)) | Err(error) => error,
-        Ok(None) => io::ErrorKind::ConnectionReset.into(),
+impl Half {
+    /// Carries, and sends the FIN on; unless the other half is over too, for then both are closed.
+    fn poll(
+        &mut self,
+        lane: &Lane<'_>,
+        other_is_over: bool,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Broken>> {
+        if self.over {
+            return Poll::Ready(Ok(()));
+        }
+        std::task::ready!(self.direction.poll_carry(lane, cx))?;
+        self.over = true;
+        if other_is_over {
+            return Poll::Ready(Ok(()));
+        }
+        let shut = rustix::net::shutdown(lane.to, rustix::net::Shutdown::Write);
+        Poll::Ready(match shut.map_err(io::Error::from) {
+            // The peer has reset meanwhile; watching the socket tells so.
+            Err(error) if error.kind() == ErrorKind::NotConnected => Ok(()),
+            Err(error) => Err(Broken {
+                side: Side::To,
+                error,
+            }),
+            Ok(()) => Ok(()),
+        })
+    }
+}
+
+impl Peer {
+    /// The one at `side` of the direction that comes from this one.
+    fn or_other(self, side: Side) -> Self {
+        match (self, side) {
+            (peer, Side::From) => peer,
+            (Self::Client, Side::To) => Self::Upstream,
+            (Self::Upstream, Side::To) => Self::Client,
+        }
     }
 }
 
 /// Waits until the peer's kernel has all that was sent, for a reset discards what is under way.
-async fn delivered(survivor: &TcpStream, deadline: Instant) {
+async fn delivered(survivor: &Socket, deadline: Instant) {
     // The kernel tells of room in the send queue, but not of its being empty: so ask.
     let mut pause = Duration::from_millis(1);
     while Instant::now() < deadline && !matches!(sys::unacknowledged(survivor), Ok(0) | Err(_)) {
         tokio::select! {
             () = sleep(pause) => pause = (pause * 2).min(Duration::from_millis(50)),
-            () = failure(survivor) => return,
+            _ = survivor.ready(FAILED) => return,
         }
     }
 }
