@@ -13,6 +13,7 @@ use tracing::info;
 use crate::apply_error::{ApplyError, check};
 use crate::count::Count;
 use crate::flow::{FlowTable, Sums};
+use crate::handover::{Heritage, Inherited};
 use crate::open::{Draining, Listener, Prepared, Retired, Sockets};
 use crate::running::{Running, Shared};
 use crate::sys::Port;
@@ -31,6 +32,8 @@ pub struct Ambassador {
 struct State {
     listeners: Vec<Listener>,
     draining: Vec<Draining>,
+    /// A predecessor's, until a configuration has said which of them are wanted.
+    inherited: Vec<Inherited>,
     /// Made with the first configuration.
     engine: Option<Engine>,
 }
@@ -99,6 +102,7 @@ impl Ambassador {
             });
         }
         // From here on nothing fails.
+        state.inherited.clear();
         let mut old = std::mem::take(&mut state.listeners);
         for (forward, prepared) in forwards.iter().zip(sockets) {
             let listener = match prepared {
@@ -134,9 +138,9 @@ impl Ambassador {
             let port = state.port(listen, forwards);
             Sockets::bind(listen, &self.shared.options, port, workers)
         };
-        let sockets = state.sockets_for(listen).map_or_else(bind, Ok);
+        let sockets = state.sockets_for(forward).map_or_else(bind, Ok);
         sockets
-            .and_then(Sockets::prepare)
+            .and_then(|sockets| sockets.prepare(workers))
             .map_err(|source| ApplyError::Bind {
                 forward: forward.name.clone(),
                 listen,
@@ -154,11 +158,6 @@ impl Ambassador {
 
     /// The listeners that are open.
     pub fn listeners(&self) -> Vec<Bound> {
-        let bound = |listener: &Listener| Bound {
-            name: listener.running.name.to_string(),
-            listen: listener.running.listen,
-            local: listener.running.local,
-        };
         self.lock().listeners.iter().map(bound).collect()
     }
 
@@ -207,6 +206,34 @@ impl Ambassador {
         self.shared.open.now()
     }
 
+    /// Makes the next configuration use a predecessor's sockets, where it asks for what they listen
+    /// on; the others are closed here once it is applied. For listeners on port 0 the forward must
+    /// have the same name.
+    pub fn inherit(&self, heritage: &mut Heritage) {
+        self.lock().inherited = std::mem::take(&mut heritage.listeners);
+    }
+
+    /// What is open, for a successor.
+    pub(crate) fn offer(&self) -> Vec<(Bound, Sockets)> {
+        let state = self.lock();
+        let open = |listener: &Listener| (bound(listener), listener.sockets.clone());
+        state.listeners.iter().map(open).collect()
+    }
+
+    /// Stops to take newcomers, who are a successor's. What is open goes on.
+    pub(crate) async fn hand_over(&self) {
+        self.unready();
+        let gone = {
+            let mut state = self.lock();
+            let all = std::mem::take(&mut state.listeners);
+            for listener in &all {
+                listener.running.handed_over.store(true, Ordering::Relaxed);
+            }
+            state.retire(all)
+        };
+        closed(gone).await;
+    }
+
     pub(crate) fn sums(&self) -> HashMap<String, Sums> {
         let state = self.lock();
         let running = state.listeners.iter().map(|listener| &*listener.running);
@@ -234,9 +261,18 @@ impl State {
     }
 
     /// Sockets that are open for `listen`, under another name or for sessions that go on.
-    fn sockets_for(&self, listen: Listen) -> Option<Sockets> {
+    fn sockets_for(&self, forward: &Forward) -> Option<Sockets> {
+        let listen = forward.listen;
+        let wanted = |known: &&Inherited| known.listen == listen && known.name == forward.name;
+        if let Some(inherited) = self.inherited.iter().find(wanted) {
+            return Some(inherited.sockets.clone());
+        }
         if listen.address.port() == 0 {
             return None;
+        }
+        let renamed = (self.inherited.iter()).find(|known| known.listen == listen);
+        if let Some(inherited) = renamed {
+            return Some(inherited.sockets.clone());
         }
         let open = (self.listeners.iter()).find(|listener| listener.running.listen == listen);
         let draining = || (self.draining.iter()).find(|draining| draining.listen == listen);
@@ -273,6 +309,14 @@ impl State {
         };
         self.draining.retain(|draining| !taken(draining.listen));
         tcp
+    }
+}
+
+fn bound(listener: &Listener) -> Bound {
+    Bound {
+        name: listener.running.name.to_string(),
+        listen: listener.running.listen,
+        local: listener.running.local,
     }
 }
 

@@ -17,6 +17,7 @@ mod control;
 mod count;
 mod flow;
 mod forward;
+mod handover;
 mod health;
 mod loops;
 mod metrics;
@@ -34,6 +35,7 @@ pub use balance::{Balance, Eject, EndpointState, EndpointView, Failure, OnRemove
 pub use control::{Control, PutError};
 pub use flow::{Datapath, Flow};
 pub use forward::{EndpointSet, Forward, Limits, Listen, Options, Protocol, RelayMode};
+pub use handover::{HandoverError, Heritage, Successors};
 pub use health::{Check, CheckKind};
 pub use resolve::{ResolveError, Resolver, ServiceError};
 pub use spec::{ForwardSpec, Host, Target};

@@ -1,7 +1,8 @@
 //! A listener that is open: its sockets, and what serves them.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Weak};
 
 use tokio::net::UdpSocket;
@@ -23,7 +24,7 @@ pub(crate) struct Listener {
 #[derive(Clone, Debug)]
 pub(crate) enum Sockets {
     /// One for each worker, or as many as a predecessor had; they share the port.
-    Tcp(Arc<Vec<std::net::TcpListener>>),
+    Tcp(Vec<Arc<TcpListener>>),
     Udp(Arc<UdpSocket>),
 }
 
@@ -46,7 +47,7 @@ pub(crate) struct Prepared {
     sockets: Sockets,
     pub(crate) local: SocketAddr,
     /// Duplicates of TCP's, for the workers to own.
-    owned: Vec<std::net::TcpListener>,
+    owned: Vec<TcpListener>,
 }
 
 impl Sockets {
@@ -59,7 +60,7 @@ impl Sockets {
         Ok(match listen.protocol {
             Protocol::Tcp => {
                 let sockets = sys::listen(listen.address, options, port, workers)?;
-                Self::Tcp(Arc::new(sockets))
+                Self::Tcp(sockets.into_iter().map(Arc::new).collect())
             }
             Protocol::Udp => {
                 let socket = udp::listen(listen.address)?;
@@ -68,17 +69,47 @@ impl Sockets {
         })
     }
 
+    /// Takes over what another process has bound; at least one socket.
+    pub(crate) fn adopt(protocol: Protocol, mut passed: Vec<OwnedFd>) -> io::Result<Self> {
+        Ok(match protocol {
+            Protocol::Tcp => Self::Tcp(listeners(passed).collect()),
+            Protocol::Udp => {
+                let socket = std::net::UdpSocket::from(passed.remove(0));
+                socket.set_nonblocking(true)?;
+                Self::Udp(Arc::new(UdpSocket::from_std(socket)?))
+            }
+        })
+    }
+
+    /// More of the same listener. UDP has but one.
+    pub(crate) fn add(&mut self, passed: Vec<OwnedFd>) {
+        if let Self::Tcp(sockets) = self {
+            sockets.extend(listeners(passed));
+        }
+    }
+
+    pub(crate) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        match self {
+            Self::Tcp(sockets) => sockets.iter().map(AsFd::as_fd).collect(),
+            Self::Udp(socket) => vec![socket.as_fd()],
+        }
+    }
+
     /// Takes all that can fail.
-    pub(crate) fn prepare(self) -> io::Result<Prepared> {
-        let (local, owned) = match &self {
-            Self::Tcp(sockets) => (
-                sockets[0].local_addr()?,
-                sockets
-                    .iter()
-                    .map(std::net::TcpListener::try_clone)
-                    .collect::<Result<_, _>>()?,
-            ),
-            Self::Udp(socket) => (socket.local_addr()?, Vec::new()),
+    pub(crate) fn prepare(self, workers: usize) -> io::Result<Prepared> {
+        let mut owned = Vec::new();
+        let local = match &self {
+            Self::Tcp(sockets) => {
+                // Each has a worker, and each worker has one, though a predecessor may have had
+                // fewer workers: of a socket that is added nobody could say who waits at it, if
+                // this process were to end before its predecessor.
+                let most = sockets.len().max(workers);
+                for socket in sockets.iter().cycle().take(most) {
+                    owned.push(socket.try_clone()?);
+                }
+                sockets[0].local_addr()?
+            }
+            Self::Udp(socket) => socket.local_addr()?,
         };
         Ok(Prepared {
             sockets: self,
@@ -86,6 +117,10 @@ impl Sockets {
             owned,
         })
     }
+}
+
+fn listeners(passed: Vec<OwnedFd>) -> impl Iterator<Item = Arc<TcpListener>> {
+    passed.into_iter().map(TcpListener::from).map(Arc::new)
 }
 
 impl Prepared {

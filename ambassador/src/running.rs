@@ -1,7 +1,7 @@
 //! A forward that runs: its settings, which may change, and what it knows of its upstreams.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Instant;
 
@@ -53,6 +53,8 @@ pub(crate) struct Running {
     pub(crate) left: watch::Sender<()>,
     /// Cancelled when no newcomers are wanted.
     pub(crate) closed: CancellationToken,
+    /// Set before that, if a successor reads from the sockets that they share.
+    pub(crate) handed_over: AtomicBool,
     source: Mutex<Option<Source>>,
 }
 
@@ -78,6 +80,7 @@ impl Running {
             resolved: watch::channel(false).0,
             left: watch::channel(()).0,
             closed: CancellationToken::new(),
+            handed_over: AtomicBool::new(false),
             source: Mutex::new(None),
         });
         running.reconfigure(forward);

@@ -218,9 +218,9 @@ pub(crate) fn is_local(address: SocketAddr) -> bool {
     UdpSocket::bind((address.ip(), 0)).is_ok()
 }
 
-/// Lets the runtime wait for a descriptor that is not a socket.
-pub(crate) fn await_readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    registration::readable(fd)
+/// Lets the runtime wait for a descriptor of which it has no type.
+pub(crate) fn register(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    registration::register(fd)
 }
 
 mod registration {
@@ -229,13 +229,12 @@ mod registration {
     use std::io;
     use std::os::fd::OwnedFd;
 
-    use tokio::io::Interest;
     use tokio::io::unix::AsyncFd;
 
-    pub(super) fn readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    pub(super) fn register(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
         // SAFETY: an OwnedFd always tells the same descriptor, and keeps it open until the AsyncFd
         // that owns it has taken it out of the runtime's epoll.
-        let registered = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };
+        let registered = unsafe { AsyncFd::register(fd) };
         Ok(registered?)
     }
 }

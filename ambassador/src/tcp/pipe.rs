@@ -11,8 +11,11 @@ const LEAST_SIZE: usize = 64 << 10;
 
 /// Empty pipes, and how many may exist at once.
 #[derive(Debug)]
+#[expect(
+    clippy::vec_box,
+    reason = "a loan costs neither an allocation nor much room in an idle flow"
+)]
 pub(crate) struct PipePool {
-    /// Boxed, so that a loan costs neither an allocation nor much room in an idle flow.
     idle: Mutex<Vec<Box<Ends>>>,
     made: AtomicUsize,
     most: usize,
@@ -47,7 +50,7 @@ impl PipePool {
 
     /// An empty pipe, if the bound and the kernel allow one.
     pub(crate) fn take(self: &Arc<Self>) -> Option<Pipe> {
-        let idle = self.lock().pop();
+        let idle = lock(&self.idle).pop();
         let ends = match idle {
             Some(ends) => ends,
             None => Box::new(self.make()?),
@@ -71,14 +74,14 @@ impl PipePool {
         ends.ok()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Box<Ends>>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     #[cfg(test)]
     fn idle(&self) -> usize {
-        self.lock().len()
+        lock(&self.idle).len()
     }
+}
+
+fn lock<T>(idle: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    idle.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Ends {
@@ -136,7 +139,7 @@ impl Pipe {
 impl Drop for Pipe {
     fn drop(&mut self) {
         match self.ends.take() {
-            Some(ends) if ends.held == 0 => self.pool.lock().push(ends),
+            Some(ends) if ends.held == 0 => lock(&self.pool.idle).push(ends),
             _ => {
                 self.pool.made.fetch_sub(1, Ordering::Relaxed);
             }

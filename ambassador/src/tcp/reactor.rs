@@ -81,7 +81,7 @@ impl Reactor {
 
     /// Wakes those whose sockets are ready, for as long as it is polled.
     pub(crate) async fn drive(&self) -> io::Result<()> {
-        let epoll = sys::await_readable(self.epoll.try_clone()?)?;
+        let epoll = sys::register(self.epoll.try_clone()?)?;
         let mut sweep = tokio::time::interval(OLD);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {

@@ -7,6 +7,7 @@ mod sessions;
 use std::cell::RefCell;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, sleep_until};
@@ -43,8 +44,11 @@ pub(crate) async fn serve(socket: Arc<UdpSocket>, running: Arc<Running>) {
         if closed.is_cancelled() && sessions.is_over() {
             return;
         }
+        // After a hand-over what comes is a successor's; replies go on.
+        let handed_over = || running.handed_over.load(Ordering::Relaxed);
         tokio::select! {
-            ready = socket.readable() => match ready {
+            ready = socket.readable(), if !handed_over() => match ready {
+                Ok(()) if handed_over() => {}
                 Ok(()) => take_turn(&socket, &mut sessions, !closed.is_cancelled()),
                 Err(error) => return debug!(forward = %running.name, %error, "socket is gone"),
             },
