@@ -3,13 +3,15 @@
 mod admin;
 mod services;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
-use nuncio_ambassador::{Ambassador, Control, ForwardSpec, Options, RelayMode, Resolver, spec};
+use nuncio_ambassador::{
+    Ambassador, Control, ForwardSpec, Heritage, Options, RelayMode, Resolver, Successors, spec,
+};
 use nuncio_overlay::NameServer;
 use nuncio_registry::{ConnectOptions, Mirror, Registry};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -52,6 +54,10 @@ pub(crate) struct AmbassadorArgs {
     #[arg(long, value_name = "ADDR:PORT|unix://PATH")]
     admin: Option<AdminAddress>,
 
+    /// Take over the listeners of the ambassador that has this --admin; it ends when its flows have
+    #[arg(long, value_name = "unix://PATH", value_parser = predecessor, conflicts_with = "names")]
+    upgrade_from: Option<PathBuf>,
+
     /// The registry that knows the services of service://NAME
     #[arg(long, value_name = "URL,..", value_delimiter = ',')]
     registry: Vec<String>,
@@ -77,6 +83,14 @@ The file of --config:
   [[forward]]
   listen = \"tcp://0.0.0.0:6379\"
   to = [\"tcp://10.0.0.5:6379\"]
+
+To replace a running ambassador by a new one, without refusing or resetting anybody:
+  nuncio ambassador --config FILE --admin unix:///run/a.sock --upgrade-from unix:///run/a.sock
+The new one takes over the listeners that its own configuration asks for. Only once it serves them the
+old one stops to accept; it ends when no flow is left, or after its --drain. Replies of UDP sessions
+that are open go on until then; what their clients send after the change goes by the new one. If the
+new one fails before, the old one goes on as if nothing had been. Both must belong to the same user.
+The sockets are handed over at PATH.upgrade, which an ambassador with --admin unix://PATH serves.
 
 SIGTERM: not ready any more; ends when no flow is left, or after --drain. A second one ends at once.";
 
@@ -110,6 +124,26 @@ fn grace(text: &str) -> Result<Duration, NotAGrace> {
     }
 }
 
+/// Where the ambassador listens whose listeners are to be taken over.
+fn predecessor(text: &str) -> Result<PathBuf, NotAPredecessor> {
+    match text.parse() {
+        Ok(AdminAddress::Unix(path)) => Ok(path),
+        _ => Err(NotAPredecessor(text.to_owned())),
+    }
+}
+
+/// Not the address of one.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:?} is not the --admin of an ambassador that can be replaced: expected unix:///PATH")]
+struct NotAPredecessor(String);
+
+/// Where an ambassador whose admin socket is at `admin` meets its successor.
+fn door(admin: &Path) -> PathBuf {
+    let mut door = admin.as_os_str().to_owned();
+    door.push(".upgrade");
+    door.into()
+}
+
 /// Forwards until told to end.
 pub(crate) async fn run(args: AmbassadorArgs) -> anyhow::Result<u8> {
     let mut signals = Signals::catch().context("catch signals")?;
@@ -123,24 +157,45 @@ pub(crate) async fn run(args: AmbassadorArgs) -> anyhow::Result<u8> {
         resolver,
     ));
     let names = args.names.then(|| Arc::new(NameServer::new()));
-    // bound before anything is forwarded: whoever asks finds it not ready, rather than nobody
-    let admin = match &args.admin {
-        Some(address) => Some(Admin::bind(address, control.clone(), names).await?),
+    let predecessor = args.upgrade_from.as_deref();
+    let mut heritage = match predecessor {
+        Some(admin) => Some(Heritage::claim(&door(admin)).await?),
         None => None,
     };
+    // bound before anything is forwarded: whoever asks finds it not ready, rather than nobody
+    let serve_admin = async || match &args.admin {
+        Some(address) => {
+            let admin = Admin::bind(address, control.clone(), names.clone(), predecessor);
+            anyhow::Ok(Some(admin.await?))
+        }
+        None => Ok(None),
+    };
+    let mut admin = None;
+    match &mut heritage {
+        Some(heritage) => control.ambassador().inherit(heritage),
+        None => admin = serve_admin().await?,
+    }
     let forwards = forwards(&args)?;
     if !args.names {
         control.put(forwards).await?;
     }
+    if heritage.is_some() {
+        // not before: should this process fail, its predecessor is still asked
+        admin = serve_admin().await?;
+    }
+    let successors = successors(&args);
+    if let Some(heritage) = heritage
+        && let Err(error) = heritage.take_over().await
+    {
+        warn!(
+            "the predecessor has not said that it stops: {:#}",
+            anyhow::Error::from(error)
+        );
+    }
     for bound in control.ambassador().listeners() {
         info!(forward = %bound.name, listen = %bound.local, "ready");
     }
-    loop {
-        match signals.next().await {
-            Told::End => break,
-            Told::Reload => reload(&args, &control).await,
-        }
-    }
+    forward(&args, &control, successors, &mut signals).await;
     drain(&control, args.drain, &mut signals).await;
     if let Some(admin) = admin {
         admin.end();
@@ -149,6 +204,46 @@ pub(crate) async fn run(args: AmbassadorArgs) -> anyhow::Result<u8> {
         mirror.stop().await;
     }
     Ok(0)
+}
+
+/// None if nobody could replace this process.
+fn successors(args: &AmbassadorArgs) -> Option<Successors> {
+    // those who ask for names would find them answered by nobody
+    let Some(AdminAddress::Unix(admin)) = args.admin.as_ref().filter(|_| !args.names) else {
+        return None;
+    };
+    let bound = Successors::bind(&door(admin)).map_err(anyhow::Error::from);
+    bound
+        .inspect_err(|error| warn!("this process cannot be replaced while it runs: {error:#}"))
+        .ok()
+}
+
+/// Serves until told to end, or until a successor does.
+async fn forward(
+    args: &AmbassadorArgs,
+    control: &Control,
+    successors: Option<Successors>,
+    signals: &mut Signals,
+) {
+    let replaced = async {
+        match &successors {
+            Some(successors) => successors.serve(control.ambassador()).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::pin!(replaced);
+    loop {
+        tokio::select! {
+            () = &mut replaced => {
+                info!("a successor has taken over");
+                return;
+            }
+            told = signals.next() => match told {
+                Told::End => return,
+                Told::Reload => reload(args, control).await,
+            }
+        }
+    }
 }
 
 async fn follow(registry: &[String]) -> anyhow::Result<Option<Mirror>> {
@@ -276,6 +371,18 @@ impl Signals {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_predecessor_has_a_unix_socket() {
+        let admin = predecessor("unix:///run/a.sock").ok();
+        assert_eq!(
+            admin.as_deref().map(door),
+            Some("/run/a.sock.upgrade".into())
+        );
+        for wrong in ["", "/run/a.sock", "127.0.0.1:9100", "unix://a"] {
+            assert!(predecessor(wrong).is_err(), "{wrong:?}");
+        }
+    }
 
     #[test]
     fn times_are_seconds() {

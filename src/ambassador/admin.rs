@@ -1,8 +1,9 @@
 //! The ambassador's HTTP side.
 
+use std::fs::{Metadata, Permissions};
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -50,11 +51,17 @@ impl FromStr for AdminAddress {
 /// The admin side, while it is served.
 pub(super) struct Admin {
     _task: AbortOnDropHandle<()>,
-    socket: Option<PathBuf>,
+    socket: Option<UnixSocket>,
+}
+
+/// A socket in the file system, as long as no successor has put its own in its place.
+struct UnixSocket {
+    path: PathBuf,
+    device_and_inode: (u64, u64),
 }
 
 impl Admin {
-    /// Serves from now on.
+    /// Serves from now on; in the place of a predecessor, if there is one.
     ///
     /// # Errors
     ///
@@ -63,6 +70,7 @@ impl Admin {
         address: &AdminAddress,
         control: Arc<Control>,
         names: Option<Arc<NameServer>>,
+        predecessor: Option<&Path>,
     ) -> anyhow::Result<Self> {
         let mut router = admin::router(control);
         if let Some(names) = names {
@@ -79,10 +87,10 @@ impl Admin {
                 )
             }
             AdminAddress::Unix(path) => {
-                let listener = bind_unix(path).await?;
+                let (listener, socket) = bind_unix(path, predecessor == Some(path)).await?;
                 (
                     tokio::spawn(serve(axum::serve(listener, router).into_future())),
-                    Some(path.clone()),
+                    Some(socket),
                 )
             }
         };
@@ -94,7 +102,11 @@ impl Admin {
 
     /// Serves no longer, and leaves no socket behind.
     pub(super) fn end(self) {
-        if let Some(path) = &self.socket
+        if let Some(UnixSocket {
+            path,
+            device_and_inode,
+        }) = &self.socket
+            && std::fs::metadata(path).is_ok_and(|found| identity(&found) == *device_and_inode)
             && let Err(error) = std::fs::remove_file(path)
         {
             warn!(path = %path.display(), %error, "remove the admin socket");
@@ -108,26 +120,48 @@ async fn serve(serving: impl Future<Output = io::Result<()>>) {
     }
 }
 
-/// Takes the place of a socket that nobody listens on any more.
-async fn bind_unix(path: &Path) -> anyhow::Result<UnixListener> {
-    if UnixStream::connect(path).await.is_ok() {
+fn identity(file: &Metadata) -> (u64, u64) {
+    (file.dev(), file.ino())
+}
+
+/// Takes the place of a socket that nobody listens on any more, or that of a predecessor.
+async fn bind_unix(path: &Path, succeeds: bool) -> anyhow::Result<(UnixListener, UnixSocket)> {
+    if !succeeds && UnixStream::connect(path).await.is_ok() {
         bail!(
-            "listen on --admin unix://{0}: another process serves it",
+            "listen on --admin unix://{0}: another process serves it; to replace it, give \
+             --upgrade-from unix://{0} as well",
             path.display()
         );
     }
-    match std::fs::remove_file(path) {
+    // under another name first: whoever asks a predecessor meanwhile is answered
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    let new = PathBuf::from(new);
+    match std::fs::remove_file(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(error).with_context(|| format!("remove the old socket {}", path.display()));
+            return Err(error).with_context(|| format!("remove the old socket {}", new.display()));
         }
         _ => {}
     }
-    let listener = UnixListener::bind(path);
+    let listener = UnixListener::bind(&new);
     let listener =
         listener.with_context(|| format!("listen on --admin unix://{}", path.display()))?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
-        .with_context(|| format!("keep others from {}", path.display()))?;
-    Ok(listener)
+    let placed = || {
+        std::fs::set_permissions(&new, Permissions::from_mode(0o600))?;
+        let device_and_inode = identity(&std::fs::metadata(&new)?);
+        std::fs::rename(&new, path)?;
+        io::Result::Ok(device_and_inode)
+    };
+    let device_and_inode =
+        placed().with_context(|| format!("keep others from {}", path.display()))?;
+    let path = path.to_owned();
+    Ok((
+        listener,
+        UnixSocket {
+            path,
+            device_and_inode,
+        },
+    ))
 }
 
 /// More than the names of a mesh of thousands of containers take.
