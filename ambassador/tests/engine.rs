@@ -159,3 +159,39 @@ async fn dropping_it_ends_the_flows_of_all_workers() -> Result<()> {
     }
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flow_that_lasts_has_keepalive_on_both_sides() -> Result<()> {
+    let upstream = TcpListener::bind("127.0.0.1:0").await?;
+    let (upstream_port, forward) = {
+        let address = upstream.local_addr()?;
+        (address.port(), tcp("lasts", &[address]))
+    };
+    let (_ambassador, local) = running_with(workers(1), forward).await?;
+    let client = TcpStream::connect(local).await?;
+    let (server, peer) = soon(upstream.accept()).await??;
+    // Nothing is ever sent: no event of the flow helps.
+    let client_port = client.local_addr()?.port();
+    until("both are watched", || {
+        has_keepalive(local.port(), client_port) && has_keepalive(peer.port(), upstream_port)
+    })
+    .await?;
+    drop((client, server));
+    Ok(())
+}
+
+/// Whether the kernel's keepalive timer runs for the socket between these ports.
+fn has_keepalive(local: u16, remote: u16) -> bool {
+    let sockets = std::fs::read_to_string("/proc/self/net/tcp").unwrap_or_default();
+    let port = |address: &str| {
+        let (_, port) = address.split_once(':')?;
+        u16::from_str_radix(port, 16).ok()
+    };
+    sockets.lines().skip(1).any(|line| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        fields.len() > 5
+            && port(fields[1]) == Some(local)
+            && port(fields[2]) == Some(remote)
+            && fields[5].starts_with("02:")
+    })
+}

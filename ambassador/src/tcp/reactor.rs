@@ -12,6 +12,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use rustix::event::{Timespec, epoll};
+use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
 
 use crate::sys;
@@ -36,6 +37,8 @@ pub(crate) struct Reactor {
     slots: RefCell<Slots>,
     /// Those that will be old, by the time they began.
     young: RefCell<VecDeque<(Instant, Key)>>,
+    /// Told when there is a first one, for without them there is no sweep.
+    first: Notify,
     events: Cell<Vec<epoll::Event>>,
     wakers: Cell<Vec<Waker>>,
 }
@@ -74,6 +77,7 @@ impl Reactor {
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
             slots: RefCell::default(),
             young: RefCell::default(),
+            first: Notify::new(),
             events: Cell::new(Vec::with_capacity(EVENTS)),
             wakers: Cell::new(Vec::with_capacity(EVENTS)),
         }))
@@ -95,6 +99,7 @@ impl Reactor {
                     }
                 }
                 _ = sweep.tick(), if young => self.age(Instant::now()),
+                () = self.first.notified(), if !young => {}
             }
         }
     }
@@ -239,6 +244,9 @@ impl Socket {
     /// Will be [`AGED`] in a second or two.
     pub(super) fn tell_age(&self) {
         let mut young = self.reactor.young.borrow_mut();
+        if young.is_empty() {
+            self.reactor.first.notify_one();
+        }
         young.push_back((Instant::now(), self.key));
     }
 
