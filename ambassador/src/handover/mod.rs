@@ -275,3 +275,6 @@ impl From<Transport> for Protocol {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
