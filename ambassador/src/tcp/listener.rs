@@ -4,6 +4,7 @@ use std::error::Error;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -16,10 +17,10 @@ use tracing::{debug, error, info, warn};
 
 use super::connect::{ConnectError, connect, gone};
 use super::reactor::{READABLE, Reactor, Socket};
-use super::relay::{End, Ends, Relay};
+use super::relay::{End, Relay};
 use crate::balance::Choice;
 use crate::flow::{OpenFlow, Way};
-use crate::running::{Entered, Running};
+use crate::running::{Entered, Running, Shared};
 use crate::{RelayMode, sys};
 
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -110,42 +111,45 @@ fn start(
         Err(error) => return warn!(forward = %running.name, client = %peer, %error, "refused"),
     };
     let (end, ended) = AbortHandle::new_pair();
-    spawn_local(Abortable::new(flow(client, peer, end, entered), ended));
+    let begin = Box::pin(begin(client, peer, end, entered));
+    spawn_local(Abortable::new(flow(begin), ended));
 }
 
-/// Its future is what an idle flow costs: whatever is large is boxed, and gone by then.
-async fn flow(client: Socket, peer: SocketAddr, end: AbortHandle, entered: Entered) {
-    let connected = Box::pin(begin(&client, peer, end, &entered.running)).await;
-    let Some(begun) = connected else {
-        return;
-    };
-    let ends = Ends {
-        client: &client,
-        begun: &begun,
-        shared: &entered.running.shared,
-    };
-    let end = Relay::run(begun.mode, ends).await;
-    finish(&end, &begun, &entered.running);
+/// Its future is what an idle flow costs: what comes before is boxed, and gone by then.
+async fn flow(begin: Pin<Box<impl Future<Output = Option<Box<Begun>>>>>) {
+    if let Some(begun) = begin.await {
+        let end = Relay::run(&begun).await;
+        finish(&end, &begun);
+    }
 }
 
 /// A flow that has an upstream.
 pub(super) struct Begun {
+    pub(super) client: Socket,
     pub(super) upstream: Socket,
     pub(super) open: OpenFlow,
-    mode: RelayMode,
+    pub(super) mode: RelayMode,
     /// Counts as active there.
     choice: Choice,
+    entered: Entered,
+}
+
+impl Begun {
+    pub(super) fn shared(&self) -> &Shared {
+        &self.entered.running.shared
+    }
 }
 
 async fn begin(
-    client: &Socket,
+    client: Socket,
     peer: SocketAddr,
     end: AbortHandle,
-    running: &Running,
-) -> Option<Begun> {
+    entered: Entered,
+) -> Option<Box<Begun>> {
+    let running = &*entered.running;
     let connected = tokio::select! {
         connected = connect(running, peer.ip(), client.reactor()) => connected,
-        () = gone(client) => return None,
+        () = gone(&client) => return None,
     };
     let (upstream, choice) = match connected {
         Ok(connected) => connected,
@@ -168,16 +172,18 @@ async fn begin(
         debug!(%forward, client = %peer, %upstream, "has left");
         return None;
     }
-    Some(Begun {
+    Some(Box::new(Begun {
+        client,
         upstream,
         open,
         mode,
         choice,
-    })
+        entered,
+    }))
 }
 
-fn finish(end: &End, begun: &Begun, running: &Running) {
-    let (forward, upstream) = (&running.name, begun.choice.address);
+fn finish(end: &End, begun: &Begun) {
+    let (forward, upstream) = (&begun.entered.running.name, begun.choice.address);
     match end {
         End::Finished => debug!(%forward, %upstream, "finished"),
         End::Lost { peer: lost, error } => debug!(%forward, %upstream, ?lost, %error, "reset"),

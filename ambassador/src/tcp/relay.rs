@@ -11,8 +11,7 @@ use tracing::debug;
 use super::direction::{Broken, Direction, Lane, Side};
 use super::listener::Begun;
 use super::reactor::{AGED, FAILED, Socket};
-use crate::running::Shared;
-use crate::{RelayMode, sys};
+use crate::sys;
 
 /// One of the two ends of a flow.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -35,7 +34,6 @@ pub(super) enum End {
 pub(super) struct Relay {
     inward: Half,
     outward: Half,
-    mode: RelayMode,
     /// The upstream's socket is watched by keepalive and time-out.
     armed: bool,
 }
@@ -47,32 +45,24 @@ struct Half {
     over: bool,
 }
 
-/// Who takes part.
-#[derive(Clone, Copy)]
-pub(super) struct Ends<'a> {
-    pub(super) client: &'a Socket,
-    pub(super) begun: &'a Begun,
-    pub(super) shared: &'a Shared,
-}
-
-impl<'a> Ends<'a> {
-    fn inward(&self, mode: RelayMode) -> Lane<'a> {
+impl Begun {
+    fn inward(&self) -> Lane<'_> {
         Lane {
-            from: self.client,
-            to: &self.begun.upstream,
-            mode,
-            meter: &self.begun.open.entry.inward,
-            shared: self.shared,
+            from: &self.client,
+            to: &self.upstream,
+            mode: self.mode,
+            meter: &self.open.entry.inward,
+            shared: self.shared(),
         }
     }
 
-    fn outward(&self, mode: RelayMode) -> Lane<'a> {
+    fn outward(&self) -> Lane<'_> {
         Lane {
-            from: &self.begun.upstream,
-            to: self.client,
-            mode,
-            meter: &self.begun.open.entry.outward,
-            shared: self.shared,
+            from: &self.upstream,
+            to: &self.client,
+            mode: self.mode,
+            meter: &self.open.entry.outward,
+            shared: self.shared(),
         }
     }
 }
@@ -80,37 +70,33 @@ impl<'a> Ends<'a> {
 impl Relay {
     /// Carries both ways until both peers have finished or one is lost. Then both connections can
     /// be dropped, which closes them alike: with FIN after FIN, with RST after anything else.
-    pub(super) async fn run(mode: RelayMode, ends: Ends<'_>) -> End {
-        let upstream = &ends.begun.upstream;
-        upstream.tell_age();
-        let mut relay = Self {
-            mode,
-            ..Self::default()
-        };
-        match poll_fn(|cx| relay.poll(ends, cx)).await {
+    pub(super) async fn run(begun: &Begun) -> End {
+        begun.upstream.tell_age();
+        let mut relay = Self::default();
+        match poll_fn(|cx| relay.poll(begun, cx)).await {
             None => {
-                sys::close_orderly(ends.client);
-                sys::close_orderly(upstream);
+                sys::close_orderly(&begun.client);
+                sys::close_orderly(&begun.upstream);
                 End::Finished
             }
             Some((peer, error)) => {
                 // Boxed: a flow that goes on must not pay for it.
-                Box::pin(relay.last_words(peer, ends)).await;
+                Box::pin(relay.last_words(peer, begun)).await;
                 End::Lost { peer, error }
             }
         }
     }
 
     /// None once both peers have finished; else who is lost.
-    fn poll(&mut self, ends: Ends<'_>, cx: &mut Context<'_>) -> Poll<Option<(Peer, io::Error)>> {
-        let (client, upstream) = (ends.client, &ends.begun.upstream);
+    fn poll(&mut self, begun: &Begun, cx: &mut Context<'_>) -> Poll<Option<(Peer, io::Error)>> {
+        let (client, upstream) = (&begun.client, &begun.upstream);
         if !self.armed && upstream.poll_ready(cx, AGED).is_ready() {
             self.armed = true;
-            if let Err(error) = sys::watch_peer(upstream, &ends.shared.options) {
+            if let Err(error) = sys::watch_peer(upstream, &begun.shared().options) {
                 debug!(%error, "keepalive");
             }
         }
-        let (there, back) = (ends.inward(self.mode), ends.outward(self.mode));
+        let (there, back) = (begun.inward(), begun.outward());
         if let Poll::Ready(Err(Broken { side, error })) =
             self.inward.poll(&there, self.outward.over, cx)
         {
@@ -135,11 +121,11 @@ impl Relay {
     }
 
     /// Whether what the lost peer sent arrives or not, what follows is the reset.
-    async fn last_words(&mut self, lost: Peer, ends: Ends<'_>) {
-        let deadline = Instant::now() + ends.shared.options.linger;
+    async fn last_words(&mut self, lost: Peer, begun: &Begun) {
+        let deadline = Instant::now() + begun.shared().options.linger;
         let (lane, half) = match lost {
-            Peer::Client => (ends.inward(self.mode), &mut self.inward),
-            Peer::Upstream => (ends.outward(self.mode), &mut self.outward),
+            Peer::Client => (begun.inward(), &mut self.inward),
+            Peer::Upstream => (begun.outward(), &mut self.outward),
         };
         let carry = poll_fn(|cx| half.direction.poll_carry(&lane, cx));
         if let Ok(Ok(())) = timeout_at(deadline, carry).await {
