@@ -1,0 +1,95 @@
+//! What bench/run.sh calls: servers and clients that load a forwarder, and the report.
+//!
+//! Each client prints its figures, separated by blanks, and nothing else.
+
+mod load;
+mod report;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+
+use load::{brief, idle, serve, stall, udp};
+
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serves what the other commands need, until it is killed
+    Serve { address: IpAddr },
+    /// Makes connections that carry one byte each way: how many a second
+    Connect {
+        to: SocketAddr,
+        #[arg(long, value_parser = seconds)]
+        seconds: Duration,
+    },
+    /// Opens flows and leaves them idle: bytes of the forwarder's memory for each
+    Idle {
+        to: SocketAddr,
+        #[arg(long)]
+        flows: usize,
+        /// The cgroup that has all the forwarder's processes, and no other
+        #[arg(long)]
+        cgroup: PathBuf,
+    },
+    /// Writes to one who does not read: bytes that were taken
+    Stall { to: SocketAddr },
+    /// Sends datagrams as fast as it can: how many, and how many bits, arrive a second
+    Udp {
+        to: SocketAddr,
+        /// Where the server tells what has arrived
+        #[arg(long)]
+        control: SocketAddr,
+        #[arg(long, default_value_t = 1)]
+        flows: usize,
+        /// Bytes of a datagram
+        #[arg(long)]
+        size: u16,
+        /// Hand the kernel many datagrams in one piece
+        #[arg(long)]
+        gso: bool,
+        #[arg(long, value_parser = seconds)]
+        seconds: Duration,
+    },
+    /// Prints medians and ratios, and writes them down
+    Report(report::Arguments),
+}
+
+/// A number of seconds, bounded so that no measurement takes a machine for the day.
+fn seconds(text: &str) -> Result<Duration, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.1..=60.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err("expected a number of seconds from 0.1 to 60".to_owned()),
+    }
+}
+
+fn main() -> anyhow::Result<()> {
+    match Arguments::parse().command {
+        Command::Serve { address } => serve::run(address),
+        Command::Connect { to, seconds } => brief::run(to, seconds),
+        Command::Idle { to, flows, cgroup } => idle::run(to, flows, &cgroup),
+        Command::Stall { to } => stall::run(to),
+        Command::Udp {
+            to,
+            control,
+            flows,
+            size,
+            gso,
+            seconds,
+        } => udp::Load {
+            to,
+            flows,
+            size,
+            gso,
+        }
+        .run(control, seconds),
+        Command::Report(arguments) => report::run(&arguments),
+    }
+}
