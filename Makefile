@@ -12,7 +12,7 @@ TRIPLE  = $(shell $(dir $(CARGO))rustc -vV 2>/dev/null | sed -n "s/^host: //p")
 RELEASE = target/$(TRIPLE)/release/nuncio
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo demo-down test bench lint install uninstall deps deps-test toolchain images
+.PHONY: help build demo demo-down test bench bench-tools lint install uninstall deps deps-test toolchain images
 
 help: ## list the targets
 	@echo "nuncio: containers that find each other by name, on one host or on two hundred"
@@ -33,8 +33,11 @@ build: toolchain ## build the release binary
 test: deps-test toolchain images ## unit tests, and the binary in real namespaces; needs root
 	@tests/run.sh
 
-bench: deps build ## compare the ambassador with a direct path, socat and haproxy; needs root
-	@NUNCIO=$(RELEASE) bench/run.sh
+bench: deps build bench-tools ## measure the ambassador beside direct, HAProxy, nginx, docker-proxy, socat; needs root
+	@NUNCIO=$(RELEASE) LOAD=$(dir $(RELEASE))nuncio-bench bench/run.sh
+
+bench-tools: toolchain
+	cargo build --release --locked --package nuncio-bench
 
 lint: deps toolchain ## formatting, clippy and docs, warnings denied
 	cargo fmt --all --check
