@@ -20,6 +20,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+pub mod program;
+
 /// No step of a test takes this long.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
