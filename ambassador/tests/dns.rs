@@ -96,7 +96,10 @@ async fn each_question_gets_its_own_answer() -> Result<()> {
                 let [high, low] = number.to_be_bytes();
                 format!("10.0.{high}.{low}\n")
             });
-            ensure!(answers == expected.collect::<String>(), "{answers}");
+            // What dig remarks, such as that it asks again, begins with a semicolon.
+            let found = answers.split_inclusive('\n');
+            let found: String = found.filter(|line| !line.starts_with(';')).collect();
+            ensure!(found == expected.collect::<String>(), "{answers:?}");
             Ok(())
         });
     }

@@ -136,8 +136,8 @@ async fn say(stream: &mut TcpStream, number: u64) -> Result<()> {
 }
 
 /// On a busy machine all of them together may take longer than anything should.
-fn tell_progress(flows: usize) {
-    if flows.is_multiple_of(500) {
+fn tell_progress(flows: u64) {
+    if flows.is_multiple_of(200) {
         println!("{flows} so far");
     }
 }
@@ -146,6 +146,7 @@ async fn open(to: SocketAddr, numbers: std::ops::Range<u64>) -> Result<Vec<TcpSt
     let (turns, mut opening) = (Arc::new(Semaphore::new(AT_ONCE)), JoinSet::new());
     for number in numbers {
         let turn = turns.clone().acquire_owned().await?;
+        tell_progress(number);
         opening.spawn(async move {
             let mut stream = soon(TcpStream::connect(to)).await??;
             say(&mut stream, number).await?;
@@ -156,7 +157,6 @@ async fn open(to: SocketAddr, numbers: std::ops::Range<u64>) -> Result<Vec<TcpSt
     let mut flows = Vec::new();
     while let Some(opened) = opening.join_next().await {
         flows.push(opened??);
-        tell_progress(flows.len());
     }
     Ok(flows)
 }
@@ -168,7 +168,7 @@ async fn close(mut flows: Vec<TcpStream>) -> Result<()> {
     for (number, stream) in flows.iter_mut().enumerate() {
         let end = soon(stream.read(&mut [0])).await?;
         ensure!(matches!(end, Ok(0)), "a flow ended with {end:?}");
-        tell_progress(number);
+        tell_progress(number as u64);
     }
     Ok(())
 }
