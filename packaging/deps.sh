@@ -6,7 +6,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-build=(gcc libc6-dev pkg-config protobuf-compiler libprotobuf-dev nftables iproute2 util-linux)
+build=(gcc libc6-dev clang libbpf-dev pkg-config protobuf-compiler libprotobuf-dev nftables iproute2 util-linux)
 test=(skopeo umoci redis-tools etcd-client iperf3 openssl bind9-dnsutils jq busybox-static)
 # package:program it is wanted for. Whoever has the program on PATH keeps theirs.
 tools=(etcd-server:etcd docker-registry:docker-registry)

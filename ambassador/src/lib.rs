@@ -15,6 +15,7 @@ mod apply_error;
 mod balance;
 mod control;
 mod count;
+pub mod direct;
 mod flow;
 mod forward;
 mod handover;
