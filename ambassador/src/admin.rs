@@ -1,6 +1,7 @@
 //! Shows and changes what an ambassador does, over HTTP.
 
 use std::error::Error;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
@@ -12,17 +13,20 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
+use crate::direct::{DirectCgroup, DirectForward};
 use crate::{Control, Flow, PutError, metrics, spec};
 
 const LARGEST_CONFIG: usize = 4 << 20;
 
-/// `GET /metrics` (OpenMetrics), `GET /ready` (200 or 503), `GET /flows` (JSON), `GET /config` and
+/// `GET /metrics` (OpenMetrics), `GET /ready` (200 or 503), `GET /flows` (JSON), `GET /direct`
+/// (JSON: what goes without a relay, or why not), `GET /config` and
 /// `PUT /config` (JSON, as [`spec::to_json`] writes it; applied as a whole or not at all).
 pub fn router(control: Arc<Control>) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
         .route("/ready", get(ready))
         .route("/flows", get(flows))
+        .route("/direct", get(direct))
         .route("/config", get(config).put(put_config))
         .layer(DefaultBodyLimit::max(LARGEST_CONFIG))
         .with_state(control)
@@ -47,12 +51,16 @@ async fn ready(State(control): State<Arc<Control>>) -> (StatusCode, &'static str
 }
 
 async fn flows(State(control): State<Arc<Control>>) -> Json<Value> {
-    Json(control.ambassador().flows().iter().map(flow).collect())
+    let direct = control.ambassador().direct();
+    let flows = control.ambassador().flows();
+    Json(flows.iter().map(|open| flow(open, &direct)).collect())
 }
 
-fn flow(flow: &Flow) -> Value {
+fn flow(flow: &Flow, direct: &[DirectForward]) -> Value {
     let since = flow.since.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let direct = direct.iter().find(|known| known.forward == flow.forward);
     json!({
+        "not_direct": direct.map(DirectForward::reason),
         "id": flow.id,
         "forward": flow.forward,
         "client": flow.client,
@@ -62,6 +70,24 @@ fn flow(flow: &Flow) -> Value {
         "bytes_in": flow.bytes_in,
         "bytes_out": flow.bytes_out,
         "since": since.as_secs_f64(),
+    })
+}
+
+async fn direct(State(control): State<Arc<Control>>) -> Json<Value> {
+    let forwards = control.ambassador().direct();
+    Json(forwards.iter().map(direct_forward).collect())
+}
+
+fn direct_forward(forward: &DirectForward) -> Value {
+    let cgroup =
+        |cgroup: &DirectCgroup| json!({ "path": cgroup.path, "unavailable": cgroup.unavailable });
+    let connects = |(endpoint, connects): &(SocketAddr, u64)| json!({ "endpoint": endpoint, "connects": connects });
+    json!({
+        "forward": forward.forward,
+        "service": forward.service,
+        "unavailable": forward.unavailable,
+        "cgroups": forward.cgroups.iter().map(cgroup).collect::<Value>(),
+        "connects": forward.connects.iter().map(connects).collect::<Value>(),
     })
 }
 

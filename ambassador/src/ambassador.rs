@@ -12,6 +12,7 @@ use tracing::info;
 
 use crate::apply_error::{ApplyError, check};
 use crate::count::Count;
+use crate::direct::{DirectForward, Director, ServiceKey, Task};
 use crate::flow::{FlowTable, Sums};
 use crate::handover::{Heritage, Inherited};
 use crate::open::{Draining, Listener, Prepared, Retired, Sockets};
@@ -24,6 +25,7 @@ use crate::{EndpointView, Flow, Forward, Listen, Options, health};
 #[derive(Debug)]
 pub struct Ambassador {
     shared: Arc<Shared>,
+    direct: Director,
     state: Mutex<State>,
     ready: AtomicBool,
 }
@@ -54,6 +56,7 @@ impl Ambassador {
     #[must_use]
     pub fn new(options: Options) -> Self {
         let pipes = PipePool::new(options.max_pipes, options.pipe_size);
+        let direct = Director::new();
         Self {
             shared: Arc::new(Shared {
                 flows: Arc::new(FlowTable::new()),
@@ -62,7 +65,9 @@ impl Ambassador {
                 congestion: OnceLock::new(),
                 open: Count::default(),
                 probes: Semaphore::new(health::MOST_AT_ONCE),
+                direct: direct.desk().clone(),
             }),
+            direct,
             state: Mutex::default(),
             ready: AtomicBool::new(false),
         }
@@ -79,6 +84,7 @@ impl Ambassador {
     pub async fn apply(&self, forwards: Vec<Forward>) -> Result<(), ApplyError> {
         check(&forwards)?;
         let gone = self.exchange(&forwards)?;
+        self.direct.settled().await;
         self.ready.store(true, Ordering::Relaxed);
         closed(gone).await;
         Ok(())
@@ -117,6 +123,7 @@ impl Ambassador {
             };
             state.listeners.push(listener);
         }
+        self.direct.order(state.tasks(forwards));
         Ok(state.retire(old))
     }
 
@@ -199,6 +206,7 @@ impl Ambassador {
         let gone = {
             let mut state = self.lock();
             let all = std::mem::take(&mut state.listeners);
+            self.direct.order(Vec::new());
             state.retire(all)
         };
         closed(gone).await;
@@ -234,6 +242,11 @@ impl Ambassador {
         closed(gone).await;
     }
 
+    /// How the forwards fare whose clients are to go straight to the endpoints.
+    pub fn direct(&self) -> Vec<DirectForward> {
+        self.direct.reports()
+    }
+
     pub(crate) fn sums(&self) -> HashMap<String, Sums> {
         let state = self.lock();
         let running = state.listeners.iter().map(|listener| &*listener.running);
@@ -258,6 +271,21 @@ impl State {
         self.listeners
             .iter()
             .position(|listener| listener.serves(forward))
+    }
+
+    /// What is to be rewritten, now that each of `forwards` has its listener.
+    fn tasks(&self, forwards: &[Forward]) -> Vec<Task> {
+        let direct = forwards.iter().filter(|forward| !forward.direct.is_empty());
+        let task = |forward: &Forward| {
+            let running = &self.listeners[self.position(forward)?].running;
+            Some(Task {
+                running: Arc::downgrade(running),
+                forward: running.name.clone(),
+                service: ServiceKey::new(forward.listen.protocol, running.local).ok()?,
+                cgroups: forward.direct.clone(),
+            })
+        };
+        direct.filter_map(task).collect()
     }
 
     /// Sockets that are open for `listen`, under another name or for sessions that go on.

@@ -1,7 +1,9 @@
 //! Why a configuration cannot run.
 
 use std::io;
+use std::net::SocketAddr;
 
+use crate::direct::{NotAService, ServiceKey};
 use crate::{Forward, Listen, loops};
 
 /// Why a configuration was not applied. What ran before goes on unchanged.
@@ -39,6 +41,14 @@ pub enum ApplyError {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// Only one address can be rewritten.
+    #[error("forward {forward:?} cannot be direct")]
+    Direct {
+        /// The forward.
+        forward: String,
+        /// What is wrong with its listener.
+        source: NotAService,
+    },
     /// The kernel does not grant the listener.
     #[error("listen on {listen} for forward {forward:?}: {}", advice(.source))]
     Bind {
@@ -60,6 +70,7 @@ impl ApplyError {
             Self::DuplicateListen { .. } => "duplicate-listen",
             Self::Loop { .. } => "loop",
             Self::Workers { .. } => "workers",
+            Self::Direct { .. } => "direct-address",
             Self::Bind { source, .. } => match source.kind() {
                 io::ErrorKind::AddrInUse => "address-in-use",
                 io::ErrorKind::AddrNotAvailable => "address-not-local",
@@ -77,6 +88,7 @@ impl ApplyError {
             | Self::DuplicateListen {
                 second: forward, ..
             }
+            | Self::Direct { forward, .. }
             | Self::Bind { forward, .. } => Some(forward),
             Self::Loop { path } => path.first().map(String::as_str),
             Self::Workers { .. } => None,
@@ -102,6 +114,15 @@ pub(crate) fn check(forwards: &[Forward]) -> Result<(), ApplyError> {
             return Err(ApplyError::DuplicateName { name });
         }
         let listen = second.listen;
+        if !second.direct.is_empty() {
+            // The kernel will choose a port.
+            let port = listen.address.port().max(1);
+            let service = SocketAddr::new(listen.address.ip(), port);
+            ServiceKey::new(listen.protocol, service).map_err(|source| ApplyError::Direct {
+                forward: second.name.clone(),
+                source,
+            })?;
+        }
         let same = before.iter().find(|first| first.listen == listen);
         if let Some(first) = same.filter(|_| listen.address.port() != 0) {
             return Err(ApplyError::DuplicateListen {

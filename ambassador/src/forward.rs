@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::num::{NonZeroU16, NonZeroUsize};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -116,6 +117,10 @@ pub struct Forward {
     pub limits: Limits,
     /// How newcomers are spread over the upstreams.
     pub balance: Balance,
+    /// Directories of cgroup2. What processes in them connect to the listener's address goes
+    /// straight to an upstream instead, where the kernel can do that; see [`crate::direct`]. The
+    /// address must be a concrete one.
+    pub direct: Vec<PathBuf>,
 }
 
 impl Forward {
@@ -132,6 +137,7 @@ impl Forward {
             upstreams,
             limits: Limits::default(),
             balance: Balance::default(),
+            direct: Vec::new(),
         }
     }
 }

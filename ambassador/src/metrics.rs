@@ -64,6 +64,7 @@ impl Collector for Figures {
             Some(&Unit::Bytes),
             &|s| Box::new(counter(s.bytes_out)),
         )?;
+        direct(&mut encoder, &ambassador)?;
         let mut datapaths = HashMap::new();
         for flow in ambassador.flows() {
             let labels = [
@@ -80,6 +81,22 @@ impl Collector for Figures {
         }
         Ok(())
     }
+}
+
+fn direct(encoder: &mut DescriptorEncoder<'_>, ambassador: &Ambassador) -> Result<(), fmt::Error> {
+    let help = "Connections that went straight to an endpoint, without the relay";
+    let kind = ConstCounter::new(0_u64).metric_type();
+    let mut family = encoder.encode_descriptor("direct_connects", help, None, kind)?;
+    for forward in ambassador.direct() {
+        for (endpoint, connects) in forward.connects {
+            let labels = [
+                ("forward", forward.forward.clone()),
+                ("endpoint", endpoint.to_string()),
+            ];
+            ConstCounter::new(connects).encode(family.encode_family(&labels)?)?;
+        }
+    }
+    Ok(())
 }
 
 fn each_forward(

@@ -13,6 +13,7 @@ use tracing::{info, warn};
 
 use crate::balance::{Balancer, Rules};
 use crate::count::Count;
+use crate::direct::Desk;
 use crate::flow::{FlowTable, Totals};
 use crate::health::Checks;
 use crate::sys::Congestion;
@@ -30,6 +31,8 @@ pub(crate) struct Shared {
     pub(crate) open: Count,
     /// Lent to each check while it is under way.
     pub(crate) probes: Semaphore,
+    /// Told when endpoints have come, gone or been ejected.
+    pub(crate) direct: Arc<Desk>,
 }
 
 /// What a listener and its flows share.
@@ -155,6 +158,7 @@ impl Running {
         }
         self.checks.follow(self);
         self.resolved.send_replace(true);
+        self.shared.direct.tell();
     }
 
     /// Ends the flows whose endpoint has left, if their time is over.

@@ -99,6 +99,7 @@ fn forward(name: String, at: (Ipv4Addr, Port), to: &[Ipv4Addr], port: Port) -> F
         ),
         limits: Limits::default(),
         balance: Balance::default(),
+        direct: Vec::new(),
     }
 }
 

@@ -184,6 +184,27 @@ impl Balancer {
         }
     }
 
+    /// The endpoints that those may use who choose by themselves, each with its weight: as
+    /// [`Self::choose`] has it, but for how many flows they have.
+    pub(crate) fn usable(&self, now: Instant) -> Vec<(SocketAddr, u16)> {
+        let list = self.list.load();
+        let mood = list.mood(now);
+        let last_resort = Mood {
+            panic: true,
+            ..mood
+        };
+        let in_mood = |mood| -> Vec<_> {
+            let usable = (list.endpoints.iter()).filter(|e| list.may_be_had(e, now, mood));
+            usable.map(|e| (e.address, e.weight())).collect()
+        };
+        let well = in_mood(mood);
+        if well.is_empty() {
+            in_mood(last_resort)
+        } else {
+            well
+        }
+    }
+
     /// As [`Self::choose`], but waits while all are full. None when nothing is left to try.
     pub(crate) async fn choose_when_free(
         &self,

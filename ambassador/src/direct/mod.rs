@@ -15,12 +15,18 @@
 //! [`probe`] tells what is missing. Sockets belong to the cgroup in which they were made.
 
 mod cgroup;
+mod director;
 mod endpoints;
 mod error;
 mod layout;
+mod report;
 mod rewriter;
 mod service;
+mod worker;
 
 pub use error::{DirectError, SetError};
+pub use report::{DirectCgroup, DirectForward};
 pub use rewriter::{Counter, Rewriter, probe};
 pub use service::{NotAService, Scope, ServiceKey};
+
+pub(crate) use director::{Desk, Director, Task};

@@ -137,6 +137,7 @@ impl Resolver {
             upstreams,
             limits: spec.limits,
             balance: spec.balance.clone(),
+            direct: spec.direct.clone(),
         })
     }
 

@@ -115,6 +115,7 @@ fn forward(variable: String, value: String, listen: Listen) -> Result<ForwardSpe
             target: Target::Host(vec![upstream.into()]),
             limits: Limits::default(),
             balance: Balance::default(),
+            direct: Vec::new(),
         }),
         Err(source) => Err(EnvError::Value {
             variable,

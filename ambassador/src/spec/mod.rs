@@ -9,6 +9,7 @@ mod wire;
 mod tests;
 
 use std::num::NonZeroU16;
+use std::path::PathBuf;
 
 use crate::{Balance, Limits, Listen, Protocol};
 
@@ -29,6 +30,8 @@ pub struct ForwardSpec {
     pub limits: Limits,
     /// How newcomers are spread over the upstreams.
     pub balance: Balance,
+    /// The cgroups whose processes need no relay, as [`Forward::direct`](crate::Forward::direct).
+    pub direct: Vec<PathBuf>,
 }
 
 /// Where upstreams come from.
@@ -87,7 +90,17 @@ pub fn from_urls(listen: &str, to: &str) -> Result<ForwardSpec, ParseError> {
         target: text::target(listen.protocol, upstreams)?,
         limits: Limits::default(),
         balance: Balance::default(),
+        direct: Vec::new(),
     })
+}
+
+/// Reads the directory of a cgroup.
+///
+/// # Errors
+///
+/// [`ParseError`] if it is not an absolute path.
+pub fn from_cgroup(path: &str) -> Result<PathBuf, ParseError> {
+    path.parse().map(|text::Cgroup(path)| path)
 }
 
 /// Reads the arguments `HOST PORT` of Docker's ambassador: TCP on that port, at every address.
@@ -105,5 +118,6 @@ pub fn from_host_port(host: &str, port: &str) -> Result<ForwardSpec, ParseError>
         target: Target::Host(vec![Host::new(host, port)]),
         limits: Limits::default(),
         balance: Balance::default(),
+        direct: Vec::new(),
     })
 }

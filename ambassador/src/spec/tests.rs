@@ -229,6 +229,7 @@ prop_compose! {
         (max_connections, max_pending) in (1_usize..1_000_000, bound()),
         (max_per_endpoint, retries) in (bound(), bound()),
         balance in any_balance(),
+        direct in prop::collection::vec("(/[a-z0-9. ]{1,8}){1,3}", 0..3),
     ) -> ForwardSpec {
         let protocol = if udp { Protocol::Udp } else { Protocol::Tcp };
         // Flow labels and scopes are not written.
@@ -257,6 +258,7 @@ prop_compose! {
                 retries,
             },
             balance,
+            direct: direct.into_iter().map(Into::into).collect(),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU16;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -85,6 +86,11 @@ pub enum ParseError {
     /// Not a duration.
     #[error("{0:?} is not a duration; write a number and its unit, as in 250ms, 10s or 5m")]
     Duration(String),
+    /// A cgroup is named by its directory.
+    #[error(
+        "{0:?} is not the absolute path of a cgroup; write one such as /sys/fs/cgroup/unified/NAME"
+    )]
+    Cgroup(String),
     /// UDP does not become TCP on the way.
     #[error("the listener speaks {listen}, its upstream {upstream}; both must speak the same")]
     Protocols {
@@ -99,6 +105,29 @@ pub enum ParseError {
     /// There is nowhere to go.
     #[error("no upstream is given; write tcp://HOST:PORT, udp://HOST:PORT or service://NAME")]
     NoUpstream,
+}
+
+/// The directory of a cgroup.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Cgroup(pub(super) PathBuf);
+
+impl FromStr for Cgroup {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let path = PathBuf::from(text);
+        if path.is_absolute() && !text.contains('\0') {
+            Ok(Self(path))
+        } else {
+            Err(ParseError::Cgroup(text.to_owned()))
+        }
+    }
+}
+
+impl fmt::Display for Cgroup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.display().fmt(f)
+    }
 }
 
 /// One element of `to`.

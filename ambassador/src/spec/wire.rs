@@ -9,7 +9,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::balance::{ParsedCheck, WireEject};
-use super::text::{self, Span, Upstream};
+use super::text::{self, Cgroup, Span, Upstream};
 use super::{ForwardSpec, Host, ParseError, Target};
 use crate::{Balance, Eject, Limits, Listen, OnRemove, Policy, RelayMode};
 
@@ -131,6 +131,8 @@ struct WireForward {
     on_remove: Option<Text<OnRemove>>,
     eject: Option<WireEject>,
     check: Option<ParsedCheck>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    direct: Vec<Text<Cgroup>>,
 }
 
 #[derive(Clone, Copy, Default, Deserialize, Serialize)]
@@ -192,6 +194,9 @@ impl TryFrom<WireForward> for Parsed {
                 on_remove: wire.on_remove.map(|fate| fate.0).unwrap_or_default(),
                 check: wire.check.map(|ParsedCheck(check)| check),
             },
+            direct: (wire.direct.into_iter())
+                .map(|Text(Cgroup(path))| path)
+                .collect(),
         }))
     }
 }
@@ -225,6 +230,7 @@ impl From<&ForwardSpec> for WireForward {
             on_remove: Some(Text(spec.balance.on_remove)),
             eject: Some(WireEject::from(&spec.balance.eject)),
             check: spec.balance.check.clone().map(ParsedCheck),
+            direct: (spec.direct.iter().cloned().map(Cgroup).map(Text)).collect(),
         }
     }
 }

@@ -103,6 +103,7 @@ fn failed(running: &Running, address: SocketAddr, source: io::Error) -> ConnectE
     match (running.balancer).failed(address, &source, std::time::Instant::now()) {
         Some(pause) => {
             warn!(forward = %name, %address, error = %source, ?pause, "endpoint is ejected");
+            running.shared.direct.tell();
         }
         None => debug!(forward = %name, %address, error = %source, "connect"),
     }

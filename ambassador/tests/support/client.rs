@@ -7,8 +7,8 @@ use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use nuncio_ambassador::Protocol;
 use nuncio_ambassador::direct::{Rewriter, Scope, ServiceKey, probe};
+use nuncio_ambassador::{Ambassador, EndpointSet, Forward, Listen, Options, Protocol};
 
 /// Long enough to be a failure.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -18,6 +18,7 @@ struct State {
     udp: Option<UdpSocket>,
     held: Vec<TcpStream>,
     rewriter: Option<Rewriter>,
+    ambassador: Option<(tokio::runtime::Runtime, Ambassador)>,
 }
 
 /// Serves orders until there are no more. Does nothing if this is no client process.
@@ -88,6 +89,19 @@ impl State {
                 self.rewriter = Some(rewriter);
                 Ok("owns".to_owned())
             }
+            ["ambassador", cgroup, service, endpoint] => {
+                drop_capabilities()?;
+                let runtime = tokio::runtime::Runtime::new()?;
+                let ambassador = runtime.block_on(ambassador(cgroup, service, endpoint))?;
+                let report = ambassador.direct().pop().context("a report")?;
+                let (_, ambassador) = self.ambassador.insert((runtime, ambassador));
+                anyhow::ensure!(ambassador.listeners().len() == 1, "it listens");
+                Ok(report.reason().to_owned())
+            }
+            ["flows"] => {
+                let (_, ambassador) = self.ambassador.as_ref().context("ambassador first")?;
+                Ok(ambassador.flows().len().to_string())
+            }
             ["probe", "without", "capabilities"] => {
                 drop_capabilities()?;
                 probe()?;
@@ -96,6 +110,19 @@ impl State {
             _ => bail!("unknown order {words:?}"),
         }
     }
+}
+
+async fn ambassador(cgroup: &str, service: &str, endpoint: &str) -> Result<Ambassador> {
+    let listen = Listen {
+        protocol: Protocol::Tcp,
+        address: service.parse()?,
+    };
+    let upstreams = EndpointSet::fixed(vec![endpoint.parse()?]);
+    let mut forward = Forward::new("unprivileged", listen, upstreams);
+    forward.direct = vec![cgroup.into()];
+    let ambassador = Ambassador::new(Options::default());
+    ambassador.apply(vec![forward]).await?;
+    Ok(ambassador)
 }
 
 fn drop_capabilities() -> Result<()> {

@@ -22,6 +22,18 @@ fn an_ejected_endpoint_is_left_alone() {
 }
 
 #[test]
+fn who_chooses_elsewhere_is_told_of_those_that_are_well() {
+    let balancer = balancer(Policy::P2c, 2);
+    let now = Instant::now();
+    assert_eq!(balancer.usable(now), [(address(1), 1), (address(2), 1)]);
+    failed(&balancer, 1, now);
+    assert_eq!(balancer.usable(now), [(address(2), 1)]);
+    // In panic an ejection is not heeded.
+    let careless = with_panic(balancer, 0);
+    assert_eq!(careless.usable(now), [(address(1), 1), (address(2), 1)]);
+}
+
+#[test]
 fn the_last_endpoint_is_never_ejected() {
     let balancer = balancer(Policy::P2c, 2);
     let now = Instant::now();
