@@ -50,7 +50,12 @@ pub(crate) struct AmbassadorArgs {
     #[arg(long, value_enum, value_name = "auto|copy|splice")]
     mode: Option<Mode>,
 
-    /// Serve /metrics, /ready, /flows and /config here
+    /// Spare processes of this cgroup2 directory the relay: what they connect to the listeners goes
+    /// straight to the upstreams (may be repeated)
+    #[arg(long, value_name = "PATH", value_parser = spec::from_cgroup)]
+    direct_cgroup: Vec<PathBuf>,
+
+    /// Serve /metrics, /ready, /flows, /direct and /config here
     #[arg(long, value_name = "ADDR:PORT|unix://PATH")]
     admin: Option<AdminAddress>,
 
@@ -286,6 +291,9 @@ fn forwards(args: &AmbassadorArgs) -> anyhow::Result<Vec<ForwardSpec>> {
         specs
             .iter_mut()
             .for_each(|spec| spec.limits.mode = mode.into());
+    }
+    for spec in &mut specs {
+        spec.direct.extend_from_slice(&args.direct_cgroup);
     }
     Ok(specs)
 }

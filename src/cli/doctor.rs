@@ -22,6 +22,8 @@ struct Feature {
     purpose: &'static str,
     /// Why it is missing, and what to do.
     available: Result<(), String>,
+    /// Whether nuncio does as well without it, only slower.
+    optional: bool,
 }
 
 impl Feature {
@@ -30,17 +32,26 @@ impl Feature {
             name,
             purpose,
             available,
+            optional: false,
+        }
+    }
+
+    fn optional(self) -> Self {
+        Self {
+            optional: true,
+            ..self
         }
     }
 }
 
-/// Prints each feature, what it is for, and whether it is there; 1 if one is missing.
+/// Prints each feature, what it is for, and whether it is there; 1 if one is missing that must not
+/// be.
 pub(super) async fn run(args: DoctorArgs) -> anyhow::Result<u8> {
     require_root("nuncio doctor")?;
     let mut features = features().await;
     let missing = features
         .iter()
-        .filter(|feature| feature.available.is_err())
+        .filter(|feature| feature.available.is_err() && !feature.optional)
         .count();
     features.retain(|feature| !args.quiet || feature.available.is_err());
     let rows: Vec<Vec<String>> = features.into_iter().map(row).collect();
@@ -58,6 +69,7 @@ pub(super) async fn run(args: DoctorArgs) -> anyhow::Result<u8> {
 fn row(feature: Feature) -> Vec<String> {
     let (state, purpose) = match feature.available {
         Ok(()) => ("ok", feature.purpose.to_owned()),
+        Err(why) if feature.optional => ("absent", format!("{}: {why}", feature.purpose)),
         Err(why) => ("missing", format!("{}: {why}", feature.purpose)),
     };
     vec![feature.name.to_owned(), state.to_owned(), purpose]
@@ -87,5 +99,18 @@ async fn features() -> Vec<Feature> {
             None => features.push(feature),
         }
     }
+    let direct = Feature::new(
+        "eBPF connect-time rewrite",
+        "service addresses without a proxy",
+        direct(),
+    );
+    features.push(direct.optional());
     features
+}
+
+fn direct() -> Result<(), String> {
+    nuncio_ambassador::direct::probe().map_err(|error| {
+        let error = anyhow::Error::from(error);
+        format!("{error:#} (without it, the ambassador relays)")
+    })
 }
