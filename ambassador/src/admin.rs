@@ -1,9 +1,12 @@
 //! Shows and changes what an ambassador does, over HTTP.
 
+mod explain;
+mod flows;
+mod tap;
+
 use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
 
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, State};
@@ -14,19 +17,37 @@ use axum::{Json, Router};
 use serde_json::{Value, json};
 
 use crate::direct::{DirectCgroup, DirectForward};
-use crate::{Control, Flow, PutError, metrics, spec};
+use crate::{Control, PutError, metrics, spec};
 
 const LARGEST_CONFIG: usize = 4 << 20;
 
-/// `GET /metrics` (OpenMetrics), `GET /ready` (200 or 503), `GET /flows` (JSON), `GET /direct`
-/// (JSON: what goes without a relay, or why not), `GET /config` and
-/// `PUT /config` (JSON, as [`spec::to_json`] writes it; applied as a whole or not at all).
+/// What an ambassador can be asked.
+///
+/// - `GET /metrics`: OpenMetrics
+/// - `GET /ready`: 200 or 503
+/// - `GET /flows`: the open flows, as JSON; of these, `?id=N`, `?forward=NAME`,
+///   `?endpoint=ADDR:PORT` and `?client=ADDR` pick those for which all that is given holds
+/// - `DELETE /flows`: resets the flows that are picked in the same way, of which something must be
+///   given, and answers `{"ended":N}`
+/// - `GET /tap`: flows as they begin and end, a line of JSON each; `?forward=NAME` picks. Who reads
+///   too slowly to keep within 1024 events is told how many passed by, as `{"missed":N}`; the
+///   65th who listens is answered 503
+/// - `GET /explain`: for each forward its listener, target and endpoints, what is known of these and
+///   since when, and which would be chosen now and why; `?forward=NAME` picks those of that name,
+///   or with it in their path-like name, listener, port or target, and answers 404 if there are none
+/// - `GET /direct`: which forwards spare cgroups the relay, or why not
+/// - `GET /config`, `PUT /config`: JSON as [`spec::to_json`] writes it; applied as a whole or not
+///   at all
+///
+/// What is refused is answered with `{"message":TEXT,"kind":WORD,"forward":NAME}`.
 pub fn router(control: Arc<Control>) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
         .route("/ready", get(ready))
-        .route("/flows", get(flows))
+        .route("/flows", get(flows::list).delete(flows::end))
         .route("/direct", get(direct))
+        .route("/tap", get(tap::tap))
+        .route("/explain", get(explain::explain))
         .route("/config", get(config).put(put_config))
         .layer(DefaultBodyLimit::max(LARGEST_CONFIG))
         .with_state(control)
@@ -48,29 +69,6 @@ async fn ready(State(control): State<Arc<Control>>) -> (StatusCode, &'static str
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
     }
-}
-
-async fn flows(State(control): State<Arc<Control>>) -> Json<Value> {
-    let direct = control.ambassador().direct();
-    let flows = control.ambassador().flows();
-    Json(flows.iter().map(|open| flow(open, &direct)).collect())
-}
-
-fn flow(flow: &Flow, direct: &[DirectForward]) -> Value {
-    let since = flow.since.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let direct = direct.iter().find(|known| known.forward == flow.forward);
-    json!({
-        "not_direct": direct.map(DirectForward::reason),
-        "id": flow.id,
-        "forward": flow.forward,
-        "client": flow.client,
-        "upstream": flow.upstream,
-        "datapath": flow.datapath.name(),
-        "reason": flow.reason,
-        "bytes_in": flow.bytes_in,
-        "bytes_out": flow.bytes_out,
-        "since": since.as_secs_f64(),
-    })
 }
 
 async fn direct(State(control): State<Arc<Control>>) -> Json<Value> {

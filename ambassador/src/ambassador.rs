@@ -1,6 +1,5 @@
 //! The set of forwards that run, changed as a whole.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -10,16 +9,17 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tracing::info;
 
+use crate::access_log::AccessLog;
 use crate::apply_error::{ApplyError, check};
 use crate::count::Count;
 use crate::direct::{DirectForward, Director, ServiceKey, Task};
-use crate::flow::{FlowTable, Sums};
+use crate::flow::FlowTable;
 use crate::handover::{Heritage, Inherited};
 use crate::open::{Draining, Listener, Prepared, Retired, Sockets};
 use crate::running::{Running, Shared};
 use crate::sys::Port;
 use crate::tcp::{Closed, Engine, PipePool};
-use crate::{EndpointView, Flow, Forward, Listen, Options, health};
+use crate::{EndpointView, Explained, Flow, FlowFilter, Forward, Listen, Options, health};
 
 /// Listeners and the flows they have accepted. Dropping it ends them all.
 #[derive(Debug)]
@@ -184,6 +184,27 @@ impl Ambassador {
         self.lock().listeners.iter().map(views).collect()
     }
 
+    /// What each listener does, and why; in the order of [`Self::listeners`].
+    pub fn explain(&self) -> Vec<Explained> {
+        let now = Instant::now();
+        let state = self.lock();
+        let running = state.listeners.iter().map(|listener| &listener.running);
+        running
+            .map(|running| Explained::new(running, now))
+            .collect()
+    }
+
+    /// Ends the flows that match, and returns how many these are. Peers see a reset, and the ends
+    /// are under way on return.
+    pub fn end_flows(&self, filter: &FlowFilter) -> usize {
+        self.shared.flows.end_matching(filter)
+    }
+
+    /// Writes the end of each flow to `log` from now on. Of several logs the first one is used.
+    pub fn log_flows(&self, log: AccessLog) {
+        self.shared.flows.log_to(log);
+    }
+
     /// Whether a configuration was applied and nobody has called [`Self::unready`].
     pub fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Relaxed)
@@ -247,12 +268,8 @@ impl Ambassador {
         self.direct.reports()
     }
 
-    pub(crate) fn sums(&self) -> HashMap<String, Sums> {
-        let state = self.lock();
-        let running = state.listeners.iter().map(|listener| &*listener.running);
-        self.shared
-            .flows
-            .sums(running.map(|running| (&*running.name, &*running.totals)))
+    pub(crate) fn table(&self) -> &FlowTable {
+        &self.shared.flows
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -1,12 +1,28 @@
-//! The flows that are open, and what they have carried.
+//! One flow: who it joins, what it has carried, and how it ended.
 
-use std::collections::HashMap;
+mod end;
+mod filter;
+mod histogram;
+mod record;
+mod table;
+mod totals;
+
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant, SystemTime};
 
-use futures_util::future::AbortHandle;
+use crate::Protocol;
+pub(crate) use end::{EndCause, EndSide, Ended};
+pub use filter::{Address, FlowFilter, NotAnAddress};
+pub(crate) use histogram::Snapshot;
+pub(crate) use record::{Record, rfc3339};
+pub(crate) use table::{Event, FlowTable, OpenFlow, Tap};
+pub(crate) use totals::{EndpointTotals, Totals};
 
 /// A snapshot of one open flow.
 #[derive(Clone, Debug)]
@@ -15,8 +31,12 @@ pub struct Flow {
     pub id: u64,
     /// The forward that accepted it.
     pub forward: String,
+    /// The transport.
+    pub protocol: Protocol,
     /// Who came.
     pub client: SocketAddr,
+    /// The address of this host that the client reached.
+    pub local: Option<SocketAddr>,
     /// Where the bytes go.
     pub upstream: SocketAddr,
     /// What carries the bytes now.
@@ -29,6 +49,10 @@ pub struct Flow {
     pub bytes_out: u64,
     /// When it began.
     pub since: SystemTime,
+    /// How long ago that is.
+    pub duration: Duration,
+    /// How long the upstream took to accept; none if that is not known, as for datagrams.
+    pub connect_time: Option<Duration>,
 }
 
 /// What carries the bytes of a flow.
@@ -43,6 +67,8 @@ pub enum Datapath {
 }
 
 impl Datapath {
+    const ALL: [Self; 3] = [Self::Splice, Self::Copy, Self::Udp];
+
     /// Its name in metrics and listings.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -52,10 +78,14 @@ impl Datapath {
             Self::Udp => "udp",
         }
     }
+
+    fn bit(self) -> u8 {
+        1 << self as u8
+    }
 }
 
 /// A datapath together with its reason, small enough for an atomic.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[repr(u8)]
 pub(crate) enum Way {
     Small,
@@ -76,7 +106,7 @@ impl Way {
         Self::Udp,
     ];
 
-    fn describe(self) -> (Datapath, &'static str) {
+    pub(crate) fn describe(self) -> (Datapath, &'static str) {
         match self {
             Self::Small => (Datapath::Copy, "not bulk"),
             Self::CopyMode => (Datapath::Copy, "mode is copy"),
@@ -86,31 +116,33 @@ impl Way {
             Self::Udp => (Datapath::Udp, "datagrams"),
         }
     }
-}
 
-/// What one forward has seen since it was made.
-#[derive(Debug, Default)]
-pub(crate) struct Totals {
-    pub(crate) opened: AtomicU64,
-    pub(crate) connect_failures: AtomicU64,
-    pub(crate) refused: AtomicU64,
-    /// Bytes of flows that have ended; open flows count for themselves.
-    ended_in: AtomicU64,
-    ended_out: AtomicU64,
+    fn protocol(self) -> Protocol {
+        match self {
+            Self::Udp => Protocol::Udp,
+            _ => Protocol::Tcp,
+        }
+    }
 }
 
 /// One direction's live figures.
 #[derive(Debug)]
 pub(crate) struct Meter {
     pub(crate) bytes: AtomicU64,
+    /// Those of `bytes` that the endpoint's totals hold already.
+    settled: AtomicU64,
     way: AtomicU8,
+    /// The datapaths so far, a bit each.
+    seen: AtomicU8,
 }
 
 impl Meter {
     fn new(way: Way) -> Self {
         Self {
             bytes: AtomicU64::new(0),
+            settled: AtomicU64::new(0),
             way: AtomicU8::new(way as u8),
+            seen: AtomicU8::new(way.describe().0.bit()),
         }
     }
 
@@ -119,208 +151,129 @@ impl Meter {
     }
 
     pub(crate) fn take_way(&self, way: Way) {
+        if self.way.load(Ordering::Relaxed) == way as u8 {
+            return;
+        }
         self.way.store(way as u8, Ordering::Relaxed);
+        let bit = way.describe().0.bit();
+        self.seen.fetch_or(bit, Ordering::Relaxed);
     }
 
     fn way(&self) -> Way {
         Way::ALL[usize::from(self.way.load(Ordering::Relaxed)) % Way::ALL.len()]
     }
+
+    /// Moves what was carried since the last call into `total`, which therefore never falls, no
+    /// matter how many settle at once.
+    fn settle(&self, total: &AtomicU64) {
+        let now = self.bytes.load(Ordering::Relaxed);
+        let before = self.settled.fetch_max(now, Ordering::Relaxed);
+        total.fetch_add(now.saturating_sub(before), Ordering::Relaxed);
+    }
 }
 
-/// An open flow's entry in the table.
+/// Whom a flow joins, and how long that took.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Joined {
+    pub(crate) client: SocketAddr,
+    /// The address of this host that the client reached.
+    pub(crate) local: Option<SocketAddr>,
+    /// None if it ends before one was found.
+    pub(crate) upstream: Option<SocketAddr>,
+    pub(crate) connect_time: Option<Duration>,
+}
+
+impl From<(SocketAddr, SocketAddr)> for Joined {
+    fn from((client, upstream): (SocketAddr, SocketAddr)) -> Self {
+        Self {
+            client,
+            local: None,
+            upstream: Some(upstream),
+            connect_time: None,
+        }
+    }
+}
+
+/// A flow, as long as anybody speaks of it: the table while it is open, and the log of its end.
 #[derive(Debug)]
 pub(crate) struct Entry {
     id: u64,
     forward: Arc<str>,
-    client: SocketAddr,
-    upstream: SocketAddr,
+    protocol: Protocol,
+    joined: Joined,
     since: SystemTime,
+    begun: Instant,
+    /// Nanoseconds from the beginning to the end; 0 while it is open.
+    took: AtomicU64,
+    ended: OnceLock<Ended>,
     pub(crate) inward: Meter,
     pub(crate) outward: Meter,
+    endpoint: Arc<EndpointTotals>,
+    /// Keeps the forward in the metrics until its last flow is over.
     totals: Arc<Totals>,
 }
 
 impl Entry {
-    fn snapshot(&self) -> Flow {
-        let (inward, outward) = (self.inward.way().describe(), self.outward.way().describe());
-        let (datapath, reason) = if outward.0 == Datapath::Splice {
-            outward
-        } else {
-            inward
-        };
-        Flow {
+    /// Tells how the flow ends; the first to tell is believed. Who tells nothing has aborted it.
+    pub(crate) fn end(&self, cause: EndCause, side: EndSide, error: Option<io::Error>) {
+        let _ = self.ended.set(Ended { cause, side, error });
+    }
+
+    /// The datapaths that it took, in either direction.
+    fn datapaths(&self) -> impl Iterator<Item = Datapath> {
+        let seen =
+            self.inward.seen.load(Ordering::Relaxed) | self.outward.seen.load(Ordering::Relaxed);
+        let taken = move |datapath: &Datapath| seen & datapath.bit() != 0;
+        Datapath::ALL.into_iter().filter(taken)
+    }
+
+    pub(crate) fn forward(&self) -> &str {
+        &self.forward
+    }
+
+    pub(crate) fn since(&self) -> SystemTime {
+        self.since
+    }
+
+    fn settle(&self) {
+        self.inward.settle(&self.endpoint.bytes_in);
+        self.outward.settle(&self.endpoint.bytes_out);
+    }
+
+    /// None of a flow that never had an upstream.
+    fn snapshot(&self) -> Option<Flow> {
+        let (datapath, reason) = self.way().describe();
+        Some(Flow {
             id: self.id,
             forward: self.forward.to_string(),
-            client: self.client,
-            upstream: self.upstream,
+            protocol: self.protocol,
+            client: self.joined.client,
+            local: self.joined.local,
+            upstream: self.joined.upstream?,
             datapath,
             reason,
             bytes_in: self.inward.bytes.load(Ordering::Relaxed),
             bytes_out: self.outward.bytes.load(Ordering::Relaxed),
             since: self.since,
-        }
+            duration: self.duration(),
+            connect_time: self.joined.connect_time,
+        })
     }
-}
 
-/// What one forward has seen, its open flows included.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Sums {
-    pub(crate) open: u64,
-    pub(crate) opened: u64,
-    pub(crate) refused: u64,
-    pub(crate) connect_failures: u64,
-    pub(crate) bytes_in: u64,
-    pub(crate) bytes_out: u64,
-}
-
-/// Every open flow of an ambassador. A shard is locked when a flow begins or ends, never per byte.
-#[derive(Debug)]
-pub(crate) struct FlowTable {
-    next: AtomicU64,
-    /// Threads seldom meet at one of these: each enters its flows into its own.
-    shards: [Mutex<Shard>; SHARDS],
-    /// Set, under the lock of every shard, when no flow may go on.
-    over: AtomicBool,
-}
-
-const SHARDS: usize = 16;
-
-type Shard = HashMap<u64, (Arc<Entry>, AbortHandle)>;
-
-thread_local! {
-    static SHARD: usize = {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS
-    };
-}
-
-impl FlowTable {
-    pub(crate) fn new() -> Self {
-        Self {
-            next: AtomicU64::new(1),
-            shards: Default::default(),
-            over: AtomicBool::new(false),
+    /// The way of the direction that is carried better.
+    fn way(&self) -> Way {
+        let (inward, outward) = (self.inward.way(), self.outward.way());
+        if outward.describe().0 == Datapath::Splice {
+            outward
+        } else {
+            inward
         }
     }
 
-    /// Enters a flow that `end` ends; it leaves when the guard is dropped.
-    pub(crate) fn open(
-        self: &Arc<Self>,
-        forward: &Arc<str>,
-        totals: &Arc<Totals>,
-        (client, upstream): (SocketAddr, SocketAddr),
-        way: Way,
-        end: AbortHandle,
-    ) -> OpenFlow {
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let entry = Arc::new(Entry {
-            id,
-            forward: forward.clone(),
-            client,
-            upstream,
-            since: SystemTime::now(),
-            inward: Meter::new(way),
-            outward: Meter::new(way),
-            totals: totals.clone(),
-        });
-        totals.opened.fetch_add(1, Ordering::Relaxed);
-        let shard = SHARD.with(|shard| *shard);
-        let mut open = lock(&self.shards[shard]);
-        if self.over.load(Ordering::Relaxed) {
-            end.abort();
+    fn duration(&self) -> Duration {
+        match self.took.load(Ordering::Relaxed) {
+            0 => self.begun.elapsed(),
+            nanoseconds => Duration::from_nanos(nanoseconds),
         }
-        open.insert(id, (entry.clone(), end));
-        OpenFlow {
-            entry,
-            table: self.clone(),
-            shard,
-        }
-    }
-
-    pub(crate) fn flows(&self) -> Vec<Flow> {
-        let mut flows = Vec::new();
-        for shard in &self.shards {
-            flows.extend(lock(shard).values().map(|(entry, _)| entry.snapshot()));
-        }
-        flows.sort_unstable_by_key(|flow| flow.id);
-        flows
-    }
-
-    /// Sums per forward. Holding all locks makes a flow count once, whether it is ending or not.
-    pub(crate) fn sums<'a>(
-        &self,
-        forwards: impl Iterator<Item = (&'a str, &'a Totals)>,
-    ) -> HashMap<String, Sums> {
-        let shards: Vec<_> = self.shards.iter().map(lock).collect();
-        let mut sums: HashMap<String, Sums> = forwards
-            .map(|(name, totals)| (name.to_owned(), totals.sums()))
-            .collect();
-        for (entry, _) in shards.iter().flat_map(|shard| shard.values()) {
-            let sum = sums
-                .entry(entry.forward.to_string())
-                .or_insert_with(|| entry.totals.sums());
-            sum.open += 1;
-            sum.bytes_in += entry.inward.bytes.load(Ordering::Relaxed);
-            sum.bytes_out += entry.outward.bytes.load(Ordering::Relaxed);
-        }
-        sums
-    }
-
-    /// Ends the flows of one forward that go to `upstreams`; peers see a reset. Returns how many.
-    pub(crate) fn end(&self, forward: &Arc<Totals>, upstreams: &[SocketAddr]) -> usize {
-        let shards: Vec<_> = self.shards.iter().map(lock).collect();
-        let of_forward = |entry: &Entry| Arc::ptr_eq(&entry.totals, forward);
-        let goes = |entry: &Entry| of_forward(entry) && upstreams.contains(&entry.upstream);
-        let open = shards.iter().flat_map(|shard| shard.values());
-        let ended = open.filter(|(entry, _)| goes(entry));
-        ended.map(|(_, end)| end.abort()).count()
-    }
-
-    /// Ends every flow at once, also those to come; peers see a reset.
-    pub(crate) fn abort_all(&self) {
-        let shards: Vec<_> = self.shards.iter().map(lock).collect();
-        self.over.store(true, Ordering::Relaxed);
-        for (_, end) in shards.iter().flat_map(|shard| shard.values()) {
-            end.abort();
-        }
-    }
-}
-
-fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
-    shard.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Totals {
-    fn sums(&self) -> Sums {
-        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Sums {
-            open: 0,
-            opened: load(&self.opened),
-            refused: load(&self.refused),
-            connect_failures: load(&self.connect_failures),
-            bytes_in: load(&self.ended_in),
-            bytes_out: load(&self.ended_out),
-        }
-    }
-}
-
-/// Keeps a flow in the table.
-#[derive(Debug)]
-pub(crate) struct OpenFlow {
-    pub(crate) entry: Arc<Entry>,
-    table: Arc<FlowTable>,
-    shard: usize,
-}
-
-impl Drop for OpenFlow {
-    fn drop(&mut self) {
-        let entry = &self.entry;
-        let mut open = lock(&self.table.shards[self.shard]);
-        open.remove(&entry.id);
-        let add = |total: &AtomicU64, meter: &Meter| {
-            total.fetch_add(meter.bytes.load(Ordering::Relaxed), Ordering::Relaxed)
-        };
-        add(&entry.totals.ended_in, &entry.inward);
-        add(&entry.totals.ended_out, &entry.outward);
     }
 }

@@ -6,11 +6,11 @@ use std::net::SocketAddr;
 use std::num::{NonZeroU16, NonZeroUsize};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 
-use crate::Balance;
+use crate::{Balance, Failure};
 
 /// The transport a listener speaks; its upstreams speak the same.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -59,7 +59,9 @@ pub enum RelayMode {
 }
 
 /// The upstreams that a forward may use at one moment.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+///
+/// Sets are equal if they say the same, however it became known.
+#[derive(Clone, Debug, Default)]
 pub struct EndpointSet {
     /// The addresses, in no order.
     pub endpoints: Vec<SocketAddr>,
@@ -67,6 +69,33 @@ pub struct EndpointSet {
     pub weights: BTreeMap<SocketAddr, NonZeroU16>,
     /// False until discovery has answered for the first time; newcomers are held meanwhile.
     pub resolved: bool,
+    /// How this is known, to be shown.
+    pub discovery: Discovery,
+}
+
+impl PartialEq for EndpointSet {
+    fn eq(&self, other: &Self) -> bool {
+        let Self {
+            endpoints,
+            weights,
+            resolved,
+            discovery: _,
+        } = self;
+        *endpoints == other.endpoints && *weights == other.weights && *resolved == other.resolved
+    }
+}
+
+impl Eq for EndpointSet {}
+
+/// How a set of endpoints is known. All is none of addresses that are configured.
+#[derive(Clone, Debug, Default)]
+pub struct Discovery {
+    /// When discovery answered last, with the same or with something new.
+    pub answered: Option<SystemTime>,
+    /// The registry's revision that the answer belongs to.
+    pub revision: Option<i64>,
+    /// What went wrong since the last answer.
+    pub failure: Option<Failure>,
 }
 
 impl EndpointSet {
@@ -77,6 +106,7 @@ impl EndpointSet {
             endpoints,
             weights: BTreeMap::new(),
             resolved: true,
+            discovery: Discovery::default(),
         }
     }
 

@@ -9,6 +9,7 @@
 //! The process must ignore SIGPIPE, as Rust programs do unless told otherwise: splicing into a
 //! connection that was reset raises it, and no flag prevents that.
 
+mod access_log;
 pub mod admin;
 mod ambassador;
 mod apply_error;
@@ -16,6 +17,7 @@ mod balance;
 mod control;
 mod count;
 pub mod direct;
+mod explain;
 mod flow;
 mod forward;
 mod handover;
@@ -30,13 +32,15 @@ mod sys;
 mod tcp;
 mod udp;
 
+pub use access_log::{AccessLog, LogFormat};
 pub use ambassador::{Ambassador, Bound};
 pub use apply_error::ApplyError;
 pub use balance::{Balance, Eject, EndpointState, EndpointView, Failure, OnRemove, Policy};
 pub use control::{Control, PutError};
-pub use flow::{Datapath, Flow};
-pub use forward::{EndpointSet, Forward, Limits, Listen, Options, Protocol, RelayMode};
+pub use explain::{Explained, Preview};
+pub use flow::{Address, Datapath, Flow, FlowFilter, NotAnAddress};
+pub use forward::{Discovery, EndpointSet, Forward, Limits, Listen, Options, Protocol, RelayMode};
 pub use handover::{HandoverError, Heritage, Successors};
 pub use health::{Check, CheckKind};
-pub use resolve::{ResolveError, Resolver, ServiceError};
+pub use resolve::{CheckWarning, ResolveError, Resolver, ServiceError};
 pub use spec::{ForwardSpec, Host, Target};

@@ -18,7 +18,7 @@ use crate::flow::{FlowTable, Totals};
 use crate::health::Checks;
 use crate::sys::Congestion;
 use crate::tcp::PipePool;
-use crate::{EndpointSet, Forward, Limits, Listen, Options, loops};
+use crate::{Discovery, EndpointSet, Forward, Limits, Listen, Options, loops};
 
 /// What all forwards of an ambassador share.
 #[derive(Debug)]
@@ -69,13 +69,14 @@ struct Source {
 
 impl Running {
     pub(crate) fn start(shared: Arc<Shared>, forward: &Forward, local: SocketAddr) -> Arc<Self> {
+        let name = forward.name.as_str().into();
         let running = Arc::new(Self {
-            name: forward.name.as_str().into(),
+            totals: shared.flows.totals(&name),
+            name,
             listen: forward.listen,
             local,
             shared,
             balancer: Balancer::default(),
-            totals: Arc::default(),
             checks: Checks::default(),
             pending: AtomicUsize::new(0),
             open: Count::default(),
@@ -147,6 +148,9 @@ impl Running {
         if !own.is_empty() {
             warn!(forward = %self.name, listen = %local, ?own, "upstream is this listener: left out");
         }
+        if !others.is_empty() {
+            self.totals.present(&others, Instant::now());
+        }
         let others: Vec<_> = (others.into_iter())
             .map(|endpoint| (endpoint, set.weight(endpoint)))
             .collect();
@@ -181,6 +185,15 @@ impl Running {
             .try_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
             .ok()?;
         Some(Pending(&self.pending))
+    }
+
+    /// How the set of upstreams is known.
+    pub(crate) fn discovery(&self) -> Discovery {
+        let source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
+        let source = source.as_ref();
+        source.map_or_else(Discovery::default, |source| {
+            source.upstreams.borrow().discovery.clone()
+        })
     }
 
     /// Counts one more flow until the guard is dropped.

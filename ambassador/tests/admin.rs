@@ -1,62 +1,13 @@
 //! The HTTP side, by way of a socket.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
-
-use anyhow::{Context, Result, ensure};
-use nuncio_ambassador::{Ambassador, Control, EndpointSet, Options, Resolver, admin};
+use anyhow::{Result, ensure};
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
 
 mod support;
+use support::admin::admin;
 use support::*;
-
-struct Admin {
-    control: Arc<Control>,
-    address: SocketAddr,
-}
-
-async fn admin() -> Result<Admin> {
-    let ambassador = Arc::new(Ambassador::new(Options::default()));
-    let resolver = Resolver::new().with_services(|name, _port| match name {
-        "known" => Ok(EndpointSet::fixed(vec![([127, 0, 0, 1], 9).into()])),
-        other => Err(format!("{other} has never been announced").into()),
-    });
-    let control = Arc::new(Control::new(ambassador, resolver));
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let address = listener.local_addr()?;
-    let router = admin::router(control.clone());
-    tokio::spawn(async move { axum::serve(listener, router).await });
-    Ok(Admin { control, address })
-}
-
-impl Admin {
-    async fn ask(&self, method: &str, path: &str, body: &str) -> Result<(u16, String)> {
-        let mut stream = TcpStream::connect(self.address).await?;
-        let length = body.len();
-        let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\
-             Content-Length: {length}\r\n\r\n{body}"
-        );
-        stream.write_all(request.as_bytes()).await?;
-        let mut response = String::new();
-        soon(stream.read_to_string(&mut response)).await??;
-        let (head, body) = response.split_once("\r\n\r\n").context("a head")?;
-        let status = head.split(' ').nth(1).context("a status")?.parse()?;
-        Ok((status, body.to_owned()))
-    }
-
-    async fn put(&self, config: &Value) -> Result<(u16, Value)> {
-        let (status, body) = self.ask("PUT", "/config", &config.to_string()).await?;
-        let body = if body.is_empty() {
-            Value::Null
-        } else {
-            serde_json::from_str(&body)?
-        };
-        Ok((status, body))
-    }
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_configuration_is_put_shown_and_measured() -> Result<()> {
@@ -88,30 +39,31 @@ async fn a_configuration_is_put_shown_and_measured() -> Result<()> {
     );
     ensure!(flow["bytes_in"] == 5 && flow["bytes_out"] == 1, "{flow}");
 
-    let metrics = |live: u8| {
-        let ask = admin.ask("GET", "/metrics", "");
+    let endpoint = to.trim_start_matches("tcp://");
+    let labels = format!("{{endpoint={endpoint:?},forward=\"web\"}}");
+    let metrics = |live: f64| {
+        let (ask, labels) = (admin.metrics(), &labels);
         async move {
-            let (status, text) = ask.await?;
-            ensure!(status == 200 && text.ends_with("# EOF\n"), "{text}");
-            for line in [
-                format!("nuncio_ambassador_flows_open{{forward=\"web\"}} {live}"),
-                "nuncio_ambassador_flows_total{forward=\"web\"} 1".to_owned(),
-                "nuncio_ambassador_received_bytes_total{forward=\"web\"} 5".to_owned(),
-                "nuncio_ambassador_sent_bytes_total{forward=\"web\"} 1".to_owned(),
-                "nuncio_ambassador_connect_failures_total{forward=\"web\"} 0".to_owned(),
+            let samples = ask.await?;
+            for (name, value) in [
+                ("flows_open", live),
+                ("flows_total", 1.0),
+                ("received_bytes_total", 5.0),
+                ("sent_bytes_total", 1.0),
+                ("connect_failures_total", 0.0),
+                ("connect_seconds_count", 1.0),
+                ("flow_seconds_count", 1.0 - live),
             ] {
-                ensure!(
-                    text.lines().any(|found| found == line),
-                    "{line} is not in\n{text}"
-                );
+                let found = samples.get(&format!("nuncio_ambassador_{name}{labels}"));
+                ensure!(found == Some(value), "{name}: {found:?} of {samples:#?}");
             }
             Ok(())
         }
     };
-    metrics(1).await?;
+    metrics(1.0).await?;
     drop(stream);
     until("the flow has ended", || ambassador.flows().is_empty()).await?;
-    metrics(0).await
+    metrics(0.0).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -104,6 +104,11 @@ impl Balancer {
         self.freed.notify_one();
     }
 
+    /// How it chooses.
+    pub(crate) fn policy(&self) -> Policy {
+        self.list.load().rules.policy
+    }
+
     /// Takes over a new set. Endpoints that stay keep what is known of them, and an empty set is
     /// no news: discovery that fails must not stop a service that works.
     ///

@@ -8,14 +8,15 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures_util::future::join_all;
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
-use crate::{EndpointSet, Forward, ForwardSpec, Host, Target};
+use crate::apply_error;
+use crate::{ApplyError, Discovery, EndpointSet, Failure, Forward, ForwardSpec, Host, Target};
 use names::Names;
 
 const FIRST_RETRY: Duration = Duration::from_secs(1);
@@ -53,6 +54,19 @@ pub enum ResolveError {
         service: String,
         /// What the registry says.
         source: ServiceError,
+    },
+}
+
+/// What does not keep a configuration from running, but may not be meant.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum CheckWarning {
+    /// Newcomers would be held until the name resolves.
+    #[error("forward {forward:?}: {error}; newcomers are held until it resolves")]
+    Unresolved {
+        /// The forward.
+        forward: String,
+        /// Why the name has no address.
+        error: String,
     },
 }
 
@@ -141,6 +155,33 @@ impl Resolver {
         })
     }
 
+    /// Whether `forwards` could run together, as far as that shows without opening a listener.
+    /// Returns why some upstreams are not known now, which is no fault of the configuration.
+    ///
+    /// # Errors
+    ///
+    /// [`ApplyError`] if they contradict each other, or lead in a circle.
+    pub async fn check(&self, forwards: &[ForwardSpec]) -> Result<Vec<CheckWarning>, ApplyError> {
+        let (mut checked, mut warnings) = (Vec::new(), Vec::new());
+        for spec in forwards {
+            let mut answers = match &spec.target {
+                Target::Host(hosts) => Answers::new(hosts),
+                Target::Service(..) => Answers::new(&[]),
+            };
+            answers.ask(&self.names).await;
+            let forward = || spec.name.clone();
+            warnings.extend(answers.discovery.failure.take().map(|failure| {
+                let (forward, error) = (forward(), failure.error);
+                CheckWarning::Unresolved { forward, error }
+            }));
+            let set = Arc::new(answers.set());
+            let upstreams = watch::channel(set).1;
+            checked.push(Forward::new(forward(), spec.listen, upstreams));
+        }
+        apply_error::check(&checked)?;
+        Ok(warnings)
+    }
+
     /// Watches hosts, all of weight 1. Addresses are known at once, names when they resolve.
     pub fn hosts(&self, hosts: &[(String, u16)]) -> watch::Receiver<Arc<EndpointSet>> {
         let hosts: Vec<_> = hosts.iter().cloned().map(Host::from).collect();
@@ -188,8 +229,9 @@ impl Resolver {
                 let changed = **current != set;
                 if changed {
                     info!(hosts = ?answers.hosts, endpoints = ?set.endpoints, "resolved");
-                    *current = Arc::new(set);
                 }
+                // How it is known is news only to those who look.
+                *current = Arc::new(set);
                 changed
             });
             tokio::select! {
@@ -213,6 +255,7 @@ struct Answers {
     addresses: Vec<Option<Vec<IpAddr>>>,
     /// Failures are told once, until there is an answer again.
     silent: Vec<bool>,
+    discovery: Discovery,
 }
 
 impl Answers {
@@ -222,6 +265,7 @@ impl Answers {
             hosts: hosts.to_vec(),
             addresses: hosts.iter().map(literal).collect(),
             silent: vec![false; hosts.len()],
+            discovery: Discovery::default(),
         }
     }
 
@@ -240,12 +284,14 @@ impl Answers {
             .collect();
         let answers = join_all(asked.iter().map(|(_, host)| names.resolve(host))).await;
         let (mut fresh_for, mut failed) = (names::LONGEST, false);
+        self.discovery.failure = None;
         for ((at, host), answer) in asked.into_iter().zip(answers) {
             match answer {
                 Ok((addresses, ttl)) => {
                     fresh_for = fresh_for.min(ttl);
                     self.addresses[at] = Some(addresses);
                     self.silent[at] = false;
+                    self.discovery.answered = Some(SystemTime::now());
                 }
                 Err(error) => {
                     failed = true;
@@ -255,6 +301,10 @@ impl Answers {
                         warn!(%host, %error, "resolve: retrying");
                     }
                     self.silent[at] = true;
+                    self.discovery.failure = Some(Failure {
+                        at: SystemTime::now(),
+                        error: error.to_string(),
+                    });
                 }
             }
         }
@@ -270,6 +320,7 @@ impl Answers {
         let set = EndpointSet::weighted(endpoints);
         EndpointSet {
             resolved: !set.endpoints.is_empty(),
+            discovery: self.discovery.clone(),
             ..set
         }
     }

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -10,6 +11,7 @@ use tracing::{debug, warn};
 
 use super::reactor::{FAILED, Reactor, Socket, WRITABLE};
 use crate::balance::Choice;
+use crate::flow::{EndCause, EndSide, Ended};
 use crate::running::Running;
 use crate::sys::{self, Congestion};
 
@@ -35,6 +37,24 @@ pub(crate) enum ConnectError {
     },
 }
 
+impl ConnectError {
+    /// The endpoint that was tried last, and how the flow ended that never began.
+    pub(crate) fn into_end(self) -> (Option<SocketAddr>, Ended) {
+        let (endpoint, cause, side, error) = match self {
+            Self::Unresolved(_) => (None, EndCause::Timeout, EndSide::Ambassador, None),
+            Self::NoEndpoint => (None, EndCause::Unknown, EndSide::Ambassador, None),
+            Self::Queue(_) => (None, EndCause::Refused, EndSide::Ambassador, None),
+            Self::Full(_) => (None, EndCause::Timeout, EndSide::Ambassador, None),
+            Self::Left(address) => (Some(address), EndCause::Removed, EndSide::Ambassador, None),
+            Self::Failed { address, source } => {
+                let cause = EndCause::from(&source);
+                (Some(address), cause, EndSide::Upstream, Some(source))
+            }
+        };
+        (endpoint, Ended { cause, side, error })
+    }
+}
+
 /// Waits until discovery has answered once, for a bounded time.
 pub(crate) async fn resolved(running: &Running) -> Result<(), ConnectError> {
     if !*running.resolved.borrow() {
@@ -52,11 +72,13 @@ pub(crate) async fn resolved(running: &Running) -> Result<(), ConnectError> {
 }
 
 /// Tries each endpoint at most once, as many as the forward's retries allow, within its time.
+///
+/// Returns as well how long the one that accepted took to.
 pub(super) async fn connect(
     running: &Running,
     client: IpAddr,
     reactor: &Rc<Reactor>,
-) -> Result<(Socket, Choice), ConnectError> {
+) -> Result<(Socket, Choice, Duration), ConnectError> {
     let limits = *running.limits.borrow();
     let pending = running.pend();
     let _pending = pending.ok_or(ConnectError::Queue(limits.max_pending))?;
@@ -72,6 +94,9 @@ pub(super) async fn connect(
             Err(_) => return Err(ConnectError::Full(limits.connect_timeout)),
         };
         let address = choice.address;
+        if last.is_some() {
+            running.totals.retries.fetch_add(1, Relaxed);
+        }
         let begun = Instant::now();
         let left = deadline.saturating_duration_since(begun);
         // One that swallows the SYN must leave time for another.
@@ -83,7 +108,7 @@ pub(super) async fn connect(
             Ok(Ok(stream)) => {
                 let now = Instant::now();
                 (running.balancer).succeeded(address, now - begun, now.into_std());
-                return Ok((stream, choice));
+                return Ok((stream, choice, now - begun));
             }
             Ok(Err(source)) => failed(running, address, source),
             Err(_) => failed(running, address, io::ErrorKind::TimedOut.into()),
@@ -97,10 +122,10 @@ pub(super) async fn connect(
 }
 
 fn failed(running: &Running, address: SocketAddr, source: io::Error) -> ConnectError {
-    use std::sync::atomic::Ordering::Relaxed;
-    running.totals.connect_failures.fetch_add(1, Relaxed);
     let name = &running.name;
-    match (running.balancer).failed(address, &source, std::time::Instant::now()) {
+    let ejected = (running.balancer).failed(address, &source, std::time::Instant::now());
+    running.totals.failed(address, ejected.is_some());
+    match ejected {
         Some(pause) => {
             warn!(forward = %name, %address, error = %source, ?pause, "endpoint is ejected");
             running.shared.direct.tell();

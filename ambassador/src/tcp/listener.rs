@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::{AbortHandle, Abortable};
 use tokio::task::{spawn_local, yield_now};
@@ -17,9 +17,9 @@ use tracing::{debug, error, info, warn};
 
 use super::connect::{ConnectError, connect, gone};
 use super::reactor::{READABLE, Reactor, Socket};
-use super::relay::{End, Relay};
+use super::relay::{End, Peer, Relay};
 use crate::balance::Choice;
-use crate::flow::{OpenFlow, Way};
+use crate::flow::{EndCause, EndSide, Ended, Joined, OpenFlow, Way};
 use crate::running::{Entered, Running, Shared};
 use crate::{RelayMode, sys};
 
@@ -119,7 +119,7 @@ fn start(
 async fn flow(begin: Pin<Box<impl Future<Output = Option<Box<Begun>>>>>) {
     if let Some(begun) = begin.await {
         let end = Relay::run(&begun).await;
-        finish(&end, &begun);
+        finish(end, &begun);
     }
 }
 
@@ -147,14 +147,18 @@ async fn begin(
     entered: Entered,
 ) -> Option<Box<Begun>> {
     let running = &*entered.running;
+    let arrived = Arrived::new(&client, peer);
     let connected = tokio::select! {
         connected = connect(running, peer.ip(), client.reactor()) => connected,
-        () = gone(&client) => return None,
+        () = gone(&client) => {
+            arrived.left(EndCause::Reset, EndSide::Client, running);
+            return None;
+        }
     };
-    let (upstream, choice) = match connected {
+    let (upstream, choice, connect_time) = match connected {
         Ok(connected) => connected,
         Err(error) => {
-            refuse(&error, peer, running);
+            arrived.refuse(error, running);
             return None;
         }
     };
@@ -164,10 +168,15 @@ async fn begin(
         RelayMode::Copy => Way::CopyMode,
         RelayMode::Splice => Way::SpliceMode,
     };
-    let ends = (peer, choice.address);
+    let joined = Joined {
+        upstream: Some(choice.address),
+        connect_time: Some(connect_time),
+        ..arrived.joined
+    };
     let flows = &running.shared.flows;
-    let open = flows.open(&running.name, &running.totals, ends, way, end);
+    let open = flows.open(&running.name, &running.totals, joined, way, end);
     if choice.is_over() {
+        open.entry.end(EndCause::Removed, EndSide::Ambassador, None);
         let (forward, upstream) = (&running.name, choice.address);
         debug!(%forward, client = %peer, %upstream, "has left");
         return None;
@@ -182,17 +191,70 @@ async fn begin(
     }))
 }
 
-fn finish(end: &End, begun: &Begun) {
+/// Enters how it ended into its record.
+fn finish(end: End, begun: &Begun) {
     let (forward, upstream) = (&begun.entered.running.name, begun.choice.address);
+    let entry = &begun.open.entry;
     match end {
-        End::Finished => debug!(%forward, %upstream, "finished"),
-        End::Lost { peer: lost, error } => debug!(%forward, %upstream, ?lost, %error, "reset"),
+        End::Finished { first } => {
+            debug!(%forward, %upstream, "finished");
+            entry.end(EndCause::Finished, first.into(), None);
+        }
+        End::Lost { peer: lost, error } => {
+            debug!(%forward, %upstream, ?lost, %error, "reset");
+            entry.end(EndCause::from(&error), lost.into(), Some(error));
+        }
     }
 }
 
-/// Dropping the client's socket resets it, as the upstream itself would have.
-fn refuse(error: &ConnectError, client: SocketAddr, running: &Running) {
-    running.totals.refused.fetch_add(1, Relaxed);
-    let cause = error.source().map(ToString::to_string);
-    info!(forward = %running.name, %client, %error, cause, "refused");
+impl From<Peer> for EndSide {
+    fn from(peer: Peer) -> Self {
+        match peer {
+            Peer::Client => Self::Client,
+            Peer::Upstream => Self::Upstream,
+        }
+    }
+}
+
+/// A newcomer that is not joined to an upstream yet.
+struct Arrived {
+    joined: Joined,
+    at: Instant,
+}
+
+impl Arrived {
+    fn new(client: &Socket, peer: SocketAddr) -> Self {
+        let canonical = |local: SocketAddr| (local.ip().to_canonical(), local.port()).into();
+        Self {
+            joined: Joined {
+                client: peer,
+                local: sys::local_address(client).ok().map(canonical),
+                upstream: None,
+                connect_time: None,
+            },
+            at: Instant::now(),
+        }
+    }
+
+    /// Dropping the client's socket resets it, as the upstream itself would have.
+    fn refuse(mut self, error: ConnectError, running: &Running) {
+        running.totals.refused.fetch_add(1, Relaxed);
+        let (name, client) = (&running.name, self.joined.client);
+        let cause = error.source().map(ToString::to_string);
+        info!(forward = %name, %client, %error, cause, "refused");
+        let (endpoint, ended) = error.into_end();
+        self.joined.upstream = endpoint;
+        self.close(ended, running);
+    }
+
+    fn left(self, cause: EndCause, side: EndSide, running: &Running) {
+        let error = None;
+        self.close(Ended { cause, side, error }, running);
+    }
+
+    fn close(self, ended: Ended, running: &Running) {
+        let (name, totals, flows) = (&running.name, &running.totals, &running.shared.flows);
+        let waited = (Way::Small, self.at.elapsed());
+        flows.never_opened(name, totals, self.joined, waited, ended);
+    }
 }

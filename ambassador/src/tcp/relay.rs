@@ -24,7 +24,10 @@ pub(super) enum Peer {
 #[derive(Debug)]
 pub(super) enum End {
     /// Both peers had finished.
-    Finished,
+    Finished {
+        /// Who finished first.
+        first: Peer,
+    },
     /// A peer reset the connection or could not be reached any more.
     Lost { peer: Peer, error: io::Error },
 }
@@ -34,6 +37,8 @@ pub(super) enum End {
 pub(super) struct Relay {
     inward: Half,
     outward: Half,
+    /// The client finished while the upstream had not.
+    client_first: bool,
     /// The upstream's socket is watched by keepalive and time-out.
     armed: bool,
 }
@@ -74,12 +79,12 @@ impl Relay {
         begun.upstream.tell_age();
         let mut relay = Self::default();
         match poll_fn(|cx| relay.poll(begun, cx)).await {
-            None => {
+            Ok(first) => {
                 sys::close_orderly(&begun.client);
                 sys::close_orderly(&begun.upstream);
-                End::Finished
+                End::Finished { first }
             }
-            Some((peer, error)) => {
+            Err((peer, error)) => {
                 // Boxed: a flow that goes on must not pay for it.
                 Box::pin(relay.last_words(peer, begun)).await;
                 End::Lost { peer, error }
@@ -87,8 +92,12 @@ impl Relay {
         }
     }
 
-    /// None once both peers have finished; else who is lost.
-    fn poll(&mut self, begun: &Begun, cx: &mut Context<'_>) -> Poll<Option<(Peer, io::Error)>> {
+    /// Who was the first to finish, once both peers have; else who is lost.
+    fn poll(
+        &mut self,
+        begun: &Begun,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Peer, (Peer, io::Error)>> {
         let (client, upstream) = (&begun.client, &begun.upstream);
         if !self.armed && upstream.poll_ready(cx, AGED).is_ready() {
             self.armed = true;
@@ -100,22 +109,28 @@ impl Relay {
         if let Poll::Ready(Err(Broken { side, error })) =
             self.inward.poll(&there, self.outward.over, cx)
         {
-            return Poll::Ready(Some((Peer::Client.or_other(side), error)));
+            return Poll::Ready(Err((Peer::Client.or_other(side), error)));
         }
         if let Poll::Ready(Err(Broken { side, error })) =
             self.outward.poll(&back, self.inward.over, cx)
         {
-            return Poll::Ready(Some((Peer::Upstream.or_other(side), error)));
+            return Poll::Ready(Err((Peer::Upstream.or_other(side), error)));
         }
+        self.client_first |= self.inward.over && !self.outward.over;
         if self.inward.over && self.outward.over {
-            return Poll::Ready(None);
+            let first = if self.client_first {
+                Peer::Client
+            } else {
+                Peer::Upstream
+            };
+            return Poll::Ready(Ok(first));
         }
         // Nobody reads from a peer that has finished, but it may still reset.
         if self.inward.over && client.poll_ready(cx, FAILED).is_ready() {
-            return Poll::Ready(Some((Peer::Client, sys::failure(client))));
+            return Poll::Ready(Err((Peer::Client, sys::failure(client))));
         }
         if self.outward.over && upstream.poll_ready(cx, FAILED).is_ready() {
-            return Poll::Ready(Some((Peer::Upstream, sys::failure(upstream))));
+            return Poll::Ready(Err((Peer::Upstream, sys::failure(upstream))));
         }
         Poll::Pending
     }

@@ -14,7 +14,7 @@ use tracing::{debug, info};
 use super::packet::reply;
 use super::{SHARED, TURN, is_refusal};
 use crate::balance::Choice;
-use crate::flow::OpenFlow;
+use crate::flow::{EndCause, EndSide, OpenFlow};
 use crate::running::{Entered, Running};
 
 /// Who a session belongs to: the client, and the local address it sends to.
@@ -76,12 +76,9 @@ impl Session {
     /// Remembers that the upstream does not take datagrams. The next one finds another session.
     pub(super) fn refused(&self, running: &Running, error: &io::Error) {
         self.dead.store(true, Ordering::Relaxed);
-        running
-            .totals
-            .connect_failures
-            .fetch_add(1, Ordering::Relaxed);
         let address = self.choice.address;
         let ejected = running.balancer.failed(address, error, Instant::now());
+        running.totals.failed(address, ejected.is_some());
         info!(forward = %running.name, %address, %error, ?ejected, "session ends");
     }
 }
@@ -119,7 +116,11 @@ pub(super) async fn replies(
             }
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-            Err(error) if is_refusal(&error) => return session.refused(&running, &error),
+            Err(error) if is_refusal(&error) => {
+                session.refused(&running, &error);
+                let cause = EndCause::from(&error);
+                return flow.entry.end(cause, EndSide::Upstream, Some(error));
+            }
             Err(error) => debug!(forward = %running.name, %error, "receive from upstream"),
         }
         tokio::task::yield_now().await;

@@ -2,7 +2,8 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ use tracing::debug;
 
 use super::is_refusal;
 use super::session::{Key, Session, connect, replies};
-use crate::flow::{Entry, Way};
+use crate::flow::{EndCause, EndSide, Ended, Entry, Joined, Way};
 use crate::running::Running;
 
 pub(super) struct Sessions {
@@ -71,7 +72,11 @@ impl Sessions {
                     slot.session.touch();
                     return slot.entry.inward.add(bytes);
                 }
-                Err(error) if is_refusal(&error) => slot.session.refused(&self.running, &error),
+                Err(error) if is_refusal(&error) => {
+                    slot.session.refused(&self.running, &error);
+                    let cause = EndCause::from(&error);
+                    slot.entry.end(cause, EndSide::Upstream, Some(error));
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) => return debug!(client = %key.0, %error, "datagram is lost"),
             }
@@ -81,14 +86,15 @@ impl Sessions {
     fn begin(&mut self, key: Key) -> bool {
         let running = &self.running;
         let Ok(choice) = (running.balancer).choose(key.0.ip(), &[], Instant::now()) else {
-            running.totals.refused.fetch_add(1, Ordering::Relaxed);
+            self.refuse(key, None, EndCause::Unknown, None);
             return false;
         };
         let upstream = match connect(choice.address) {
             Ok(upstream) => upstream,
             Err(error) => {
-                running.totals.refused.fetch_add(1, Ordering::Relaxed);
                 debug!(forward = %running.name, address = %choice.address, %error, "connect");
+                let cause = EndCause::from(&error);
+                self.refuse(key, Some(choice.address), cause, Some(error));
                 return false;
             }
         };
@@ -106,12 +112,42 @@ impl Sessions {
         true
     }
 
+    fn refuse(
+        &self,
+        key: Key,
+        upstream: Option<SocketAddr>,
+        cause: EndCause,
+        error: Option<io::Error>,
+    ) {
+        let (running, side) = (&self.running, EndSide::Ambassador);
+        running.totals.refused.fetch_add(1, Ordering::Relaxed);
+        let joined = Joined {
+            upstream,
+            ..self.joined(key)
+        };
+        let ended = Ended { cause, side, error };
+        let (name, totals, flows) = (&running.name, &running.totals, &running.shared.flows);
+        flows.never_opened(name, totals, joined, (Way::Udp, Duration::ZERO), ended);
+    }
+
+    fn joined(&self, (client, local): Key) -> Joined {
+        let port = self.running.local.port();
+        Joined {
+            client: (client.ip().to_canonical(), client.port()).into(),
+            local: Some((local.to_canonical(), port).into()),
+            upstream: None,
+            connect_time: None,
+        }
+    }
+
     fn insert(&mut self, key: Key, session: Arc<Session>) {
         let (running, shared) = (&self.running, &self.running.shared);
         let (end, ended) = AbortHandle::new_pair();
-        let client = (key.0.ip().to_canonical(), key.0.port()).into();
-        let ends = (client, session.choice.address);
-        let flow = (shared.flows).open(&running.name, &running.totals, ends, Way::Udp, end);
+        let joined = Joined {
+            upstream: Some(session.choice.address),
+            ..self.joined(key)
+        };
+        let flow = (shared.flows).open(&running.name, &running.totals, joined, Way::Udp, end);
         let entry = flow.entry.clone();
         let replies = replies(
             session.clone(),
@@ -148,7 +184,7 @@ impl Sessions {
         while let Some(Reverse((known, id, key))) = self.by_use.pop() {
             match self.used_since(known, id, &key) {
                 Some(last) if last > known => self.by_use.push(Reverse((last, id, key))),
-                Some(_) => return self.open.remove(&key).is_some(),
+                Some(_) => return self.end(&key, EndCause::Evicted),
                 None => {}
             }
         }
@@ -166,11 +202,20 @@ impl Sessions {
             match self.used_since(known, id, &key) {
                 Some(last) if last > known => self.by_use.push(Reverse((last, id, key))),
                 Some(_) => {
-                    self.open.remove(&key);
+                    self.end(&key, EndCause::Idle);
                 }
                 None => {}
             }
         }
+    }
+
+    /// Returns whether there was a session.
+    fn end(&mut self, key: &Key, cause: EndCause) -> bool {
+        let slot = self.open.remove(key);
+        if let Some(slot) = &slot {
+            slot.entry.end(cause, EndSide::Ambassador, None);
+        }
+        slot.is_some()
     }
 
     /// When [`Self::expire`] has something to look at.
@@ -183,7 +228,13 @@ impl Sessions {
     /// Ends the sessions whose endpoint has left; their next datagram chooses again.
     pub(super) fn drop_strays(&mut self) {
         let balancer = &self.running.balancer;
-        (self.open).retain(|_, slot| balancer.contains(slot.session.choice.address));
+        (self.open).retain(|_, slot| {
+            let stays = balancer.contains(slot.session.choice.address);
+            if !stays {
+                (slot.entry).end(EndCause::Removed, EndSide::Ambassador, None);
+            }
+            stays
+        });
     }
 
     /// The last use of the session an entry of `by_use` speaks of; none if it has gone. A dead

@@ -6,6 +6,9 @@
     reason = "each test uses its part of the module"
 )]
 
+pub mod admin;
+pub mod openmetrics;
+
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,0 +1,96 @@
+//! Lists and ends flows.
+
+use std::fmt::Display;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::UNIX_EPOCH;
+
+use axum::Json;
+use axum::extract::{Query, State};
+use axum::http::{StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Deserializer, de};
+use serde_json::{Value, json};
+
+use super::refusal;
+use crate::direct::DirectForward;
+use crate::flow::{Entry, Record};
+use crate::{Address, Control, FlowFilter};
+
+/// The filter as a query.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireFilter {
+    id: Option<u64>,
+    forward: Option<String>,
+    #[serde(default, deserialize_with = "parsed")]
+    endpoint: Option<Address>,
+    #[serde(default, deserialize_with = "parsed")]
+    client: Option<Address>,
+}
+
+fn parsed<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    T: FromStr<Err: Display>,
+    D: Deserializer<'de>,
+{
+    let text = String::deserialize(deserializer)?;
+    text.parse().map(Some).map_err(de::Error::custom)
+}
+
+/// Why a request for flows is not done.
+#[derive(Debug, thiserror::Error)]
+enum FlowsError {
+    #[error("say which flows to end: with id=N, forward=NAME, endpoint=ADDR:PORT or client=ADDR")]
+    All,
+}
+
+pub(super) async fn list(State(control): State<Arc<Control>>, uri: Uri) -> Response {
+    let filter = match filter(&uri) {
+        Ok(filter) => filter,
+        Err(refusal) => return *refusal,
+    };
+    let entries = control.ambassador().table().entries(&filter);
+    let direct = control.ambassador().direct();
+    let flows: Vec<Value> = entries.iter().map(|entry| listed(entry, &direct)).collect();
+    Json(flows).into_response()
+}
+
+/// The record, and what the list had before there were records.
+fn listed(entry: &Entry, direct: &[DirectForward]) -> Value {
+    let mut record = json!(Record::from(entry));
+    let direct = (direct.iter()).find(|known| record["forward"] == known.forward.as_str());
+    record["not_direct"] = json!(direct.map(DirectForward::reason));
+    let since = entry.since().duration_since(UNIX_EPOCH);
+    record["upstream"] = record["endpoint"].clone();
+    record["since"] = json!(since.unwrap_or_default().as_secs_f64());
+    record
+}
+
+pub(super) async fn end(State(control): State<Arc<Control>>, uri: Uri) -> Response {
+    let filter = match filter(&uri) {
+        Ok(filter) => filter,
+        Err(refusal) => return *refusal,
+    };
+    if filter.is_empty() {
+        return refusal(StatusCode::BAD_REQUEST, "no-filter", None, &FlowsError::All);
+    }
+    let ended = control.ambassador().end_flows(&filter);
+    tracing::info!(?filter, ended, "flows are ended on demand");
+    Json(json!({ "ended": ended })).into_response()
+}
+
+fn filter(uri: &Uri) -> Result<FlowFilter, Box<Response>> {
+    match Query::<WireFilter>::try_from_uri(uri) {
+        Ok(Query(wire)) => Ok(FlowFilter {
+            id: wire.id,
+            forward: wire.forward,
+            endpoint: wire.endpoint,
+            client: wire.client,
+        }),
+        Err(error) => {
+            let refused = refusal(StatusCode::BAD_REQUEST, "malformed", None, &error);
+            Err(Box::new(refused))
+        }
+    }
+}
