@@ -1,6 +1,7 @@
 //! `nuncio ambassador`: a forwarder, on its own or as the one of a host that the daemon directs.
 
 mod admin;
+mod check;
 mod services;
 
 use std::path::{Path, PathBuf};
@@ -8,9 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 use nuncio_ambassador::{
-    Ambassador, Control, ForwardSpec, Heritage, Options, RelayMode, Resolver, Successors, spec,
+    AccessLog, Ambassador, Control, FlowFilter, ForwardSpec, Heritage, LogFormat, Options,
+    RelayMode, Resolver, Successors, spec,
 };
 use nuncio_overlay::NameServer;
 use nuncio_registry::{ConnectOptions, Mirror, Registry};
@@ -19,10 +21,16 @@ use tracing::{info, warn};
 
 use admin::{Admin, AdminAddress};
 
+/// How long the end may wait for the access log.
+const LAST_RECORDS: Duration = Duration::from_secs(2);
+
 /// Flags of `nuncio ambassador`.
 #[derive(Args, Debug)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub(crate) struct AmbassadorArgs {
+    #[command(subcommand)]
+    command: Option<AmbassadorCommand>,
+
     /// Forward the same port to a host, over TCP
     #[arg(value_name = "HOST", requires = "port", conflicts_with_all = ["listen", "config", "names"])]
     host: Option<String>,
@@ -55,13 +63,27 @@ pub(crate) struct AmbassadorArgs {
     #[arg(long, value_name = "PATH", value_parser = spec::from_cgroup)]
     direct_cgroup: Vec<PathBuf>,
 
-    /// Serve /metrics, /ready, /flows, /direct and /config here
+    /// Serve /metrics, /ready, /flows, /tap, /explain, /direct and /config here
     #[arg(long, value_name = "ADDR:PORT|unix://PATH")]
     admin: Option<AdminAddress>,
 
     /// Take over the listeners of the ambassador that has this --admin; it ends when its flows have
     #[arg(long, value_name = "unix://PATH", value_parser = predecessor, conflicts_with = "names")]
     upgrade_from: Option<PathBuf>,
+
+    /// Write a record of each flow at its end; - is standard output. SIGHUP opens the file again
+    #[arg(long, value_name = "PATH|-")]
+    access_log: Option<PathBuf>,
+
+    /// How records are written
+    #[arg(
+        long,
+        value_enum,
+        value_name = "json|text",
+        default_value = "json",
+        requires = "access_log"
+    )]
+    access_log_format: AccessLogFormat,
 
     /// The registry that knows the services of service://NAME
     #[arg(long, value_name = "URL,..", value_delimiter = ',')]
@@ -83,6 +105,7 @@ Examples:
   nuncio ambassador --listen tcp://0.0.0.0:6379 --to service://redis --registry http://10.0.0.1:2379
   REDIS_PORT_6379_TCP=tcp://10.0.0.5:6379 nuncio ambassador
                                                     as Docker's links say it; _UDP=udp://.. as well
+  nuncio ambassador check FILE && kill -HUP PID     look at a file before it is read again
 
 The file of --config:
   [[forward]]
@@ -98,6 +121,27 @@ new one fails before, the old one goes on as if nothing had been. Both must belo
 The sockets are handed over at PATH.upgrade, which an ambassador with --admin unix://PATH serves.
 
 SIGTERM: not ready any more; ends when no flow is left, or after --drain. A second one ends at once.";
+
+#[derive(Debug, Subcommand)]
+enum AmbassadorCommand {
+    /// Read a configuration file and tell what is wrong with it
+    Check(check::CheckArgs),
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum AccessLogFormat {
+    Json,
+    Text,
+}
+
+impl From<AccessLogFormat> for LogFormat {
+    fn from(format: AccessLogFormat) -> Self {
+        match format {
+            AccessLogFormat::Json => Self::Json,
+            AccessLogFormat::Text => Self::Text,
+        }
+    }
+}
 
 /// How TCP is carried.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -151,6 +195,9 @@ fn door(admin: &Path) -> PathBuf {
 
 /// Forwards until told to end.
 pub(crate) async fn run(args: AmbassadorArgs) -> anyhow::Result<u8> {
+    if let Some(AmbassadorCommand::Check(args)) = &args.command {
+        return check::run(args).await;
+    }
     let mut signals = Signals::catch().context("catch signals")?;
     let mirror = follow(&args.registry).await?;
     let resolver = match &mirror {
@@ -161,6 +208,10 @@ pub(crate) async fn run(args: AmbassadorArgs) -> anyhow::Result<u8> {
         Arc::new(Ambassador::new(Options::default())),
         resolver,
     ));
+    let log = open_log(&args)?;
+    if let Some(log) = &log {
+        control.ambassador().log_flows(log.clone());
+    }
     let names = args.names.then(|| Arc::new(NameServer::new()));
     let predecessor = args.upgrade_from.as_deref();
     let mut heritage = match predecessor {
@@ -200,8 +251,11 @@ pub(crate) async fn run(args: AmbassadorArgs) -> anyhow::Result<u8> {
     for bound in control.ambassador().listeners() {
         info!(forward = %bound.name, listen = %bound.local, "ready");
     }
-    forward(&args, &control, successors, &mut signals).await;
+    forward(&args, &control, successors, &mut signals, log.as_ref()).await;
     drain(&control, args.drain, &mut signals).await;
+    if let Some(log) = log {
+        finish(&control, &log).await;
+    }
     if let Some(admin) = admin {
         admin.end();
     }
@@ -229,6 +283,7 @@ async fn forward(
     control: &Control,
     successors: Option<Successors>,
     signals: &mut Signals,
+    log: Option<&AccessLog>,
 ) {
     let replaced = async {
         match &successors {
@@ -245,9 +300,28 @@ async fn forward(
             }
             told = signals.next() => match told {
                 Told::End => return,
-                Told::Reload => reload(args, control).await,
+                Told::Reload => reload(args, control, log).await,
             }
         }
+    }
+}
+
+fn open_log(args: &AmbassadorArgs) -> anyhow::Result<Option<AccessLog>> {
+    let Some(path) = &args.access_log else {
+        return Ok(None);
+    };
+    let log = AccessLog::open(path, args.access_log_format.into());
+    log.with_context(|| format!("open --access-log {}", path.display()))
+        .map(Some)
+}
+
+/// Ends what is left, for it is to be in the log too, and sees the log written.
+async fn finish(control: &Control, log: &AccessLog) {
+    let ambassador = control.ambassador();
+    ambassador.end_flows(&FlowFilter::default());
+    let ended = tokio::time::timeout(LAST_RECORDS, ambassador.idle()).await;
+    if ended.is_err() || !log.flush(LAST_RECORDS).await {
+        warn!("the last records of the access log are not written: it takes too long");
     }
 }
 
@@ -308,7 +382,13 @@ fn from_env() -> anyhow::Result<Vec<ForwardSpec>> {
 }
 
 /// Reads the file again. If it is wrong, what runs goes on.
-async fn reload(args: &AmbassadorArgs, control: &Control) {
+async fn reload(args: &AmbassadorArgs, control: &Control, log: Option<&AccessLog>) {
+    if let Some(log) = log {
+        log.reopen();
+    }
+    if args.config.is_none() && log.is_some() {
+        return;
+    }
     if args.config.is_none() {
         warn!("SIGHUP: there is no file to read again, for --config is not given");
         return;

@@ -1,5 +1,6 @@
 //! Talks to a daemon: HTTP/1.1 over its unix socket, in the Engine API's paths and JSON.
 
+mod ambassador;
 mod encode;
 mod error;
 mod lines;
@@ -13,8 +14,10 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 
+pub(crate) use ambassador::{AmbassadorClient, AmbassadorHost};
 pub(crate) use error::ClientError;
 pub(crate) use lines::Lines;
 
@@ -190,15 +193,6 @@ impl<'client> Call<'client> {
         let socket = UnixStream::connect(client.host.socket())
             .await
             .map_err(unreachable)?;
-        let broken = |source| ClientError::Broken {
-            what: what.clone(),
-            source,
-        };
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(socket))
-            .await
-            .map_err(broken)?;
-        // a failing connection fails the request or the body too, which is where it is told
-        tokio::spawn(connection.with_upgrades());
         let mut request = Request::new(body);
         *request.method_mut() = method;
         *request.uri_mut() =
@@ -209,16 +203,7 @@ impl<'client> Call<'client> {
                     source,
                 })?;
         *request.headers_mut() = headers;
-        let own = request.headers_mut();
-        own.insert(HOST, HeaderValue::from_static("nuncio"));
-        own.insert(USER_AGENT, HeaderValue::from_static(AGENT));
-        let response = sender.send_request(request).await.map_err(broken)?;
-        let answer = Answer { what, response };
-        if answer.is_success() {
-            Ok(answer)
-        } else {
-            Err(answer.into_refusal().await)
-        }
+        exchange(socket, request, what).await
     }
 
     /// Sends the request and takes over its connection.
@@ -242,6 +227,33 @@ impl<'client> Call<'client> {
         let broken = |source| ClientError::Broken { what, source };
         let stream = hyper::upgrade::on(response).await.map_err(broken)?;
         Ok((TokioIo::new(stream), framing))
+    }
+}
+
+/// Sends a request over a new connection and waits for the head of the answer.
+async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    mut request: Request<Body>,
+    what: String,
+) -> Result<Answer, ClientError> {
+    let broken = |source| ClientError::Broken {
+        what: what.clone(),
+        source,
+    };
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(broken)?;
+    // a failing connection fails the request or the body too, which is where it is told
+    tokio::spawn(connection.with_upgrades());
+    let own = request.headers_mut();
+    own.insert(HOST, HeaderValue::from_static("nuncio"));
+    own.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+    let response = sender.send_request(request).await.map_err(broken)?;
+    let answer = Answer { what, response };
+    if answer.is_success() {
+        Ok(answer)
+    } else {
+        Err(answer.into_refusal().await)
     }
 }
 

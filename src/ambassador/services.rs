@@ -2,8 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::SystemTime;
 
-use nuncio_ambassador::{EndpointSet, Resolver};
+use nuncio_ambassador::{Discovery, EndpointSet, Failure, Resolver};
 use nuncio_registry::{Catalog, Upstream};
 use tokio::sync::watch;
 
@@ -38,8 +39,10 @@ async fn follow(
 ) {
     let mut wanted: Option<Vec<Upstream>> = None;
     let mut sets: Option<Sets> = None;
+    let mut heard = SystemTime::now();
     loop {
-        let known = known(&catalog.borrow_and_update(), &service, port);
+        let latest = catalog.borrow_and_update().clone();
+        let known = known(&latest, &service, port);
         if known.is_some() && known != wanted {
             wanted = known;
             sets = wanted
@@ -47,7 +50,9 @@ async fn follow(
                 .map(|upstreams| resolve(upstreams, &hosts));
         }
         if let Some(sets) = &mut sets {
-            let set = sets.borrow_and_update().clone();
+            let mut set = EndpointSet::clone(&sets.borrow_and_update());
+            set.discovery = discovery(&latest, heard, set.discovery.failure);
+            let set = Arc::new(set);
             publish.send_if_modified(|current| {
                 let changed = *current != set;
                 *current = set;
@@ -56,11 +61,25 @@ async fn follow(
         }
         tokio::select! {
             () = publish.closed() => return,
-            changed = catalog.changed() => if changed.is_err() {
-                return;
+            changed = catalog.changed() => match changed {
+                Ok(()) => heard = SystemTime::now(),
+                Err(_) => return,
             },
             () = changed(&mut sets) => {}
         }
+    }
+}
+
+/// How the service is known: `heard` is when the registry last told anything.
+fn discovery(catalog: &Catalog, heard: SystemTime, unresolved: Option<Failure>) -> Discovery {
+    let stale = catalog.stale.map(|since| Failure {
+        at: since,
+        error: "the registry does not answer, or holds endpoints back".to_owned(),
+    });
+    Discovery {
+        answered: Some(catalog.stale.unwrap_or(heard)),
+        revision: Some(catalog.revision),
+        failure: stale.or(unresolved),
     }
 }
 
@@ -138,7 +157,10 @@ mod tests {
             change.send_replace(catalog(1, &[(host, 6379)]));
             let expected = format!("{host}:6379").parse().expect("an address");
             let arrived = sets.wait_for(|set| set.endpoints == [expected]).await;
-            assert!(arrived.expect("a set").resolved);
+            let arrived = arrived.expect("a set");
+            assert!(arrived.resolved);
+            assert_eq!(arrived.discovery.revision, Some(1));
+            assert!(arrived.discovery.answered.is_some() && arrived.discovery.failure.is_none());
         }
         drop(sets);
         task.await.expect("it ends with those who want it");

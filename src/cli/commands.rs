@@ -3,6 +3,7 @@
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 
+use super::ambassador::{self as seeing, ExplainArgs, FlowsArgs, TapArgs};
 use super::daemon::{DaemonArgs, DaemonOptions};
 use super::failure::{DAEMON_FAILED, Failure};
 use super::host::Host;
@@ -64,6 +65,12 @@ pub(super) enum OwnCommand {
     Daemon(Box<DaemonArgs>),
     /// Forward TCP and UDP
     Ambassador(Box<AmbassadorArgs>),
+    /// List the flows that an ambassador carries, or end them
+    Flows(Box<FlowsArgs>),
+    /// Tell where a name leads now, and why
+    Explain(ExplainArgs),
+    /// Show flows as they begin and end
+    Tap(TapArgs),
     /// Tell whether this machine has what nuncio needs
     Doctor(doctor::DoctorArgs),
     /// Print a completion script for a shell
@@ -174,6 +181,9 @@ impl OwnCommand {
         let code = match self {
             Self::Daemon(args) => serve(*args).await?,
             Self::Ambassador(args) => ambassador::run(*args).await?,
+            Self::Flows(args) => seeing::flows(*args, host).await?,
+            Self::Explain(args) => seeing::explain(args, host).await?,
+            Self::Tap(args) => seeing::tap(args, host).await?,
             Self::Doctor(args) => doctor::run(args).await?,
             Self::Completion(args) => completion::run(args)?,
             Self::Version(args) => system::version(args, choose(host)?).await?,

@@ -37,7 +37,16 @@ const SINGLE_DASH: &[(&str, &str)] = &[
 ];
 
 /// Commands that are ours alone, to which Docker's habits do not apply.
-const OURS: &[&str] = &["daemon", "ambassador", "doctor", "completion", "help"];
+const OURS: &[&str] = &[
+    "daemon",
+    "ambassador",
+    "flows",
+    "explain",
+    "tap",
+    "doctor",
+    "completion",
+    "help",
+];
 /// Commands whose flags end at the first argument that is none.
 const WITH_A_COMMAND: &[&str] = &["run", "create", "exec"];
 

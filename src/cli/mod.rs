@@ -1,5 +1,6 @@
 //! The command line: Docker's grammar, spoken to a daemon through the Engine API.
 
+mod ambassador;
 mod commands;
 mod completion;
 mod container_body;
@@ -45,6 +46,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser};
 
 pub(crate) use failure::Failure;
+pub(crate) use output::{line, warn};
 
 use commands::{Command, OwnCommand};
 use host::Host;

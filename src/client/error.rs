@@ -25,7 +25,7 @@ pub(crate) enum ClientError {
     /// The daemon said no.
     #[error("Error response from daemon: {message}")]
     Refused { status: StatusCode, message: String },
-    #[error("{what}: the daemon broke the connection off")]
+    #[error("{what}: the connection broke off")]
     Broken { what: String, source: hyper::Error },
     #[error("{what}: the answer was cut short")]
     Cut {
@@ -34,7 +34,7 @@ pub(crate) enum ClientError {
     },
     #[error("{what}: a line of the answer is longer than {limit} bytes")]
     LongLine { what: String, limit: usize },
-    #[error("{what}: the answer is not what the Engine API promises")]
+    #[error("{what}: the answer is not what the API promises")]
     Unexpected {
         what: String,
         source: serde_json::Error,

@@ -1,0 +1,118 @@
+//! `flows`, `explain` and `tap`: what an ambassador does.
+
+mod explain;
+mod flows;
+mod tap;
+
+use anyhow::Context as _;
+use clap::Args;
+use serde::Deserialize;
+
+use super::host::Host;
+use crate::client::{AmbassadorClient, AmbassadorHost};
+
+pub(super) use explain::ExplainArgs;
+pub(super) use flows::FlowsArgs;
+pub(super) use tap::TapArgs;
+
+pub(super) use explain::run as explain;
+pub(super) use flows::run as flows;
+pub(super) use tap::run as tap;
+
+/// Which ambassador is meant.
+#[derive(Args, Clone, Debug)]
+struct AdminFlag {
+    /// The ambassador to talk to, as its own --admin has it (else the one of the daemon of -H or NUNCIO_HOST)
+    #[arg(long, value_name = "unix://PATH|http://ADDR:PORT")]
+    admin: Option<AmbassadorHost>,
+}
+
+impl AdminFlag {
+    /// # Errors
+    ///
+    /// A `NUNCIO_HOST` that is no address.
+    fn client(self, daemon: Option<Host>) -> anyhow::Result<AmbassadorClient> {
+        // Docker's own variable would lead to where no ambassador is
+        let variable = |name: &str| match name {
+            "NUNCIO_HOST" => std::env::var(name).ok(),
+            _ => None,
+        };
+        let host = match self.admin {
+            Some(host) => host,
+            None => {
+                let daemon = Host::choose(daemon, variable).context("find the ambassador")?;
+                AmbassadorHost::beside(&daemon)
+            }
+        };
+        Ok(AmbassadorClient::new(host))
+    }
+}
+
+/// A flow as the ambassador writes it.
+#[derive(Clone, Debug, Deserialize)]
+struct Record {
+    time: String,
+    id: u64,
+    forward: String,
+    protocol: String,
+    client: String,
+    local: Option<String>,
+    /// None if it never had one.
+    endpoint: Option<String>,
+    bytes_in: u64,
+    bytes_out: u64,
+    /// In seconds.
+    duration: f64,
+    /// In seconds.
+    connect_time: Option<f64>,
+    datapath: String,
+    reason: String,
+    /// None while it is open, as what follows.
+    end: Option<String>,
+    side: Option<String>,
+    error: Option<String>,
+}
+
+/// `seconds` in the unit that leaves the fewest digits, as `1.5ms` or `2m3s`.
+fn short(seconds: f64) -> String {
+    match seconds {
+        ..0.001 => format!("{:.0}us", seconds * 1e6),
+        ..1.0 => format!("{:.1}ms", seconds * 1e3),
+        ..60.0 => format!("{seconds:.1}s"),
+        _ => {
+            let whole = seconds as u64;
+            let (days, hours) = (whole / 86_400, whole / 3600 % 24);
+            let (minutes, seconds) = (whole / 60 % 60, whole % 60);
+            match (days, hours) {
+                (0, 0) => format!("{minutes}m{seconds}s"),
+                (0, _) => format!("{hours}h{minutes}m"),
+                _ => format!("{days}d{hours}h"),
+            }
+        }
+    }
+}
+
+fn bytes(count: u64) -> String {
+    super::human::size(i64::try_from(count).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_short() {
+        for (seconds, text) in [
+            (0.0, "0us"),
+            (0.000_25, "250us"),
+            (0.0015, "1.5ms"),
+            (1.25, "1.2s"),
+            (59.9, "59.9s"),
+            (123.0, "2m3s"),
+            (7260.0, "2h1m"),
+            (90_000.0, "1d1h"),
+        ] {
+            assert_eq!(short(seconds), text);
+        }
+    }
+}
