@@ -125,7 +125,8 @@ fn the_set_follows_the_watch_and_the_configuration() -> Result<()> {
         ensure!(relayed(&ambassador) == 1);
         ambassador.apply(to(&[])).await?;
         in_two.expect(&hold, "b").await?;
-        ensure!(relayed(&ambassador) == 2 && ambassador.direct().is_empty());
+        ensure!(relayed(&ambassador) == 2, "{:?}", ambassador.flows());
+        ensure!(ambassador.direct().is_empty());
         // What nobody listens for is nobody's, although the cgroup is still there.
         ambassador.apply(to(&[&one])).await?;
         in_one.expect(&hold, "b").await?;

@@ -28,7 +28,8 @@ impl Worker {
     /// Makes the kernel do what `tasks` say, as far as it can; `number` tells one order from the next.
     pub(super) fn carry_out(&mut self, number: u64, tasks: &[Task]) {
         if tasks.is_empty() {
-            // Dropping the programs takes everything back.
+            // The kernel may be a while in taking the programs off, but not in this.
+            self.hand_over(tasks);
             return *self = Self::default();
         }
         if self.rewriter.is_none() {
