@@ -182,7 +182,8 @@ pub struct Limits {
     /// A UDP session ends after this long without a datagram in either direction.
     pub idle: Duration,
     /// Flows at once. TCP newcomers beyond it wait in the backlog; a UDP newcomer takes the place
-    /// of the session that has been silent longest.
+    /// of the session that has been silent longest, as it does when this host has no descriptor or
+    /// port left for another.
     pub max_connections: usize,
     /// TCP newcomers that may wait for an upstream at once: for discovery, for one that is not
     /// full, for the connection. Those beyond it are reset at once, and counted as refused.

@@ -10,6 +10,9 @@ use tokio::io::unix::AsyncFd;
 
 use crate::Options;
 
+mod control;
+pub(crate) mod mmsg;
+
 /// Newcomers that may wait to be accepted.
 pub(crate) const BACKLOG: i32 = 4096;
 const PROBES: u32 = 5;

@@ -14,6 +14,7 @@ mod tests;
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -37,6 +38,8 @@ pub(crate) struct Balancer {
     /// or eject.
     leaving: Mutex<Leaving>,
     epoch: Instant,
+    /// Grows with each change of the set or the rules.
+    revision: AtomicU64,
     /// Wakes one of those who wait for an endpoint that is not full.
     freed: Arc<Notify>,
 }
@@ -80,6 +83,7 @@ impl Default for Balancer {
             list: ArcSwap::default(),
             leaving: Mutex::default(),
             epoch: Instant::now(),
+            revision: AtomicU64::new(0),
             freed: Arc::default(),
         }
     }
@@ -101,6 +105,7 @@ impl Balancer {
         let _leaving = self.lock();
         let endpoints = self.list.load().endpoints.clone();
         self.list.store(Arc::new(List { rules, endpoints }));
+        self.revision.fetch_add(1, Ordering::Release);
         self.freed.notify_one();
     }
 
@@ -139,6 +144,7 @@ impl Balancer {
         let endpoints = members.into_iter().map(member).collect();
         let rules = list.rules;
         self.list.store(Arc::new(List { rules, endpoints }));
+        self.revision.fetch_add(1, Ordering::Release);
         let left = known.keys().copied().collect();
         for endpoint in known.into_values() {
             leaving.add(endpoint, rules.on_remove, now);
@@ -159,6 +165,26 @@ impl Balancer {
     /// The endpoints of the set.
     pub(crate) fn endpoints(&self) -> Vec<Arc<Endpoint>> {
         self.list.load().endpoints.clone()
+    }
+
+    /// Differs from an earlier one if policy, set or weights may have changed since.
+    pub(crate) fn revision(&self) -> u64 {
+        self.revision.load(Ordering::Acquire)
+    }
+
+    /// The endpoints of the set, each with its weight.
+    pub(crate) fn weights(&self) -> Vec<(SocketAddr, u32)> {
+        let list = self.list.load();
+        let weighed = |e: &Arc<Endpoint>| (e.address, e.weight().into());
+        list.endpoints.iter().map(weighed).collect()
+    }
+
+    /// Chooses the endpoint at `address`, unless one should choose another, or it is full.
+    pub(crate) fn take(&self, address: SocketAddr, now: Instant) -> Option<Choice> {
+        let list = self.list.load();
+        let mood = list.mood(now);
+        let endpoint = list.find(address)?;
+        (list.may_be_had(endpoint, now, mood)).then(|| list.enter(endpoint, now, mood))?
     }
 
     /// Chooses among the endpoints that are not in `tried`; an ejected one only if no other is
@@ -247,6 +273,18 @@ impl Balancer {
         let mood = list.mood(now);
         (list.untried(tried))
             .any(|e| e.address != chosen && list.is_in_pool(e, mood) && !list.is_full(e))
+    }
+
+    /// Whether newcomers need not go to `address`: another endpoint may be had without its being
+    /// the last resort, or this one is not in the set any more.
+    pub(crate) fn has_alternative(&self, address: SocketAddr, now: Instant) -> bool {
+        let list = self.list.load();
+        let mood = Mood {
+            panic: false,
+            ..list.mood(now)
+        };
+        let mut others = list.untried(std::slice::from_ref(&address));
+        list.find(address).is_none() || others.any(|e| list.may_be_had(e, now, mood))
     }
 
     pub(crate) fn succeeded(&self, address: SocketAddr, took: Duration, now: Instant) {
@@ -370,17 +408,20 @@ impl List {
         // Others choose at the same time, and may be faster; each time that leaves one less.
         for _ in 0..=self.endpoints.len() {
             let endpoint = pick::pick(self.rules.policy, candidates.clone(), client, now)?;
-            let Some(mut choice) = endpoint.enter(self.rules.most) else {
-                continue;
-            };
-            if mood.panic || endpoint.standing(now) == Standing::Fine {
-                return Some(choice);
-            }
-            choice.probe = endpoint.ejection.begin_probe(endpoint.since(now));
-            if choice.probe.is_some() {
+            if let Some(choice) = self.enter(endpoint, now, mood) {
                 return Some(choice);
             }
         }
         None
+    }
+
+    /// None if it has become full, or another has begun to probe it.
+    fn enter(&self, endpoint: &Arc<Endpoint>, now: Instant, mood: Mood) -> Option<Choice> {
+        let mut choice = endpoint.enter(self.rules.most)?;
+        if mood.panic || endpoint.standing(now) == Standing::Fine {
+            return Some(choice);
+        }
+        choice.probe = endpoint.ejection.begin_probe(endpoint.since(now));
+        choice.probe.is_some().then_some(choice)
     }
 }

@@ -24,7 +24,8 @@ pub struct Balance {
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub enum Policy {
     /// The better of two at random: by open flows for their weight, times a peak-sensitive moving
-    /// average of the time that connecting took.
+    /// average of the time that connecting took. UDP, which does not connect, goes by the client's
+    /// address and port instead, alike in every ambassador (Maglev).
     #[default]
     P2c,
     /// One after the other, the heavier ones more often, and those turns evenly apart. Exact for

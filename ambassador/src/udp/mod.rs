@@ -1,31 +1,50 @@
 //! The UDP side: sessions between clients and upstreams.
 
+mod batch;
+mod maglev;
 mod packet;
+mod picker;
 mod session;
 mod sessions;
+mod unreachable;
 
 use std::cell::RefCell;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
 use crate::running::Running;
+use crate::sys::mmsg::{BATCH, Inbox, Outbox};
 use crate::tcp;
+use batch::Batch;
 pub(crate) use packet::listen;
-use packet::{Datagram, receive};
+use packet::receive;
+use session::Key;
 use sessions::Sessions;
 
-/// Datagrams taken before other tasks get their turn.
-const TURN: usize = 64;
-const LARGEST: usize = 65_535;
+/// Messages that are asked for first. Only where there are as many, a whole batch is asked for,
+/// since preparing one takes as long as a small datagram.
+const FIRST_LOOK: usize = 8;
+
+/// A thread's buffers, lent for one turn, so that sessions hold none. They may grow to 4 MiB.
+struct Buffers {
+    inbox: Inbox,
+    outbox: Outbox,
+    /// Whose the messages of the inbox are; none if that is not known, or they have been sent on.
+    keys: Vec<Option<Key>>,
+}
 
 thread_local! {
-    /// Lent for one datagram, so that sessions hold no buffers.
-    static SHARED: RefCell<Box<[u8]>> = RefCell::new(vec![0; LARGEST].into());
+    static BUFFERS: RefCell<Buffers> = RefCell::new(Buffers {
+        inbox: Inbox::new(),
+        outbox: Outbox::new(),
+        keys: Vec::with_capacity(BATCH),
+    });
 }
 
 /// Carries datagrams until the forward is closed and its last session has ended.
@@ -69,15 +88,14 @@ async fn expiry(at: Option<Instant>) {
 
 /// Forwards what waits in the socket, up to a turn's worth.
 fn take_turn(socket: &UdpSocket, sessions: &mut Sessions, newcomers: bool) {
-    SHARED.with_borrow_mut(|buffer| {
-        for _ in 0..TURN {
-            match receive(socket, buffer) {
-                Ok(Datagram {
-                    bytes,
-                    client,
-                    local,
-                }) => {
-                    sessions.forward((client, local), &buffer[..bytes], newcomers);
+    BUFFERS.with_borrow_mut(|buffers| {
+        for most in [FIRST_LOOK, BATCH] {
+            match receive(socket, Interest::READABLE, &mut buffers.inbox, most) {
+                Ok(count) => {
+                    forward(buffers, count, sessions, newcomers);
+                    if count < most {
+                        return;
+                    }
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 // An ICMP error of some reply: it says nothing about this socket.
@@ -85,6 +103,38 @@ fn take_turn(socket: &UdpSocket, sessions: &mut Sessions, newcomers: bool) {
             }
         }
     });
+}
+
+/// Sends on what came, all of a session together, and in order within it.
+fn forward(buffers: &mut Buffers, count: usize, sessions: &mut Sessions, newcomers: bool) {
+    let Buffers {
+        inbox,
+        outbox,
+        keys,
+    } = buffers;
+    keys.clear();
+    keys.extend((0..count).map(|index| {
+        let arrival = inbox.arrival(index)?;
+        Some((arrival.from?, arrival.to?))
+    }));
+    let mut batch = Batch::new();
+    for first in 0..count {
+        let Some(key) = keys[first] else {
+            continue;
+        };
+        batch.clear();
+        for (index, other) in keys.iter_mut().enumerate().skip(first) {
+            if *other == Some(key)
+                && let Some(arrival) = inbox.arrival(index)
+            {
+                *other = None;
+                batch.push_all(arrival.bytes, arrival.segment, |batch| {
+                    sessions.forward(key, batch, outbox, newcomers);
+                });
+            }
+        }
+        sessions.forward(key, &batch, outbox, newcomers);
+    }
 }
 
 /// Whether the upstream told by ICMP that nobody takes the datagrams.

@@ -1,127 +1,84 @@
-//! Datagrams with the local address they were sent to.
+//! Sockets that tell where a datagram was sent to, and batches from them.
 
-use std::io::{self, IoSlice, IoSliceMut};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
-use std::os::fd::AsRawFd;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
 
-use nix::libc;
-use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn, SockaddrIn6, SockaddrLike,
-    SockaddrStorage, recvmsg, sendmsg, setsockopt, sockopt,
-};
-use socket2::Type;
+use nix::sys::socket::{setsockopt, sockopt};
+use socket2::{Domain, Socket, Type};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
 use crate::sys;
+use crate::sys::mmsg::Inbox;
 
-/// What came, and between whom.
-#[derive(Debug)]
-pub(super) struct Datagram {
-    pub(super) bytes: usize,
-    pub(super) client: SocketAddr,
-    /// The address the client sent to, and must see as the sender of the replies.
-    pub(super) local: IpAddr,
-}
+/// All clients of a listener share its queues, which by default hold some 90 full packets.
+const QUEUE: usize = 1 << 20;
 
 /// A socket that tells for each datagram which local address it was sent to.
 pub(crate) fn listen(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
     let socket = sys::bind(Type::DGRAM, address)?;
-    if socket.domain()? == socket2::Domain::IPV6 {
+    if socket.domain()? == Domain::IPV6 {
         setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?;
     } else {
         setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?;
     }
+    take_trains(&socket);
+    // Beyond `rmem_max` it takes CAP_NET_ADMIN; without it, as much as is allowed.
+    if setsockopt(&socket, sockopt::RcvBufForce, &QUEUE).is_err() {
+        let _ = socket.set_recv_buffer_size(QUEUE);
+    }
+    if setsockopt(&socket, sockopt::SndBufForce, &QUEUE).is_err() {
+        let _ = socket.set_send_buffer_size(QUEUE);
+    }
     Ok(socket.into())
 }
 
-pub(super) fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<Datagram> {
-    socket.try_io(Interest::READABLE, || {
-        let mut parts = [IoSliceMut::new(buffer)];
-        let mut control = nix::cmsg_space!(libc::in6_pktinfo);
-        let fd = socket.as_raw_fd();
-        let message =
-            recvmsg::<SockaddrStorage>(fd, &mut parts, Some(&mut control), MsgFlags::empty())?;
-        let client = message.address.as_ref().and_then(address);
-        let client = client.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
-        let told = message.cmsgs()?.find_map(|control| match control {
-            ControlMessageOwned::Ipv4PacketInfo(info) => {
-                Some(IpAddr::from(info.ipi_spec_dst.s_addr.to_ne_bytes()))
-            }
-            ControlMessageOwned::Ipv6PacketInfo(info) => Some(IpAddr::from(info.ipi6_addr.s6_addr)),
-            _ => None,
-        });
-        Ok(Datagram {
-            bytes: message.bytes,
-            client,
-            local: told.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?,
-        })
-    })
+/// A socket connected to `address`, so that ICMP errors come back to it.
+pub(super) fn connect(address: SocketAddr) -> io::Result<UdpSocket> {
+    let domain = Domain::for_address(address);
+    let socket = Socket::new(domain, Type::DGRAM.nonblocking(), None)?;
+    socket.connect(&address.into())?;
+    // To a free port of the ephemeral range, it may have met itself.
+    if address.ip().is_loopback() && socket.local_addr()?.as_socket() == Some(address) {
+        return Err(io::ErrorKind::ConnectionRefused.into());
+    }
+    take_trains(&socket);
+    UdpSocket::from_std(socket.into())
 }
 
-/// Sends to `client` with `local` as the sender, at once or not at all.
-pub(super) fn reply(
+/// Lets equal datagrams come in one piece. A kernel that cannot (before 5.0) gives them one by one.
+fn take_trains<S: AsFd>(socket: &S) {
+    let _ = setsockopt(socket, sockopt::UdpGroSegment, &true);
+}
+
+/// Takes a batch of at most `most` messages.
+pub(super) fn receive(
     socket: &UdpSocket,
-    bytes: &[u8],
-    client: SocketAddr,
-    local: IpAddr,
+    interest: Interest,
+    inbox: &mut Inbox,
+    most: usize,
 ) -> io::Result<usize> {
-    let fd = socket.as_raw_fd();
-    let parts = [IoSlice::new(bytes)];
-    let flags = MsgFlags::MSG_DONTWAIT;
-    let sent = match (client, local) {
-        (SocketAddr::V4(client), IpAddr::V4(local)) => {
-            let info = libc::in_pktinfo {
-                ipi_ifindex: 0,
-                ipi_spec_dst: libc::in_addr {
-                    s_addr: u32::from_ne_bytes(local.octets()),
-                },
-                ipi_addr: libc::in_addr { s_addr: 0 },
-            };
-            let control = [ControlMessage::Ipv4PacketInfo(&info)];
-            sendmsg(fd, &parts, &control, flags, Some(&SockaddrIn::from(client)))
+    let mut taken = 0;
+    let outcome = socket.try_io(interest, || {
+        taken = inbox.receive(socket.as_fd(), most)?;
+        // Fewer than asked for, so the queue was empty: tokio need not find out by another call.
+        if taken < most {
+            return Err(io::ErrorKind::WouldBlock.into());
         }
-        (client, local) => {
-            let info = libc::in6_pktinfo {
-                ipi6_addr: libc::in6_addr {
-                    s6_addr: mapped(local).octets(),
-                },
-                ipi6_ifindex: 0,
-            };
-            let control = [ControlMessage::Ipv6PacketInfo(&info)];
-            let client = match client {
-                SocketAddr::V6(client) => client,
-                SocketAddr::V4(client) => {
-                    SocketAddrV6::new(mapped((*client.ip()).into()), client.port(), 0, 0)
-                }
-            };
-            sendmsg(
-                fd,
-                &parts,
-                &control,
-                flags,
-                Some(&SockaddrIn6::from(client)),
-            )
-        }
-    };
-    Ok(sent?)
-}
-
-fn mapped(address: IpAddr) -> Ipv6Addr {
-    match address {
-        IpAddr::V4(address) => address.to_ipv6_mapped(),
-        IpAddr::V6(address) => address,
+        Ok(())
+    });
+    match outcome {
+        Err(error) if taken == 0 => Err(error),
+        _ => Ok(taken),
     }
 }
 
-fn address(storage: &SockaddrStorage) -> Option<SocketAddr> {
-    match storage.family()? {
-        nix::sys::socket::AddressFamily::Inet => {
-            Some(SocketAddrV4::from(*storage.as_sockaddr_in()?).into())
-        }
-        nix::sys::socket::AddressFamily::Inet6 => {
-            Some(SocketAddrV6::from(*storage.as_sockaddr_in6()?).into())
-        }
-        _ => None,
-    }
+/// Whether this host lacks descriptors, memory or ports.
+pub(super) fn is_shortage(error: &io::Error) -> bool {
+    use nix::libc::{EADDRINUSE, EADDRNOTAVAIL, EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM};
+    matches!(
+        error.raw_os_error(),
+        Some(EMFILE | ENFILE | ENOBUFS | ENOMEM | EADDRINUSE | EADDRNOTAVAIL | EAGAIN)
+    )
 }

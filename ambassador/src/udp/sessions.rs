@@ -1,98 +1,144 @@
 //! The sessions of one listener: found by client and local address, ended when idle, bounded.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
-use std::io::{self, ErrorKind};
+use std::collections::BinaryHeap;
+use std::hash::RandomState;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use futures_util::future::{AbortHandle, Abortable};
+use hashlink::LinkedHashMap;
 use tokio::net::UdpSocket;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
+use super::batch::Batch;
 use super::is_refusal;
-use super::session::{Key, Session, connect, replies};
+use super::packet::{connect, is_shortage};
+use super::picker::Picker;
+use super::session::{Home, Key, Session, replies};
+use super::unreachable::{Cause, Unreachable};
+use crate::balance::NoChoice;
 use crate::flow::{EndCause, EndSide, Ended, Entry, Joined, Way};
 use crate::running::Running;
+use crate::sys::mmsg::Outbox;
+
+/// Sessions that are spared at one eviction, at most, because of what came back for them.
+const SPARED: usize = 64;
+/// What comes back this soon, in nanoseconds, is an answer, and tells no more than its question.
+const ANSWER: u64 = 1_000_000_000;
 
 pub(super) struct Sessions {
-    socket: Arc<UdpSocket>,
-    running: Arc<Running>,
-    open: HashMap<Key, Slot>,
+    home: Arc<Home>,
+    picker: Picker,
+    /// The one whose client has been silent longest comes first.
+    open: LinkedHashMap<Key, Slot, RandomState>,
     /// By the last use that was known when an entry was made: the least is looked at first, and
     /// goes back in if the session was used since. An entry whose session has gone is stale.
     by_use: BinaryHeap<Reverse<(u64, u64, Key)>>,
     next: u64,
-    begun: Instant,
 }
 
 struct Slot {
     id: u64,
     session: Arc<Session>,
     entry: Arc<Entry>,
+    /// The client's last datagram.
+    asked: u64,
+    /// The last use when the slot was put at the end.
+    known: u64,
     _replies: AbortOnDropHandle<Result<(), futures_util::future::Aborted>>,
 }
 
 impl Sessions {
     pub(super) fn new(socket: Arc<UdpSocket>, running: Arc<Running>) -> Self {
         Self {
-            socket,
-            running,
-            open: HashMap::new(),
+            home: Arc::new(Home {
+                socket,
+                running,
+                unreachable: Unreachable::new(),
+                begun: Instant::now(),
+            }),
+            picker: Picker::default(),
+            open: LinkedHashMap::with_hasher(RandomState::new()),
             by_use: BinaryHeap::new(),
             next: 0,
-            begun: Instant::now(),
         }
     }
 
     /// Whether no session is alive.
     pub(super) fn is_over(&mut self) -> bool {
-        self.open.retain(|_, slot| !slot.is_dead());
+        self.open.retain(|_, slot| !slot.session.is_dead());
         self.open.is_empty()
     }
 
-    /// Sends a client's datagram on, by its session or, if `newcomers` are wanted, by a new one.
-    pub(super) fn forward(&mut self, key: Key, datagram: &[u8], newcomers: bool) {
-        // A second attempt, since an error may be the answer to an earlier datagram.
+    /// Sends a client's datagrams on, by its session or, if `newcomers` are wanted, by a new one.
+    pub(super) fn forward(
+        &mut self,
+        key: Key,
+        batch: &Batch<'_>,
+        outbox: &mut Outbox,
+        newcomers: bool,
+    ) {
+        let mut from = 0;
+        // A second attempt, since an error may be the answer to earlier datagrams.
         for _ in 0..2 {
-            if self.open.get(&key).is_some_and(Slot::is_dead) {
+            if self
+                .open
+                .get(&key)
+                .is_some_and(|slot| slot.session.is_dead())
+            {
                 self.open.remove(&key);
             }
             if !self.open.contains_key(&key) && (!newcomers || !self.begin(key)) {
                 return;
             }
-            let Some(slot) = self.open.get(&key) else {
+            let Some(slot) = self.open.to_back(&key) else {
                 return;
             };
-            match slot.session.send(datagram) {
-                Ok(bytes) => {
-                    slot.session.touch();
-                    return slot.entry.inward.add(bytes);
-                }
-                Err(error) if is_refusal(&error) => {
-                    slot.session.refused(&self.running, &error);
-                    let cause = EndCause::from(&error);
-                    slot.entry.end(cause, EndSide::Upstream, Some(error));
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                Err(error) => return debug!(client = %key.0, %error, "datagram is lost"),
+            let sent = slot.session.send(batch, from, outbox);
+            if sent.bytes > 0 || sent.refused.is_none() {
+                slot.session.touch();
+                slot.asked = slot.session.last_use();
+                slot.known = slot.asked;
+                slot.entry.inward.add(sent.bytes);
             }
+            let Some((at, error)) = sent.refused else {
+                return;
+            };
+            slot.session.refused(&error);
+            let cause = EndCause::from(&error);
+            slot.entry.end(cause, EndSide::Upstream, Some(error));
+            from = at;
         }
     }
 
     fn begin(&mut self, key: Key) -> bool {
-        let running = &self.running;
-        let Ok(choice) = (running.balancer).choose(key.0.ip(), &[], Instant::now()) else {
-            self.refuse(key, None, EndCause::Unknown, None);
-            return false;
+        let running = self.home.running.clone();
+        let choice = match self.picker.pick(&running.balancer, key.0, Instant::now()) {
+            Ok(choice) => choice,
+            Err(why) => {
+                self.refuse(key, None, EndCause::Unknown, None);
+                // One that is full is not gone.
+                if why == NoChoice::Exhausted {
+                    self.home.tell(key, Cause::Port);
+                }
+                return false;
+            }
         };
         let upstream = match connect(choice.address) {
             Ok(upstream) => upstream,
             Err(error) => {
                 debug!(forward = %running.name, address = %choice.address, %error, "connect");
+                if is_shortage(&error) {
+                    // As at the bound, only that what is freed serves the next datagram.
+                    self.evict();
+                } else if is_refusal(&error) {
+                    self.home.tell(key, (&error).into());
+                }
                 let cause = EndCause::from(&error);
                 self.refuse(key, Some(choice.address), cause, Some(error));
                 return false;
@@ -100,15 +146,12 @@ impl Sessions {
         };
         let most = running.limits.borrow().max_connections.max(1);
         while self.open.len() >= most && self.evict() {}
-        let session = Arc::new(Session {
+        self.insert(Arc::new(Session::new(
+            self.home.clone(),
+            key,
             upstream,
             choice,
-            last: AtomicU64::new(0),
-            dead: AtomicBool::new(false),
-            begun: self.begun,
-        });
-        session.touch();
-        self.insert(key, session);
+        )));
         true
     }
 
@@ -119,7 +162,7 @@ impl Sessions {
         cause: EndCause,
         error: Option<io::Error>,
     ) {
-        let (running, side) = (&self.running, EndSide::Ambassador);
+        let (running, side) = (&self.home.running, EndSide::Ambassador);
         running.totals.refused.fetch_add(1, Ordering::Relaxed);
         let joined = Joined {
             upstream,
@@ -131,7 +174,7 @@ impl Sessions {
     }
 
     fn joined(&self, (client, local): Key) -> Joined {
-        let port = self.running.local.port();
+        let port = self.home.running.local.port();
         Joined {
             client: (client.ip().to_canonical(), client.port()).into(),
             local: Some((local.to_canonical(), port).into()),
@@ -140,35 +183,31 @@ impl Sessions {
         }
     }
 
-    fn insert(&mut self, key: Key, session: Arc<Session>) {
-        let (running, shared) = (&self.running, &self.running.shared);
-        let (end, ended) = AbortHandle::new_pair();
+    fn insert(&mut self, session: Arc<Session>) {
+        let (key, known) = (session.key, session.last_use());
         let joined = Joined {
             upstream: Some(session.choice.address),
             ..self.joined(key)
         };
-        let flow = (shared.flows).open(&running.name, &running.totals, joined, Way::Udp, end);
+        let running = &self.home.running;
+        let (end, ended) = AbortHandle::new_pair();
+        let flows = &running.shared.flows;
+        let flow = flows.open(&running.name, &running.totals, joined, Way::Udp, end);
         let entry = flow.entry.clone();
-        let replies = replies(
-            session.clone(),
-            key,
-            self.socket.clone(),
-            running.clone(),
-            flow,
-            running.enter(),
-        );
+        let replies = replies(session.clone(), flow, running.enter());
         let replies = AbortOnDropHandle::new(tokio::spawn(Abortable::new(replies, ended)));
         let id = self.next;
         self.next += 1;
-        let last = session.last.load(Ordering::Relaxed);
         let slot = Slot {
             id,
             session,
             entry,
+            asked: known,
+            known,
             _replies: replies,
         };
         self.open.insert(key, slot);
-        self.by_use.push(Reverse((last, id, key)));
+        self.by_use.push(Reverse((known, id, key)));
         if self.by_use.len() > 2 * self.open.len() + 64 {
             self.forget_stale();
         }
@@ -179,21 +218,32 @@ impl Sessions {
         (self.by_use).retain(|Reverse((_, id, key))| open.get(key).is_some_and(|s| s.id == *id));
     }
 
-    /// Ends the session that was used least recently.
+    /// Ends the session whose client has been silent longest. One that something still comes back
+    /// for is spared until the others have had their turn; but only so many, lest a newcomer wait
+    /// for a walk through all of them.
     fn evict(&mut self) -> bool {
-        while let Some(Reverse((known, id, key))) = self.by_use.pop() {
-            match self.used_since(known, id, &key) {
-                Some(last) if last > known => self.by_use.push(Reverse((last, id, key))),
-                Some(_) => return self.end(&key, EndCause::Evicted),
-                None => {}
+        for _ in 0..SPARED {
+            let Some((&key, slot)) = self.open.front() else {
+                return false;
+            };
+            let last = slot.session.last_use();
+            let since = slot.known.max(slot.asked.saturating_add(ANSWER));
+            if last <= since || slot.session.is_dead() {
+                break;
+            }
+            if let Some(slot) = self.open.to_back(&key) {
+                slot.known = last;
             }
         }
-        false
+        match self.open.front().map(|(key, _)| *key) {
+            Some(key) => self.end(&key, EndCause::Evicted),
+            None => false,
+        }
     }
 
     /// Ends the sessions that have been idle for too long.
     pub(super) fn expire(&mut self) {
-        let idle = self.running.limits.borrow().idle;
+        let idle = self.home.running.limits.borrow().idle;
         while let Some(&Reverse((known, id, key))) = self.by_use.peek() {
             if self.moment(known) + idle > Instant::now() {
                 return;
@@ -220,14 +270,14 @@ impl Sessions {
 
     /// When [`Self::expire`] has something to look at.
     pub(super) fn next_expiry(&self) -> Option<tokio::time::Instant> {
-        let idle = self.running.limits.borrow().idle;
+        let idle = self.home.running.limits.borrow().idle;
         let Reverse((known, ..)) = self.by_use.peek()?;
         Some((self.moment(*known) + idle).into())
     }
 
     /// Ends the sessions whose endpoint has left; their next datagram chooses again.
     pub(super) fn drop_strays(&mut self) {
-        let balancer = &self.running.balancer;
+        let balancer = &self.home.running.balancer;
         (self.open).retain(|_, slot| {
             let stays = balancer.contains(slot.session.choice.address);
             if !stays {
@@ -241,20 +291,14 @@ impl Sessions {
     /// one counts as not used since.
     fn used_since(&self, known: u64, id: u64, key: &Key) -> Option<u64> {
         let slot = self.open.get(key).filter(|slot| slot.id == id)?;
-        Some(if slot.is_dead() {
+        Some(if slot.session.is_dead() {
             known
         } else {
-            slot.session.last.load(Ordering::Relaxed)
+            slot.session.last_use()
         })
     }
 
     fn moment(&self, since: u64) -> Instant {
-        self.begun + Duration::from_nanos(since)
-    }
-}
-
-impl Slot {
-    fn is_dead(&self) -> bool {
-        self.session.dead.load(Ordering::Relaxed)
+        self.home.begun + Duration::from_nanos(since)
     }
 }
