@@ -103,9 +103,7 @@ async fn put_config(State(control): State<Arc<Control>>, body: Bytes) -> Respons
         Err(error) => error,
     };
     match &error {
-        PutError::Resolve(source) => {
-            refusal(StatusCode::BAD_REQUEST, "unknown-service", None, source)
-        }
+        PutError::Resolve(source) => refusal(StatusCode::BAD_REQUEST, source.kind(), None, source),
         PutError::Apply(source) => refusal(
             StatusCode::CONFLICT,
             source.kind(),

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use crate::direct::{NotAService, ServiceKey};
 use crate::{Forward, Listen, loops};
@@ -49,6 +50,16 @@ pub enum ApplyError {
         /// What is wrong with its listener.
         source: NotAService,
     },
+    /// What goes straight to an upstream passes no edge.
+    #[error(
+        "forward {forward:?} has both direct and {key}; what is direct would get around {key}, so leave one out"
+    )]
+    DirectEdge {
+        /// The forward.
+        forward: String,
+        /// What is asked for at an edge, as configurations name it.
+        key: &'static str,
+    },
     /// The kernel does not grant the listener.
     #[error("listen on {listen} for forward {forward:?}: {}", advice(.source))]
     Bind {
@@ -71,6 +82,7 @@ impl ApplyError {
             Self::Loop { .. } => "loop",
             Self::Workers { .. } => "workers",
             Self::Direct { .. } => "direct-address",
+            Self::DirectEdge { .. } => "direct-edge",
             Self::Bind { source, .. } => match source.kind() {
                 io::ErrorKind::AddrInUse => "address-in-use",
                 io::ErrorKind::AddrNotAvailable => "address-not-local",
@@ -89,6 +101,7 @@ impl ApplyError {
                 second: forward, ..
             }
             | Self::Direct { forward, .. }
+            | Self::DirectEdge { forward, .. }
             | Self::Bind { forward, .. } => Some(forward),
             Self::Loop { path } => path.first().map(String::as_str),
             Self::Workers { .. } => None,
@@ -102,6 +115,21 @@ fn advice(source: &io::Error) -> &'static str {
         io::ErrorKind::AddrNotAvailable => "this host does not have the address",
         io::ErrorKind::PermissionDenied => "ports below 1024 need CAP_NET_BIND_SERVICE",
         _ => "the kernel refuses",
+    }
+}
+
+/// Refuses what would get around an edge, of which `key` asks for something.
+pub(crate) fn direct_or_edge(
+    forward: &str,
+    direct: &[PathBuf],
+    key: Option<&'static str>,
+) -> Result<(), ApplyError> {
+    match key.filter(|_| !direct.is_empty()) {
+        Some(key) => Err(ApplyError::DirectEdge {
+            forward: forward.to_owned(),
+            key,
+        }),
+        None => Ok(()),
     }
 }
 
@@ -123,6 +151,8 @@ pub(crate) fn check(forwards: &[Forward]) -> Result<(), ApplyError> {
                 source,
             })?;
         }
+        let (direct, edge) = (&second.direct, second.edge.asks());
+        direct_or_edge(&second.name, direct, edge)?;
         let same = before.iter().find(|first| first.listen == listen);
         if let Some(first) = same.filter(|_| listen.address.port() != 0) {
             return Err(ApplyError::DuplicateListen {

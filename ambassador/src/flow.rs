@@ -62,12 +62,14 @@ pub enum Datapath {
     Splice,
     /// Through a buffer in user space.
     Copy,
+    /// Through user space, where it is encrypted or decrypted.
+    Tls,
     /// Datagram by datagram.
     Udp,
 }
 
 impl Datapath {
-    const ALL: [Self; 3] = [Self::Splice, Self::Copy, Self::Udp];
+    const ALL: [Self; 4] = [Self::Splice, Self::Copy, Self::Tls, Self::Udp];
 
     /// Its name in metrics and listings.
     #[must_use]
@@ -75,6 +77,7 @@ impl Datapath {
         match self {
             Self::Splice => "splice",
             Self::Copy => "copy",
+            Self::Tls => "tls",
             Self::Udp => "udp",
         }
     }
@@ -94,16 +97,18 @@ pub(crate) enum Way {
     Bulk,
     SpliceMode,
     Udp,
+    Tls,
 }
 
 impl Way {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Small,
         Self::CopyMode,
         Self::NoPipe,
         Self::Bulk,
         Self::SpliceMode,
         Self::Udp,
+        Self::Tls,
     ];
 
     pub(crate) fn describe(self) -> (Datapath, &'static str) {
@@ -114,6 +119,7 @@ impl Way {
             Self::Bulk => (Datapath::Splice, "bulk"),
             Self::SpliceMode => (Datapath::Splice, "mode is splice"),
             Self::Udp => (Datapath::Udp, "datagrams"),
+            Self::Tls => (Datapath::Tls, "encrypted"),
         }
     }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 
-use crate::{Balance, Failure};
+use crate::{Balance, Edge, Failure};
 
 /// The transport a listener speaks; its upstreams speak the same.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -151,10 +151,12 @@ pub struct Forward {
     /// straight to an upstream instead, where the kernel can do that; see [`crate::direct`]. The
     /// address must be a concrete one.
     pub direct: Vec<PathBuf>,
+    /// What is said and asked at either end before bytes are carried. For TCP only.
+    pub edge: Edge,
 }
 
 impl Forward {
-    /// A forward with the default limits, balanced in the default way.
+    /// A forward with the default limits, balanced in the default way, which says and asks nothing.
     #[must_use]
     pub fn new(
         name: impl Into<String>,
@@ -166,6 +168,7 @@ impl Forward {
             listen,
             upstreams,
             limits: Limits::default(),
+            edge: Edge::default(),
             balance: Balance::default(),
             direct: Vec::new(),
         }

@@ -17,6 +17,7 @@ mod balance;
 mod control;
 mod count;
 pub mod direct;
+mod edge;
 mod explain;
 mod flow;
 mod forward;
@@ -25,11 +26,15 @@ mod health;
 mod loops;
 mod metrics;
 mod open;
+mod peek;
+mod proxy;
 mod resolve;
 mod running;
+mod sni;
 pub mod spec;
 mod sys;
 mod tcp;
+mod tls;
 mod udp;
 
 pub use access_log::{AccessLog, LogFormat};
@@ -37,10 +42,17 @@ pub use ambassador::{Ambassador, Bound};
 pub use apply_error::ApplyError;
 pub use balance::{Balance, Eject, EndpointState, EndpointView, Failure, OnRemove, Policy};
 pub use control::{Control, PutError};
+pub use edge::Edge;
 pub use explain::{Explained, Preview};
 pub use flow::{Address, Datapath, Flow, FlowFilter, NotAnAddress};
 pub use forward::{Discovery, EndpointSet, Forward, Limits, Listen, Options, Protocol, RelayMode};
 pub use handover::{HandoverError, Heritage, Successors};
 pub use health::{Check, CheckKind};
+pub use proxy::{AcceptProxy, ProxyVersion};
 pub use resolve::{CheckWarning, ResolveError, Resolver, ServiceError};
+pub use sni::{NameError, NamePattern, Sni};
 pub use spec::{ForwardSpec, Host, Target};
+pub use tls::{
+    Allowed, Credentials, CredentialsError, Identity, IdentityError, Part, PeerError, Tls,
+    TlsFiles, TlsFilesError, TlsSide,
+};

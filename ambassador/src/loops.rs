@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use crate::{Forward, Listen, sys};
+use crate::{Forward, Listen, sni, sys};
 
 /// Whether a connection to `endpoint` arrives at `listen`.
 pub(crate) fn reaches(endpoint: SocketAddr, listen: Listen) -> bool {
@@ -24,7 +24,7 @@ pub(crate) fn reaches(endpoint: SocketAddr, listen: Listen) -> bool {
 pub(crate) fn find(forwards: &[Forward]) -> Option<Vec<String>> {
     let mut next: HashMap<usize, Vec<usize>> = HashMap::new();
     for (index, forward) in forwards.iter().enumerate() {
-        let endpoints = forward.upstreams.borrow().endpoints.clone();
+        let endpoints = sni::endpoints(forward);
         let hit = |listen: Listen| {
             listen.protocol == forward.listen.protocol
                 && endpoints.iter().any(|&endpoint| reaches(endpoint, listen))

@@ -45,6 +45,7 @@ impl Collector for Figures {
         flows(&mut encoder, &counts)?;
         connects(&mut encoder, &counts)?;
         direct(&mut encoder, &ambassador)?;
+        edges(&mut encoder, &counts)?;
         ends(&mut encoder, &counts)?;
         times(&mut encoder, &counts)?;
         datapaths(&mut encoder, &ways)?;
@@ -144,6 +145,17 @@ fn direct(encoder: &mut DescriptorEncoder<'_>, ambassador: &Ambassador) -> Resul
             let labels: [(&str, &str); 2] =
                 [("forward", &forward.forward), ("endpoint", &endpoint)];
             family.write(&labels, connects)?;
+        }
+    }
+    Ok(())
+}
+
+fn edges(encoder: &mut DescriptorEncoder<'_>, counts: &Counts) -> Result<(), fmt::Error> {
+    let help = "Newcomers turned away and flows ended by what peers say and show, by cause";
+    let mut family = Family::counter(encoder, "edge_refused", help, None)?;
+    for (forward, totals) in &counts.forwards {
+        for (cause, count) in totals.edge.counts() {
+            family.write(&[("forward", forward), ("cause", cause)], count)?;
         }
     }
     Ok(())

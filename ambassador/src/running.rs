@@ -1,8 +1,9 @@
 //! A forward that runs: its settings, which may change, and what it knows of its upstreams.
 
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Instant;
 
 use tokio::sync::{Semaphore, watch};
@@ -16,9 +17,10 @@ use crate::count::Count;
 use crate::direct::Desk;
 use crate::flow::{FlowTable, Totals};
 use crate::health::Checks;
+use crate::sni::{NamePattern, Routes};
 use crate::sys::Congestion;
 use crate::tcp::PipePool;
-use crate::{Discovery, EndpointSet, Forward, Limits, Listen, Options, loops};
+use crate::{Discovery, Edge, EndpointSet, Forward, Limits, Listen, Options, loops};
 
 /// What all forwards of an ambassador share.
 #[derive(Debug)]
@@ -51,6 +53,12 @@ pub(crate) struct Running {
     /// Flows that are open or being connected.
     pub(crate) open: Count,
     pub(crate) limits: watch::Sender<Limits>,
+    pub(crate) edge: watch::Sender<Arc<Edge>>,
+    /// Upstreams by server name.
+    pub(crate) routes: Routes,
+    /// The name that leads here; none for a forward's own upstreams.
+    route: Option<NamePattern>,
+    present: Arc<Present>,
     pub(crate) resolved: watch::Sender<bool>,
     /// Sent to when endpoints have left, and when the time of their flows is over.
     pub(crate) left: watch::Sender<()>,
@@ -61,6 +69,18 @@ pub(crate) struct Running {
     source: Mutex<Option<Source>>,
 }
 
+/// The endpoints of a forward, by the name that leads to them.
+#[derive(Debug, Default)]
+struct Present(Mutex<Parts>);
+
+type Parts = HashMap<Option<NamePattern>, Vec<SocketAddr>>;
+
+impl Present {
+    fn lock(&self) -> MutexGuard<'_, Parts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 #[derive(Debug)]
 struct Source {
     upstreams: watch::Receiver<Arc<EndpointSet>>,
@@ -69,6 +89,28 @@ struct Source {
 
 impl Running {
     pub(crate) fn start(shared: Arc<Shared>, forward: &Forward, local: SocketAddr) -> Arc<Self> {
+        Self::part(shared, forward, local, (None, Arc::default()))
+    }
+
+    /// Another one for flows of this one's listener, with upstreams of its own.
+    pub(crate) fn route(&self, pattern: NamePattern, forward: &Forward) -> Arc<Self> {
+        let (shared, present) = (self.shared.clone(), self.present.clone());
+        Self::part(shared, forward, self.local, (Some(pattern), present))
+    }
+
+    /// Forgets the endpoints of names that lead nowhere any more.
+    pub(crate) fn keep_routes(&self, keep: impl Fn(&NamePattern) -> bool) {
+        let mut parts = self.present.lock();
+        parts.retain(|route, _| route.as_ref().is_none_or(&keep));
+        self.tell_present(&parts);
+    }
+
+    fn part(
+        shared: Arc<Shared>,
+        forward: &Forward,
+        local: SocketAddr,
+        (route, present): (Option<NamePattern>, Arc<Present>),
+    ) -> Arc<Self> {
         let name = forward.name.as_str().into();
         let running = Arc::new(Self {
             totals: shared.flows.totals(&name),
@@ -81,6 +123,10 @@ impl Running {
             pending: AtomicUsize::new(0),
             open: Count::default(),
             limits: watch::channel(forward.limits).0,
+            edge: watch::channel(Arc::default()).0,
+            routes: Routes::default(),
+            route,
+            present,
             resolved: watch::channel(false).0,
             left: watch::channel(()).0,
             closed: CancellationToken::new(),
@@ -93,8 +139,8 @@ impl Running {
         running
     }
 
-    /// Takes over limits, balance and upstreams. Open flows are not touched, but for those whose
-    /// endpoint leaves.
+    /// Takes over limits, balance, edge and upstreams. Open flows are not touched, but for those
+    /// whose endpoint leaves or whose peer may not speak any more.
     pub(crate) fn reconfigure(self: &Arc<Self>, forward: &Forward) {
         self.limits.send_replace(forward.limits);
         let balance = &forward.balance;
@@ -104,6 +150,9 @@ impl Running {
             on_remove: balance.on_remove,
             most: forward.limits.max_per_endpoint.max(1),
         });
+        // Before the rules: whoever is asked for a name finds what it leads to.
+        self.routes.follow(self, forward);
+        self.edge.send_replace(Arc::new(forward.edge.clone()));
         self.learn_from(forward);
         self.checks.configure(balance.check.as_ref(), self);
     }
@@ -149,7 +198,9 @@ impl Running {
             warn!(forward = %self.name, listen = %local, ?own, "upstream is this listener: left out");
         }
         if !others.is_empty() {
-            self.totals.present(&others, Instant::now());
+            let mut parts = self.present.lock();
+            parts.insert(self.route.clone(), others.clone());
+            self.tell_present(&parts);
         }
         let others: Vec<_> = (others.into_iter())
             .map(|endpoint| (endpoint, set.weight(endpoint)))
@@ -165,9 +216,21 @@ impl Running {
         self.shared.direct.tell();
     }
 
+    /// The parts of a forward share its count.
+    fn tell_present(&self, parts: &Parts) {
+        let all: Vec<_> = parts.values().flatten().copied().collect();
+        self.totals.present(&all, Instant::now());
+    }
+
     /// Ends the flows whose endpoint has left, if their time is over.
     fn end_due(&self) {
-        let over = self.balancer.over(Instant::now());
+        let mut over = self.balancer.over(Instant::now());
+        // Flows are known by their forward: those of another name to the same address go on.
+        let parts = self.present.lock();
+        let others = parts.iter().filter(|(route, _)| **route != self.route);
+        let others: HashSet<_> = others.flat_map(|(_, present)| present).copied().collect();
+        drop(parts);
+        over.retain(|endpoint| !others.contains(endpoint));
         if over.is_empty() {
             return;
         }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 
+use nuncio_ambassador::spec::EdgeSpec;
 use nuncio_ambassador::{Balance, ForwardSpec, Host, Limits, Listen, Target};
 
 use super::config::{Port, Protocol};
@@ -98,6 +99,7 @@ fn forward(name: String, at: (Ipv4Addr, Port), to: &[Ipv4Addr], port: Port) -> F
                 .collect(),
         ),
         limits: Limits::default(),
+        edge: EdgeSpec::default(),
         balance: Balance::default(),
         direct: Vec::new(),
     }

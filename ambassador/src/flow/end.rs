@@ -15,6 +15,8 @@ pub(crate) enum EndCause {
     Refused,
     /// No route leads there.
     Unreachable,
+    /// A peer may not speak here, by what it says or shows of itself.
+    Forbidden,
     /// The flow was ended on demand, or the ambassador is gone.
     Aborted,
     /// The endpoint was ejected.
@@ -32,12 +34,13 @@ pub(crate) enum EndCause {
 }
 
 impl EndCause {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Finished,
         Self::Reset,
         Self::Timeout,
         Self::Refused,
         Self::Unreachable,
+        Self::Forbidden,
         Self::Aborted,
         Self::Ejected,
         Self::Removed,
@@ -55,6 +58,7 @@ impl EndCause {
             Self::Timeout => "timeout",
             Self::Refused => "refused",
             Self::Unreachable => "unreachable",
+            Self::Forbidden => "forbidden",
             Self::Aborted => "aborted",
             Self::Ejected => "ejected",
             Self::Removed => "removed",
@@ -76,6 +80,7 @@ impl From<&io::Error> for EndCause {
             ErrorKind::TimedOut => Self::Timeout,
             ErrorKind::ConnectionRefused => Self::Refused,
             ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => Self::Unreachable,
+            ErrorKind::PermissionDenied => Self::Forbidden,
             _ => Self::Failed,
         }
     }
@@ -175,6 +180,7 @@ mod tests {
             (libc::ECONNREFUSED, EndCause::Refused),
             (libc::EHOSTUNREACH, EndCause::Unreachable),
             (libc::ENETUNREACH, EndCause::Unreachable),
+            (libc::EPERM, EndCause::Forbidden),
             (libc::EMFILE, EndCause::Failed),
         ] {
             assert_eq!(EndCause::from(&io::Error::from_raw_os_error(errno)), cause);

@@ -21,6 +21,8 @@ pub(crate) struct Totals {
     pub(crate) refused: AtomicU64,
     /// Attempts to reach another endpoint after one has failed.
     pub(crate) retries: AtomicU64,
+    /// Those who were turned away at an edge.
+    pub(crate) edge: crate::edge::Totals,
     endpoints: RwLock<HashMap<SocketAddr, Known>>,
     /// Stands in for the endpoints that are one too many.
     others: Arc<EndpointTotals>,

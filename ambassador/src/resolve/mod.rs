@@ -16,7 +16,11 @@ use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
 use crate::apply_error;
-use crate::{ApplyError, Discovery, EndpointSet, Failure, Forward, ForwardSpec, Host, Target};
+use crate::tls::FileSource;
+use crate::{
+    ApplyError, Discovery, EndpointSet, Failure, Forward, ForwardSpec, Host, Sni, Target,
+    TlsFilesError,
+};
 use names::Names;
 
 const FIRST_RETRY: Duration = Duration::from_secs(1);
@@ -55,6 +59,25 @@ pub enum ResolveError {
         /// What the registry says.
         source: ServiceError,
     },
+    /// It must be encrypted, and cannot be.
+    #[error("forward {forward:?} speaks TLS, and does not start without")]
+    Tls {
+        /// The forward.
+        forward: String,
+        /// What is wrong with its files.
+        source: Box<TlsFilesError>,
+    },
+}
+
+impl ResolveError {
+    /// A word for machines.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::NoRegistry { .. } | Self::Service { .. } => "unknown-service",
+            Self::Tls { .. } => "tls",
+        }
+    }
 }
 
 /// What does not keep a configuration from running, but may not be meant.
@@ -77,6 +100,7 @@ pub struct Resolver {
     services: Option<Arc<Services>>,
     /// One watch for all who want the same hosts; it ends with the last of them.
     watched: Arc<Mutex<HashMap<Hosts, Weak<Sets>>>>,
+    tls: FileSource,
 }
 
 impl fmt::Debug for Resolver {
@@ -107,6 +131,7 @@ impl Resolver {
             names: Arc::new(Names::new(hosts, resolv_conf)),
             services: None,
             watched: Arc::default(),
+            tls: FileSource::default(),
         }
     }
 
@@ -129,12 +154,43 @@ impl Resolver {
     ///
     /// # Errors
     ///
-    /// [`ResolveError`] if a service cannot be watched.
+    /// [`ResolveError`] if a service cannot be watched, or credentials cannot be read.
     pub fn forward(&self, spec: &ForwardSpec) -> Result<Forward, ResolveError> {
-        let upstreams = match &spec.target {
-            Target::Host(hosts) => self.watch(hosts),
+        let tls = |source| ResolveError::Tls {
+            forward: spec.name.clone(),
+            source: Box::new(source),
+        };
+        let mut edge = spec.edge.edge(&self.tls).map_err(tls)?;
+        if !spec.edge.sni.is_empty() {
+            let routes = spec.edge.sni.iter().map(|(pattern, target)| {
+                let upstreams = self.upstreams(&spec.name, target)?;
+                Ok((pattern.clone(), upstreams))
+            });
+            edge.sni = Some(Sni {
+                routes: routes.collect::<Result<_, ResolveError>>()?,
+                refuse_others: spec.target == Target::Host(Vec::new()),
+            });
+        }
+        Ok(Forward {
+            name: spec.name.clone(),
+            listen: spec.listen,
+            upstreams: self.upstreams(&spec.name, &spec.target)?,
+            limits: spec.limits,
+            balance: spec.balance.clone(),
+            direct: spec.direct.clone(),
+            edge,
+        })
+    }
+
+    fn upstreams(
+        &self,
+        forward: &str,
+        target: &Target,
+    ) -> Result<watch::Receiver<Arc<EndpointSet>>, ResolveError> {
+        match target {
+            Target::Host(hosts) => Ok(self.watch(hosts)),
             Target::Service(service, port) => {
-                let (forward, service) = (spec.name.clone(), service.clone());
+                let (forward, service) = (forward.to_owned(), service.clone());
                 let Some(services) = &self.services else {
                     return Err(ResolveError::NoRegistry { forward, service });
                 };
@@ -142,17 +198,9 @@ impl Resolver {
                     forward,
                     service,
                     source,
-                })?
+                })
             }
-        };
-        Ok(Forward {
-            name: spec.name.clone(),
-            listen: spec.listen,
-            upstreams,
-            limits: spec.limits,
-            balance: spec.balance.clone(),
-            direct: spec.direct.clone(),
-        })
+        }
     }
 
     /// Whether `forwards` could run together, as far as that shows without opening a listener.
@@ -164,22 +212,42 @@ impl Resolver {
     pub async fn check(&self, forwards: &[ForwardSpec]) -> Result<Vec<CheckWarning>, ApplyError> {
         let (mut checked, mut warnings) = (Vec::new(), Vec::new());
         for spec in forwards {
-            let mut answers = match &spec.target {
-                Target::Host(hosts) => Answers::new(hosts),
-                Target::Service(..) => Answers::new(&[]),
+            apply_error::direct_or_edge(&spec.name, &spec.direct, spec.edge.asks())?;
+            let mut warn = |failure: Failure| {
+                let (forward, error) = (spec.name.clone(), failure.error);
+                warnings.push(CheckWarning::Unresolved { forward, error });
             };
-            answers.ask(&self.names).await;
-            let forward = || spec.name.clone();
-            warnings.extend(answers.discovery.failure.take().map(|failure| {
-                let (forward, error) = (forward(), failure.error);
-                CheckWarning::Unresolved { forward, error }
-            }));
-            let set = Arc::new(answers.set());
-            let upstreams = watch::channel(set).1;
-            checked.push(Forward::new(forward(), spec.listen, upstreams));
+            let upstreams = self.ask(&spec.target, &mut warn).await;
+            let mut forward = Forward::new(spec.name.clone(), spec.listen, upstreams);
+            let mut routes = Vec::with_capacity(spec.edge.sni.len());
+            for (pattern, target) in &spec.edge.sni {
+                routes.push((pattern.clone(), self.ask(target, &mut warn).await));
+            }
+            forward.edge.sni = Some(Sni {
+                routes,
+                refuse_others: false,
+            });
+            checked.push(forward);
         }
         apply_error::check(&checked)?;
         Ok(warnings)
+    }
+
+    /// What a target leads to now. Services are not asked for.
+    async fn ask(
+        &self,
+        target: &Target,
+        failed: &mut impl FnMut(Failure),
+    ) -> watch::Receiver<Arc<EndpointSet>> {
+        let mut answers = match target {
+            Target::Host(hosts) => Answers::new(hosts),
+            Target::Service(..) => Answers::new(&[]),
+        };
+        answers.ask(&self.names).await;
+        if let Some(failure) = answers.discovery.failure.take() {
+            failed(failure);
+        }
+        watch::channel(Arc::new(answers.set())).1
     }
 
     /// Watches hosts, all of weight 1. Addresses are known at once, names when they resolve.

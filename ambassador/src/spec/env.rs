@@ -1,6 +1,6 @@
 //! The environment that Docker gives an ambassador for each of its links.
 
-use super::{ForwardSpec, ParseError, Target, text};
+use super::{EdgeSpec, ForwardSpec, ParseError, Target, text};
 use crate::{Balance, Limits, Listen, Protocol};
 
 /// What an environment asks for.
@@ -114,6 +114,7 @@ fn forward(variable: String, value: String, listen: Listen) -> Result<ForwardSpe
             listen,
             target: Target::Host(vec![upstream.into()]),
             limits: Limits::default(),
+            edge: EdgeSpec::default(),
             balance: Balance::default(),
             direct: Vec::new(),
         }),

@@ -1,6 +1,7 @@
 //! Forwards as people and machines write them: environment, arguments, TOML, JSON.
 
 mod balance;
+mod edge;
 mod env;
 mod text;
 mod wire;
@@ -13,6 +14,7 @@ use std::path::PathBuf;
 
 use crate::{Balance, Limits, Listen, Protocol};
 
+pub use edge::{EdgeError, EdgeSpec, TlsSpec};
 pub use env::{EnvError, FromEnv, from_env};
 pub use text::ParseError;
 pub use wire::{FileError, from_file, from_json, from_toml, to_json};
@@ -28,6 +30,8 @@ pub struct ForwardSpec {
     pub target: Target,
     /// How bytes are carried, and how long things may take.
     pub limits: Limits,
+    /// What is said and asked at either end of a TCP flow.
+    pub edge: EdgeSpec,
     /// How newcomers are spread over the upstreams.
     pub balance: Balance,
     /// The cgroups whose processes need no relay, as [`Forward::direct`](crate::Forward::direct).
@@ -89,6 +93,7 @@ pub fn from_urls(listen: &str, to: &str) -> Result<ForwardSpec, ParseError> {
         listen,
         target: text::target(listen.protocol, upstreams)?,
         limits: Limits::default(),
+        edge: EdgeSpec::default(),
         balance: Balance::default(),
         direct: Vec::new(),
     })
@@ -117,6 +122,7 @@ pub fn from_host_port(host: &str, port: &str) -> Result<ForwardSpec, ParseError>
         listen,
         target: Target::Host(vec![Host::new(host, port)]),
         limits: Limits::default(),
+        edge: EdgeSpec::default(),
         balance: Balance::default(),
         direct: Vec::new(),
     })

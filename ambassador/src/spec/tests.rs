@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod balance;
+mod edge;
 
 use std::path::Path;
 use std::time::Duration;
@@ -8,8 +9,9 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::RelayMode;
+use crate::{ProxyVersion, RelayMode};
 use balance::{any_balance, bound};
+use edge::any_edge;
 
 fn env(pairs: &[(&str, &str)]) -> Result<FromEnv, EnvError> {
     from_env(
@@ -141,6 +143,9 @@ to = ["tcp://a:6379", "b:6379 weight=3"]
 mode = "splice"
 connect_timeout = "250ms"
 max_connections = 12
+proxy_protocol = "v1"
+accept_proxy = true
+accept_proxy_from = ["10.0.0.0/8", "::1"]
 
 [[forward]]
 listen = "udp://*:53"
@@ -160,6 +165,12 @@ fn reads_a_file() {
     assert_eq!(specs[0].limits.mode, RelayMode::Splice);
     assert_eq!(specs[0].limits.connect_timeout, Duration::from_millis(250));
     assert_eq!(specs[0].limits.max_connections, 12);
+    assert_eq!(specs[0].edge.send_proxy, Some(ProxyVersion::V1));
+    let accept = specs[0].edge.accept_proxy.as_ref().unwrap();
+    let networks: Vec<_> = accept.from.iter().map(ToString::to_string).collect();
+    assert_eq!(networks, ["10.0.0.0/8", "::1/128"]);
+    assert_eq!(accept.timeout, Duration::from_secs(3));
+    assert_eq!(specs[1].edge, EdgeSpec::default());
     assert_eq!(specs[1].name, "udp://[::]:53");
     assert_eq!(specs[1].limits.idle, Duration::from_secs(300));
 }
@@ -191,6 +202,74 @@ fn a_wrong_file_is_blamed_by_line_and_key() {
             "[[forward]]\nlisten = \"tcp://*:1\"\nto = []".into(),
             "f.toml:1: ",
             "no upstream",
+        ),
+        (
+            with("proxy_protocol = \"v3\""),
+            "f.toml:4: proxy_protocol: ",
+            "`v2`",
+        ),
+        (
+            with("accept_proxy = true\naccept_proxy_from = [\"10/8\"]"),
+            "f.toml:5: accept_proxy_from: ",
+            "10.0.0.0/8",
+        ),
+        (
+            with("accept_proxy = true\naccept_proxy_from = []"),
+            "f.toml:1: ",
+            "accept_proxy_from is empty",
+        ),
+        (with("sni = {}"), "f.toml:1: ", "sni is empty"),
+        (
+            with("[forward.sni]\n\"a_b!\" = [\"a:1\"]"),
+            "f.toml:1: ",
+            "\"a_b!\" is not a server name",
+        ),
+        (
+            with("[forward.sni]\na = [\"a:1\"]\nA = [\"b:1\"]"),
+            "f.toml:1: ",
+            "sni has a twice",
+        ),
+        (with("[forward.sni]\na = []"), "f.toml:1: ", "no upstream"),
+        (
+            with("tls = \"terminate\"\n[forward.sni]\na = [\"a:1\"]"),
+            "f.toml:1: ",
+            "leave one out",
+        ),
+        (with("tls = \"on\""), "f.toml:4: tls: ", "`terminate`"),
+        (
+            with("tls = \"terminate\"\ntls_key = \"k\"\nallow = [\"spiffe://m/n/*\"]"),
+            "f.toml:1: ",
+            "tls needs tls_certificate too",
+        ),
+        (
+            with("tls = \"originate\"\ntls_key = \"k\""),
+            "f.toml:1: ",
+            "tls needs allow too",
+        ),
+        (
+            with("tls = \"terminate\"\nallow = []"),
+            "f.toml:1: ",
+            "allow is empty",
+        ),
+        (
+            with("allow = [\"spiffe://m/n\"]"),
+            "f.toml:4: allow: ",
+            "spiffe://MESH/NETWORK/NAME",
+        ),
+        (
+            with("tls_bundle = \"b\""),
+            "f.toml:1: ",
+            "tls_bundle means nothing without tls =",
+        ),
+        (
+            with("accept_proxy_timeout = \"1s\""),
+            "f.toml:1: ",
+            "accept_proxy_timeout means nothing without accept_proxy = true",
+        ),
+        (
+            "[[forward]]\nlisten = \"udp://*:1\"\nto = [\"a:1\"]\nproxy_protocol = \"v1\"".into(),
+            "f.toml:1: ",
+            "proxy_protocol is for TCP",
         ),
         ("[[forward]".into(), "f.toml:1: ", "]"),
         (
@@ -230,6 +309,7 @@ prop_compose! {
         (max_per_endpoint, retries) in (bound(), bound()),
         balance in any_balance(),
         direct in prop::collection::vec("(/[a-z0-9. ]{1,8}){1,3}", 0..3),
+        edge in any_edge(),
     ) -> ForwardSpec {
         let protocol = if udp { Protocol::Udp } else { Protocol::Tcp };
         // Flow labels and scopes are not written.
@@ -257,6 +337,7 @@ prop_compose! {
                 max_per_endpoint,
                 retries,
             },
+            edge: if udp { EdgeSpec::default() } else { edge },
             balance,
             direct: direct.into_iter().map(Into::into).collect(),
         }

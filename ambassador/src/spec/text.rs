@@ -102,6 +102,12 @@ pub enum ParseError {
     /// A list cannot have both.
     #[error("a service stands alone; give either one service://NAME or a list of HOST:PORT")]
     Mixed,
+    /// Not a network.
+    #[error("{0:?} is not a network; write one such as 10.0.0.0/8, fd00::/8 or 192.0.2.1")]
+    Network(String),
+    /// The keys of an edge contradict each other.
+    #[error(transparent)]
+    Edge(super::EdgeError),
     /// There is nowhere to go.
     #[error("no upstream is given; write tcp://HOST:PORT, udp://HOST:PORT or service://NAME")]
     NoUpstream,

@@ -1,5 +1,6 @@
 //! The one wire form of a forward, in TOML and in JSON.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::io;
 use std::num::NonZeroU32;
@@ -9,9 +10,10 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::balance::{ParsedCheck, WireEject};
+use super::edge::{self, Network, WireSide, WireVersion};
 use super::text::{self, Cgroup, Span, Upstream};
 use super::{ForwardSpec, Host, ParseError, Target};
-use crate::{Balance, Eject, Limits, Listen, OnRemove, Policy, RelayMode};
+use crate::{Allowed, Balance, Eject, Limits, Listen, OnRemove, Policy, RelayMode};
 
 /// Why a configuration file makes no forwards.
 #[derive(Debug, thiserror::Error)]
@@ -118,6 +120,7 @@ struct Parsed(ForwardSpec);
 struct WireForward {
     name: Option<String>,
     listen: Text<Listen>,
+    #[serde(default)]
     to: Vec<Text<Upstream>>,
     #[serde(default)]
     mode: WireMode,
@@ -133,6 +136,26 @@ struct WireForward {
     check: Option<ParsedCheck>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     direct: Vec<Text<Cgroup>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proxy_protocol: Option<WireVersion>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    accept_proxy: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    accept_proxy_from: Option<Vec<Text<Network>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    accept_proxy_timeout: Option<Text<Span>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sni: Option<BTreeMap<String, Vec<Text<Upstream>>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls: Option<WireSide>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls_certificate: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls_key: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls_bundle: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    allow: Option<Vec<Text<Allowed>>>,
 }
 
 #[derive(Clone, Copy, Default, Deserialize, Serialize)]
@@ -165,13 +188,40 @@ impl TryFrom<WireForward> for Parsed {
 
     fn try_from(wire: WireForward) -> Result<Self, ParseError> {
         let Text(listen) = wire.listen;
-        let upstreams = wire.to.into_iter().map(|Text(upstream)| upstream).collect();
+        let target = |to: Vec<Text<Upstream>>| {
+            let upstreams = to.into_iter().map(|Text(upstream)| upstream);
+            text::target(listen.protocol, upstreams.collect())
+        };
+        let sni = wire.sni.map(|sni| {
+            let routes = sni.into_iter().map(|(name, to)| Ok((name, target(to)?)));
+            routes.collect::<Result<Vec<_>, ParseError>>()
+        });
+        // Those whose name is not listed may have nowhere to go.
+        let own = match (&sni, wire.to.is_empty()) {
+            (Some(_), true) => Target::Host(Vec::new()),
+            _ => target(wire.to)?,
+        };
         let default = Limits::default();
+        let from = wire.accept_proxy_from;
+        let edge = edge::Keys {
+            proxy_protocol: wire.proxy_protocol,
+            accept_proxy: wire.accept_proxy,
+            accept_proxy_from: from.map(|from| from.into_iter().map(|Text(n)| n.0).collect()),
+            accept_proxy_timeout: wire.accept_proxy_timeout.map(|timeout| timeout.0.0),
+            sni: sni.transpose()?,
+            tls: wire.tls,
+            tls_certificate: wire.tls_certificate,
+            tls_key: wire.tls_key,
+            tls_bundle: wire.tls_bundle,
+            allow: wire
+                .allow
+                .map(|allow| allow.into_iter().map(|Text(allowed)| allowed).collect()),
+        };
         let most = |most: Option<NonZeroU32>| usize::try_from(most?.get()).ok();
         Ok(Self(ForwardSpec {
             name: wire.name.unwrap_or_else(|| listen.to_string()),
             listen,
-            target: text::target(listen.protocol, upstreams)?,
+            target: own,
             limits: Limits {
                 mode: match wire.mode {
                     WireMode::Auto => RelayMode::Auto,
@@ -197,6 +247,7 @@ impl TryFrom<WireForward> for Parsed {
             direct: (wire.direct.into_iter())
                 .map(|Text(Cgroup(path))| path)
                 .collect(),
+            edge: edge.check(listen.protocol).map_err(ParseError::Edge)?,
         }))
     }
 }
@@ -205,16 +256,18 @@ impl From<&ForwardSpec> for WireForward {
     fn from(spec: &ForwardSpec) -> Self {
         let protocol = Some(spec.listen.protocol);
         let host = |host: &Host| Upstream::Host(protocol, host.clone());
-        let to = match &spec.target {
+        let to = |target: &Target| match target {
             Target::Host(hosts) => hosts.iter().map(host).map(Text).collect(),
             Target::Service(name, port) => vec![Text(Upstream::Service(name.clone(), *port))],
         };
+        let edge = edge::Keys::from(&spec.edge);
+        let from = edge.accept_proxy_from;
         let limits = &spec.limits;
         let most = |most| u32::try_from(most).ok().and_then(NonZeroU32::new);
         Self {
             name: Some(spec.name.clone()),
             listen: Text(spec.listen),
-            to,
+            to: to(&spec.target),
             mode: match spec.limits.mode {
                 RelayMode::Auto => WireMode::Auto,
                 RelayMode::Copy => WireMode::Copy,
@@ -231,6 +284,19 @@ impl From<&ForwardSpec> for WireForward {
             eject: Some(WireEject::from(&spec.balance.eject)),
             check: spec.balance.check.clone().map(ParsedCheck),
             direct: (spec.direct.iter().cloned().map(Cgroup).map(Text)).collect(),
+            proxy_protocol: edge.proxy_protocol,
+            accept_proxy: edge.accept_proxy,
+            accept_proxy_from: from.map(|from| from.into_iter().map(Network).map(Text).collect()),
+            accept_proxy_timeout: edge.accept_proxy_timeout.map(Span).map(Text),
+            sni: edge.sni.map(|sni| {
+                let sni = sni.into_iter();
+                sni.map(|(name, target)| (name, to(&target))).collect()
+            }),
+            tls: edge.tls,
+            tls_certificate: edge.tls_certificate,
+            tls_key: edge.tls_key,
+            tls_bundle: edge.tls_bundle,
+            allow: (edge.allow).map(|allow| allow.into_iter().map(Text).collect()),
         }
     }
 }

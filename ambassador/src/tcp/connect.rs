@@ -121,7 +121,8 @@ pub(super) async fn connect(
     }
 }
 
-fn failed(running: &Running, address: SocketAddr, source: io::Error) -> ConnectError {
+/// Counts a failure against the endpoint, which may eject it for a while.
+pub(crate) fn failed(running: &Running, address: SocketAddr, source: io::Error) -> ConnectError {
     let name = &running.name;
     let ejected = (running.balancer).failed(address, &source, std::time::Instant::now());
     running.totals.failed(address, ejected.is_some());

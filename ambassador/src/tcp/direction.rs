@@ -31,16 +31,16 @@ thread_local! {
 
 /// Which of a direction's sockets failed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Side {
+pub(crate) enum Side {
     From,
     To,
 }
 
 /// Why a direction ended before its FIN.
 #[derive(Debug)]
-pub(super) struct Broken {
-    pub(super) side: Side,
-    pub(super) error: io::Error,
+pub(crate) struct Broken {
+    pub(crate) side: Side,
+    pub(crate) error: io::Error,
 }
 
 /// Between whom a direction carries, and by what means.

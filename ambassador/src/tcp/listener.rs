@@ -19,8 +19,10 @@ use super::connect::{ConnectError, connect, gone};
 use super::reactor::{READABLE, Reactor, Socket};
 use super::relay::{End, Peer, Relay};
 use crate::balance::Choice;
+use crate::edge::{self, EdgeError};
 use crate::flow::{EndCause, EndSide, Ended, Joined, OpenFlow, Way};
 use crate::running::{Entered, Running, Shared};
+use crate::tls::{self, Stream};
 use crate::{RelayMode, sys};
 
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -119,7 +121,7 @@ fn start(
 async fn flow(begin: Pin<Box<impl Future<Output = Option<Box<Begun>>>>>) {
     if let Some(begun) = begin.await {
         let end = Relay::run(&begun).await;
-        finish(end, &begun);
+        finish(end, &begun.open, begun.choice.address);
     }
 }
 
@@ -131,6 +133,8 @@ pub(super) struct Begun {
     pub(super) mode: RelayMode,
     /// Counts as active there.
     choice: Choice,
+    /// Knows the endpoint, if a server name led there.
+    _route: Option<Arc<Running>>,
     entered: Entered,
 }
 
@@ -140,6 +144,8 @@ impl Begun {
     }
 }
 
+/// None if it has ended already. So have those that speak TLS by then, which are carried from here:
+/// those that do not are not to keep room for that.
 async fn begin(
     client: Socket,
     peer: SocketAddr,
@@ -147,10 +153,20 @@ async fn begin(
     entered: Entered,
 ) -> Option<Box<Begun>> {
     let running = &*entered.running;
-    let arrived = Arrived::new(&client, peer);
+    let mut arrived = Arrived::new(&client, peer);
+    let admitted = match edge::admit(client, peer, running).await {
+        Ok(admitted) => admitted,
+        Err(error) => {
+            arrived.turn_away(error, running);
+            return None;
+        }
+    };
+    let (client, peer) = (admitted.stream.socket(), admitted.client);
+    arrived.joined.client = peer;
+    let upstreams = admitted.upstreams(running);
     let connected = tokio::select! {
-        connected = connect(running, peer.ip(), client.reactor()) => connected,
-        () = gone(&client) => {
+        connected = connect(upstreams, peer.ip(), client.reactor()) => connected,
+        () = gone(client) => {
             arrived.left(EndCause::Reset, EndSide::Client, running);
             return None;
         }
@@ -162,39 +178,52 @@ async fn begin(
             return None;
         }
     };
+    arrived.joined.upstream = Some(choice.address);
+    arrived.joined.connect_time = Some(connect_time);
+    let upstream = match edge::depart(upstream, choice.address, &admitted, running).await {
+        Ok(upstream) => upstream,
+        Err(error) => {
+            arrived.turn_away(error, running);
+            return None;
+        }
+    };
     let mode = running.limits.borrow().mode;
     let way = match mode {
+        _ if edge::is_encrypted(&admitted.stream, &upstream) => Way::Tls,
         RelayMode::Auto => Way::Small,
         RelayMode::Copy => Way::CopyMode,
         RelayMode::Splice => Way::SpliceMode,
     };
-    let joined = Joined {
-        upstream: Some(choice.address),
-        connect_time: Some(connect_time),
-        ..arrived.joined
-    };
     let flows = &running.shared.flows;
-    let open = flows.open(&running.name, &running.totals, joined, way, end);
+    let open = flows.open(&running.name, &running.totals, arrived.joined, way, end);
     if choice.is_over() {
         open.entry.end(EndCause::Removed, EndSide::Ambassador, None);
         let (forward, upstream) = (&running.name, choice.address);
         debug!(%forward, client = %peer, %upstream, "has left");
         return None;
     }
-    Some(Box::new(Begun {
-        client,
-        upstream,
-        open,
-        mode,
-        choice,
-        entered,
-    }))
+    match (admitted.stream, upstream) {
+        (Stream::Plain(client), Stream::Plain(upstream)) => Some(Box::new(Begun {
+            client,
+            upstream,
+            open,
+            mode,
+            choice,
+            _route: admitted.route,
+            entered,
+        })),
+        (client, upstream) => {
+            let end = Box::pin(tls::relay(client, upstream, &open.entry, running)).await;
+            finish(end, &open, choice.address);
+            None
+        }
+    }
 }
 
 /// Enters how it ended into its record.
-fn finish(end: End, begun: &Begun) {
-    let (forward, upstream) = (&begun.entered.running.name, begun.choice.address);
-    let entry = &begun.open.entry;
+fn finish(end: End, open: &OpenFlow, upstream: SocketAddr) {
+    let entry = &open.entry;
+    let forward = entry.forward();
     match end {
         End::Finished { first } => {
             debug!(%forward, %upstream, "finished");
@@ -245,6 +274,11 @@ impl Arrived {
         let (endpoint, ended) = error.into_end();
         self.joined.upstream = endpoint;
         self.close(ended, running);
+    }
+
+    /// What is wrong has been told already.
+    fn turn_away(self, error: EdgeError, running: &Running) {
+        self.close(error.into_end(), running);
     }
 
     fn left(self, cause: EndCause, side: EndSide, running: &Running) {

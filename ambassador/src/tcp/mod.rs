@@ -8,6 +8,9 @@ mod pipe;
 mod reactor;
 mod relay;
 
-pub(crate) use connect::{is_shortage, resolved};
+pub(crate) use connect::{failed, is_shortage, resolved};
+pub(crate) use direction::{Broken, Side};
 pub(crate) use engine::{Closed, Engine};
 pub(crate) use pipe::PipePool;
+pub(crate) use reactor::{FAILED, READABLE, Socket, WRITABLE};
+pub(crate) use relay::{End, Peer, delivered};

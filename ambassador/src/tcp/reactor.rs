@@ -22,10 +22,10 @@ const EVENTS: usize = 256;
 /// From this age on a socket is told that it is old, within as much time again.
 const OLD: Duration = Duration::from_secs(1);
 
-pub(super) const READABLE: u8 = 1;
-pub(super) const WRITABLE: u8 = 2;
+pub(crate) const READABLE: u8 = 1;
+pub(crate) const WRITABLE: u8 = 2;
 /// The socket has failed, such as by a reset; neither data nor FIN do that.
-pub(super) const FAILED: u8 = 4;
+pub(crate) const FAILED: u8 = 4;
 /// The socket is not young any more.
 pub(super) const AGED: u8 = 8;
 /// Whatever is read, nothing can come after it: the socket stays readable.
@@ -231,7 +231,7 @@ impl Socket {
     }
 
     /// Whose thread it belongs to.
-    pub(super) fn reactor(&self) -> &Rc<Reactor> {
+    pub(crate) fn reactor(&self) -> &Rc<Reactor> {
         &self.reactor
     }
 
@@ -251,7 +251,7 @@ impl Socket {
     }
 
     /// What it is ready for out of `interest`; if nothing, the task is woken once it is.
-    pub(super) fn poll_ready(&self, cx: &mut Context<'_>, interest: u8) -> Poll<u8> {
+    pub(crate) fn poll_ready(&self, cx: &mut Context<'_>, interest: u8) -> Poll<u8> {
         let mut slots = self.reactor.slots.borrow_mut();
         let slot = &mut slots.all[self.key.slot as usize];
         if slot.ready & interest != 0 {
@@ -269,12 +269,12 @@ impl Socket {
     }
 
     /// Waits until it is ready for something out of `interest`.
-    pub(super) async fn ready(&self, interest: u8) -> u8 {
+    pub(crate) async fn ready(&self, interest: u8) -> u8 {
         std::future::poll_fn(|cx| self.poll_ready(cx, interest)).await
     }
 
     /// Does what the socket is ready for, or else nothing: [`ErrorKind::WouldBlock`].
-    pub(super) fn try_io<T>(
+    pub(crate) fn try_io<T>(
         &self,
         interest: u8,
         operation: impl FnOnce() -> io::Result<T>,
@@ -289,7 +289,7 @@ impl Socket {
         result
     }
 
-    pub(super) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+    pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         use rustix::net::SendFlags;
         self.try_io(WRITABLE, || {
             Ok(rustix::net::send(self, bytes, SendFlags::NOSIGNAL)?)
@@ -304,6 +304,17 @@ impl Socket {
                 slot.ready &= !READABLE;
             }
         });
+    }
+
+    /// Whether the peer has finished or the connection has failed: whatever there is to read has
+    /// come.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.slot(|slot| slot.ready & ENDED != 0)
+    }
+
+    /// Makes it readable again, for bytes that were seen and left: no event will tell of these.
+    pub(crate) fn look_again(&self) {
+        self.slot(|slot| slot.ready |= READABLE);
     }
 
     fn slot<T>(&self, look: impl FnOnce(&mut Slot) -> T) -> T {

@@ -15,14 +15,14 @@ use crate::sys;
 
 /// One of the two ends of a flow.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Peer {
+pub(crate) enum Peer {
     Client,
     Upstream,
 }
 
 /// How a flow ended.
 #[derive(Debug)]
-pub(super) enum End {
+pub(crate) enum End {
     /// Both peers had finished.
     Finished {
         /// Who finished first.
@@ -190,7 +190,7 @@ impl Peer {
 }
 
 /// Waits until the peer's kernel has all that was sent, for a reset discards what is under way.
-async fn delivered(survivor: &Socket, deadline: Instant) {
+pub(crate) async fn delivered(survivor: &Socket, deadline: Instant) {
     // The kernel tells of room in the send queue, but not of its being empty: so ask.
     let mut pause = Duration::from_millis(1);
     while Instant::now() < deadline && !matches!(sys::unacknowledged(survivor), Ok(0) | Err(_)) {
