@@ -7,9 +7,10 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 build=(gcc libc6-dev clang libbpf-dev pkg-config protobuf-compiler libprotobuf-dev nftables iproute2 util-linux)
-test=(skopeo umoci redis-tools etcd-client iperf3 openssl bind9-dnsutils jq busybox-static)
+test=(skopeo umoci redis-tools curl etcd-client iperf3 openssl bind9-dnsutils jq busybox-static
+    liblua5.3-0 libopentracing-c-wrapper0) # the last two for haproxy
 # package:program it is wanted for. Whoever has the program on PATH keeps theirs.
-tools=(etcd-server:etcd docker-registry:docker-registry)
+tools=(etcd-server:etcd docker-registry:docker-registry haproxy:haproxy)
 tool_dir=target/tools
 
 fail() {
@@ -56,7 +57,7 @@ unpack() {
         return 1
     fi
     dpkg-deb -x "$work/$package"_*.deb "$work/root"
-    install -D "$work/root/usr/bin/$program" "$tool_dir/$program"
+    install -D "$(find "$work/root/usr" -path "*bin/$program" -type f)" "$tool_dir/$program"
     rm -rf "$work"
 }
 

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use nuncio_ambassador::{Ambassador, ApplyError, EndpointSet, Forward, Options, Protocol};
+use nuncio_ambassador::{
+    Ambassador, ApplyError, EndpointSet, Forward, Options, Protocol, Resolver,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -173,5 +175,33 @@ async fn draining_refuses_newcomers_and_waits_for_flows() -> Result<()> {
     };
     let (left, end) = tokio::join!(ambassador.drain(PATIENCE), end);
     ensure!(left == 0 && end? == 0);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_direct_may_not_get_around_an_edge() -> Result<()> {
+    let upstream = "127.0.0.1:9";
+    let ambassador = Ambassador::new(Options::default());
+    for key in ["accept_proxy = true", "proxy_protocol = \"v1\"", "sni"] {
+        let more = match key {
+            "sni" => format!("[forward.sni]\n\"a.example.org\" = [\"{upstream}\"]"),
+            key => key.to_owned(),
+        };
+        let config = format!(
+            "[[forward]]\nname = \"both\"\nlisten = \"tcp://127.0.0.1:8\"\nto = [\"{upstream}\"]\n\
+             direct = [\"/sys/fs/cgroup\"]\n{more}\n"
+        );
+        let specs = nuncio_ambassador::spec::from_toml("f".as_ref(), &config)?;
+        let resolver = Resolver::new();
+        let checked = resolver.check(&specs).await.err();
+        let applied = ambassador.apply(vec![resolver.forward(&specs[0])?]).await;
+        for refused in [checked, applied.err()] {
+            let refused = refused.context("one goes around the other")?;
+            ensure!(refused.kind() == "direct-edge" && refused.forward() == Some("both"));
+            let name = key.split(' ').next().context("a key")?;
+            let message = format!("has both direct and {name};");
+            ensure!(refused.to_string().contains(&message), "{refused}");
+        }
+    }
     Ok(())
 }

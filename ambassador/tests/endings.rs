@@ -103,17 +103,6 @@ async fn a_reset_goes_over_after_the_data_before_it() -> Result<()> {
     Ok(())
 }
 
-/// Bytes that the kernel on the other side has not acknowledged.
-fn unsent(stream: &TcpStream) -> i32 {
-    #![allow(unsafe_code, reason = "no safe wrapper has SIOCOUTQ")]
-    use std::os::fd::AsRawFd;
-    nix::ioctl_read_bad!(outq, nix::libc::TIOCOUTQ, nix::libc::c_int);
-    let mut bytes = 0;
-    // SAFETY: the stream is open, and the call writes one int.
-    unsafe { outq(stream.as_raw_fd(), &raw mut bytes) }.expect("a TCP socket has a send queue");
-    bytes
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_reader_gets_all_that_came_before_a_reset() -> Result<()> {
     for mode in MODES {

@@ -7,7 +7,10 @@
 )]
 
 pub mod admin;
+pub mod log;
 pub mod openmetrics;
+pub mod tls;
+pub mod tool;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -16,7 +19,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use nuncio_ambassador::{
-    Ambassador, EndpointSet, Flow, Forward, Limits, Listen, Options, Protocol, RelayMode,
+    Ambassador, Control, EndpointSet, Flow, Forward, Limits, Listen, Options, Protocol, RelayMode,
 };
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -119,6 +122,17 @@ pub fn reset(stream: TcpStream) -> Result<()> {
     Ok(())
 }
 
+/// Bytes that the kernel on the other side has not acknowledged.
+pub fn unsent(stream: &TcpStream) -> i32 {
+    #![allow(unsafe_code, reason = "no safe wrapper has SIOCOUTQ")]
+    use std::os::fd::AsRawFd;
+    nix::ioctl_read_bad!(outq, nix::libc::TIOCOUTQ, nix::libc::c_int);
+    let mut bytes = 0;
+    // SAFETY: the stream is open, and the call writes one int.
+    unsafe { outq(stream.as_raw_fd(), &raw mut bytes) }.expect("a TCP socket has a send queue");
+    bytes
+}
+
 /// An address where nobody listens. Held open but not listening, so that nobody takes the port.
 pub fn refusing(address: &str) -> Result<(socket2::Socket, SocketAddr)> {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
@@ -154,6 +168,30 @@ pub fn only(ambassador: &Ambassador) -> Result<Flow> {
     let mut flows = ambassador.flows();
     anyhow::ensure!(flows.len() == 1, "one flow, not {flows:?}");
     flows.pop().context("one flow")
+}
+
+/// How many newcomers a forward has turned away for this cause, as the metrics have it.
+pub async fn turned_away(control: &Arc<Control>, forward: &str, cause: &str) -> Result<u64> {
+    let labels = format!("{{forward=\"{forward}\",cause=\"{cause}\"}}");
+    figure(control, &format!("edge_refused_total{labels}")).await
+}
+
+/// One line of the metrics, which begins so after the prefix of all.
+pub async fn figure(control: &Arc<Control>, begin: &str) -> Result<u64> {
+    use tokio::io::AsyncWriteExt;
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let mut stream = TcpStream::connect(listener.local_addr()?).await?;
+    let server = tokio::spawn(
+        axum::serve(listener, nuncio_ambassador::admin::router(control.clone())).into_future(),
+    );
+    let request = b"GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    stream.write_all(request).await?;
+    let mut text = String::new();
+    soon(stream.read_to_string(&mut text)).await??;
+    server.abort();
+    let begin = format!("nuncio_ambassador_{begin} ");
+    let count = text.lines().find_map(|line| line.strip_prefix(&begin));
+    Ok(count.with_context(|| text.clone())?.parse()?)
 }
 
 /// Bytes that look random and are the same each time.
