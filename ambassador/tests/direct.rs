@@ -300,11 +300,11 @@ fn nothing_is_left_after_detaching_dropping_or_dying() -> Result<()> {
         set(&rewriter, scope, &[(A, 1)], &[])?;
         client.expect(&tcp, &a).await?;
         ensure!(rewriter.detach(cgroup.path()) && !rewriter.detach(cgroup.path()));
-        client.expect(&tcp, &relayed).await?;
+        client.until(&tcp, &relayed, &[&a]).await?;
         rewriter.attach(cgroup.path(), scope)?;
         client.expect(&tcp, &a).await?;
         drop(rewriter);
-        client.expect(&tcp, &relayed).await?;
+        client.until(&tcp, &relayed, &[&a]).await?;
 
         let mut owner = scene.client(None).await?;
         let own = format!("own {} {SERVICE} {A}", cgroup.path().display());

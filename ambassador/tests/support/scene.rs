@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use nix::sched::{CloneFlags, setns};
 use nuncio_ambassador::Protocol;
 use nuncio_ambassador::direct::{Rewriter, Scope, ServiceKey};
@@ -300,6 +300,19 @@ impl Client {
         let answer = self.ask(order).await?;
         ensure!(answer == expected, "{order}: {answer}, not {expected}");
         Ok(())
+    }
+
+    /// Asks until the answer is as expected: the kernel may keep programs on for a moment after
+    /// their owner let go. Fails at an answer that is not made of `meanwhile`.
+    pub async fn until(&mut self, order: &str, expected: &str, meanwhile: &[&str]) -> Result<()> {
+        for _ in 0..1000 {
+            let answer = self.ask(order).await?;
+            if answer == expected {
+                return Ok(());
+            }
+            ensure!(meanwhile.contains(&&*answer), "{order}: {answer}");
+        }
+        bail!("{order}: still not {expected}")
     }
 
     pub async fn kill(mut self) -> Result<()> {
