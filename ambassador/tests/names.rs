@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use anyhow::{Context, Result, ensure};
-use nuncio_ambassador::{EndpointSet, ForwardSpec, Resolver, spec};
+use nuncio_ambassador::{EndpointSet, ForwardSpec, Host, Resolver, spec};
 use tokio::net::UdpSocket;
 use tokio::sync::watch;
 
@@ -30,7 +30,7 @@ async fn becomes(watch: &mut Watch, expected: &[&str]) -> Result<()> {
 fn hosts(resolver: &Resolver, hosts: &[(&str, u16)]) -> Watch {
     let hosts: Vec<_> = hosts
         .iter()
-        .map(|(host, port)| (host.to_string(), *port))
+        .map(|(host, port)| Host::new(*host, *port))
         .collect();
     resolver.hosts(&hosts)
 }

@@ -1,6 +1,7 @@
 //! What is known of the mesh at one moment.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -12,6 +13,9 @@ use crate::model::{
     BlockRecord, EndpointRecord, NetworkRecord, NodeRecord, Protocol, ServiceRecord, Upstream,
 };
 use crate::wire::{DecodeError, Record};
+
+/// The label of a container that says how many newcomers it gets, against others of its name.
+const WEIGHT: &str = "nuncio.weight";
 
 /// Everything the registry tells, as of one revision.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -77,6 +81,8 @@ impl Catalog {
     ///
     /// Without `port`, each endpoint is used at its first exposed one (TCP before UDP, then the lowest), and
     /// one that exposes none is left out. A service entered by hand has its own ports; `port` selects among them.
+    ///
+    /// An endpoint has the weight that its label `nuncio.weight` gives it, if that is one.
     pub fn upstreams(&self, name: &str, port: Option<u16>) -> Vec<Upstream> {
         let first = |endpoint: &EndpointRecord| {
             let order =
@@ -94,6 +100,7 @@ impl Catalog {
                 Some(Upstream {
                     host: endpoint.address.to_string(),
                     port,
+                    weight: weight(endpoint),
                 })
             })
             .collect();
@@ -102,7 +109,8 @@ impl Catalog {
             upstreams.extend(service.upstreams.iter().filter(wanted).cloned());
         }
         upstreams.sort();
-        upstreams.dedup();
+        // of two who say something else of one place, the one that asks less of it
+        upstreams.dedup_by(|next, first| (&next.host, next.port) == (&first.host, first.port));
         upstreams
     }
 
@@ -181,6 +189,13 @@ fn agree(field: &'static str, value: &str, key: &str) -> Result<(), DecodeError>
         let value = value.to_owned();
         Err(DecodeError::Field { field, value })
     }
+}
+
+fn weight(endpoint: &EndpointRecord) -> NonZeroU16 {
+    let label = endpoint.labels.get(WEIGHT);
+    let weight = label.and_then(|label| label.parse().ok());
+    let weight = weight.filter(|weight: &NonZeroU16| weight.get() <= Upstream::MOST_WEIGHT);
+    weight.unwrap_or(NonZeroU16::MIN)
 }
 
 #[cfg(test)]

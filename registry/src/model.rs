@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroU16;
 
 use ipnetwork::Ipv4Network;
 
@@ -120,6 +121,13 @@ pub struct Upstream {
     pub host: String,
     /// Port number, never 0.
     pub port: u16,
+    /// Its share of newcomers, against the others' weights: from 1, which is usual, to [`Self::MOST_WEIGHT`].
+    pub weight: NonZeroU16,
+}
+
+impl Upstream {
+    /// What a weight is at most.
+    pub const MOST_WEIGHT: u16 = 256;
 }
 
 impl fmt::Display for Upstream {

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroU16;
 
 use ipnetwork::Ipv4Network;
 use serde::{Deserialize, Serialize};
@@ -339,22 +340,50 @@ struct ServiceWire {
 struct UpstreamWire {
     host: String,
     port: u16,
+    #[serde(default = "usual_weight", skip_serializing_if = "is_usual")]
+    weight: u16,
+}
+
+fn usual_weight() -> u16 {
+    1
+}
+
+fn is_usual(weight: &u16) -> bool {
+    *weight == usual_weight()
+}
+
+impl TryFrom<UpstreamWire> for Upstream {
+    type Error = DecodeError;
+
+    fn try_from(wire: UpstreamWire) -> Result<Self, DecodeError> {
+        let weight =
+            NonZeroU16::new(wire.weight).filter(|weight| weight.get() <= Self::MOST_WEIGHT);
+        Ok(Self {
+            host: wire.host,
+            port: wire.port,
+            weight: weight.ok_or_else(|| DecodeError::Field {
+                field: "weight",
+                value: wire.weight.to_string(),
+            })?,
+        })
+    }
 }
 
 impl Record for ServiceRecord {
     fn decode(value: &[u8]) -> Result<Self, DecodeError> {
         let ServiceWire { name, upstreams } = parse(value)?;
-        let upstreams = upstreams
-            .into_iter()
-            .map(|UpstreamWire { host, port }| Upstream { host, port })
-            .collect();
-        Ok(Self { name, upstreams })
+        let upstreams = upstreams.into_iter().map(Upstream::try_from);
+        Ok(Self {
+            name,
+            upstreams: upstreams.collect::<Result<_, _>>()?,
+        })
     }
 
     fn fields(&self) -> Map<String, Value> {
         let wire = |upstream: &Upstream| UpstreamWire {
             host: upstream.host.clone(),
             port: upstream.port,
+            weight: upstream.weight.get(),
         };
         fields_of(&ServiceWire {
             name: self.name.clone(),

@@ -1,10 +1,9 @@
 //! Services of the registry as upstreams of the ambassador.
 
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use nuncio_ambassador::{Discovery, EndpointSet, Failure, Resolver};
+use nuncio_ambassador::{Discovery, EndpointSet, Failure, Host, Resolver};
 use nuncio_registry::{Catalog, Upstream};
 use tokio::sync::watch;
 
@@ -90,20 +89,13 @@ fn known(catalog: &Catalog, service: &str, port: Option<u16>) -> Option<Vec<Upst
 
 /// Addresses are at once a set; names are watched.
 fn resolve(upstreams: &[Upstream], hosts: &Resolver) -> Sets {
-    let address = |upstream: &Upstream| {
-        let address: IpAddr = upstream.host.parse().ok()?;
-        Some(SocketAddr::new(address, upstream.port))
+    let named = |upstream: &Upstream| Host {
+        name: upstream.host.clone(),
+        port: upstream.port,
+        weight: upstream.weight,
     };
-    match upstreams.iter().map(address).collect() {
-        Some(endpoints) => EndpointSet::fixed(endpoints),
-        None => {
-            let names: Vec<_> = upstreams
-                .iter()
-                .map(|upstream| (upstream.host.clone(), upstream.port))
-                .collect();
-            hosts.hosts(&names)
-        }
-    }
+    let named: Vec<_> = upstreams.iter().map(named).collect();
+    hosts.hosts(&named)
 }
 
 /// Returns when the sets change; never, if there are none or they are fixed.
@@ -119,15 +111,19 @@ async fn changed(sets: &mut Option<Sets>) {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::num::NonZeroU16;
 
     use nuncio_registry::ServiceRecord;
 
     use super::*;
 
+    const WEIGHT: NonZeroU16 = NonZeroU16::new(3).expect("not 0");
+
     fn catalog(revision: i64, upstreams: &[(&str, u16)]) -> Arc<Catalog> {
         let upstreams = upstreams.iter().map(|(host, port)| Upstream {
             host: (*host).to_owned(),
             port: *port,
+            weight: WEIGHT,
         });
         let record = ServiceRecord {
             name: "redis".to_owned(),
@@ -159,6 +155,7 @@ mod tests {
             let arrived = sets.wait_for(|set| set.endpoints == [expected]).await;
             let arrived = arrived.expect("a set");
             assert!(arrived.resolved);
+            assert_eq!(arrived.weight(expected), WEIGHT);
             assert_eq!(arrived.discovery.revision, Some(1));
             assert!(arrived.discovery.answered.is_some() && arrived.discovery.failure.is_none());
         }

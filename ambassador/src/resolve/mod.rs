@@ -188,7 +188,7 @@ impl Resolver {
         target: &Target,
     ) -> Result<watch::Receiver<Arc<EndpointSet>>, ResolveError> {
         match target {
-            Target::Host(hosts) => Ok(self.watch(hosts)),
+            Target::Host(hosts) => Ok(self.hosts(hosts)),
             Target::Service(service, port) => {
                 let (forward, service) = (forward.to_owned(), service.clone());
                 let Some(services) = &self.services else {
@@ -250,13 +250,8 @@ impl Resolver {
         watch::channel(Arc::new(answers.set())).1
     }
 
-    /// Watches hosts, all of weight 1. Addresses are known at once, names when they resolve.
-    pub fn hosts(&self, hosts: &[(String, u16)]) -> watch::Receiver<Arc<EndpointSet>> {
-        let hosts: Vec<_> = hosts.iter().cloned().map(Host::from).collect();
-        self.watch(&hosts)
-    }
-
-    fn watch(&self, hosts: &[Host]) -> watch::Receiver<Arc<EndpointSet>> {
+    /// Watches hosts. Addresses are known at once, names when they resolve.
+    pub fn hosts(&self, hosts: &[Host]) -> watch::Receiver<Arc<EndpointSet>> {
         let mut answers = Answers::new(hosts);
         let first = answers.set();
         if answers.names().next().is_none() {

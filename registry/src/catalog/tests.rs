@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use proptest::prelude::*;
+use serde_json::json;
 
 use super::*;
 use crate::model::PortRecord;
@@ -67,6 +68,7 @@ fn services_entered_by_hand_are_selected_by_port() {
     let upstream = |host: &str, port| Upstream {
         host: host.to_owned(),
         port,
+        weight: NonZeroU16::MIN,
     };
     let upstreams = vec![upstream("db.lan", 5432), upstream("fd00::1", 5433)];
     let service = ServiceRecord {
@@ -86,6 +88,49 @@ fn services_entered_by_hand_are_selected_by_port() {
         shown(&catalog.upstreams("db", Some(5433))),
         ["[fd00::1]:5433"]
     );
+}
+
+#[test]
+fn weights_come_from_labels_and_by_hand() {
+    let labelled = |id, host, label: &str| {
+        let mut endpoint = endpoint(id, "n1", host);
+        let label = ("nuncio.weight".to_owned(), label.to_owned());
+        endpoint.labels.extend([label]);
+        endpoint
+    };
+    let mut catalog = with(&[
+        labelled("a", 1, "3"),
+        endpoint("b", "n1", 2),
+        labelled("c", 3, "0"),
+        labelled("d", 4, "257"),
+        labelled("e", 5, "many"),
+    ]);
+    let by_hand = json!({"v": 1, "name": "web", "upstreams": [
+        {"host": "db.lan", "port": 80, "weight": 256}, {"host": "10.0.0.1", "port": 80},
+    ]});
+    let key = "/nuncio/v1/services/web/external";
+    catalog.apply(key, Some(by_hand.to_string().as_bytes()));
+    let weights = |catalog: &Catalog| -> Vec<_> {
+        let upstreams = catalog.upstreams("web", Some(80)).into_iter();
+        upstreams.map(|u| (u.host, u.weight.get())).collect()
+    };
+    let expected = [
+        ("10.0.0.1", 1),
+        ("10.0.0.2", 1),
+        ("10.0.0.3", 1),
+        ("10.0.0.4", 1),
+        ("10.0.0.5", 1),
+        ("db.lan", 256),
+    ];
+    let expected = expected.map(|(host, weight)| (host.to_owned(), weight));
+    assert_eq!(weights(&catalog), expected);
+    catalog.apply(key, None);
+    assert_eq!(weights(&catalog)[0], ("10.0.0.1".to_owned(), 3));
+    for wrong in ["0", "257", "-1"] {
+        let by_hand = by_hand.to_string().replace("256", wrong);
+        catalog.apply(key, Some(by_hand.as_bytes()));
+        assert!(catalog.quarantined.contains_key(key), "{wrong}");
+    }
 }
 
 #[test]

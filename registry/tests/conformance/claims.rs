@@ -365,6 +365,7 @@ async fn unknown_fields_stay(backend: Backend) -> Result<()> {
     let upstream = Upstream {
         host: "db.lan".to_owned(),
         port: 5432,
+        weight: std::num::NonZeroU16::MIN,
     };
     let service = ServiceRecord {
         name: "db".to_owned(),
