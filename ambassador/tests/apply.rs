@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use nuncio_ambassador::{
-    Ambassador, ApplyError, EndpointSet, Forward, Options, Protocol, Resolver,
+    Ambassador, ApplyError, EndpointSet, Forward, Options, Protocol, PutError, Resolver,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -193,7 +193,10 @@ async fn what_is_direct_may_not_get_around_an_edge() -> Result<()> {
         );
         let specs = nuncio_ambassador::spec::from_toml("f".as_ref(), &config)?;
         let resolver = Resolver::new();
-        let checked = resolver.check(&specs).await.err();
+        let checked = match resolver.check(&specs).await {
+            Err(PutError::Apply(error)) => Some(error),
+            _ => None,
+        };
         let applied = ambassador.apply(vec![resolver.forward(&specs[0])?]).await;
         for refused in [checked, applied.err()] {
             let refused = refused.context("one goes around the other")?;

@@ -54,6 +54,16 @@ async fn put(control: &Control, config: &str) -> Result<(), PutError> {
     control.put(specs).await
 }
 
+/// Why a configuration is not taken, which looking at it tells as trying it does.
+async fn refused(control: &Control, config: &str) -> Result<String> {
+    let specs = spec::from_toml(Path::new("f"), config)?;
+    let looked = Resolver::new().check(&specs).await.err();
+    let looked = chain(looked.context("looking finds nothing wrong")?);
+    let tried = chain(put(control, config).await.err().context("it is taken")?);
+    ensure!(looked == tried, "{looked}, but {tried}");
+    Ok(tried)
+}
+
 fn chain(error: PutError) -> String {
     format!("{:#}", anyhow::Error::from(error))
 }
@@ -97,12 +107,9 @@ async fn a_forward_that_lacks_its_files_does_not_start() -> Result<()> {
             Some(text) => files.write(name, text)?,
             None => std::fs::remove_file(files.0.path().join(name))?,
         }
-        let error = chain(
-            put(&control, &files.config(upstream))
-                .await
-                .err()
-                .context(name)?,
-        );
+        let error = refused(&control, &files.config(upstream))
+            .await
+            .context(name)?;
         ensure!(
             error.contains("\"files\"") && error.contains(wrong),
             "{error}"
@@ -115,12 +122,9 @@ async fn a_forward_that_lacks_its_files_does_not_start() -> Result<()> {
     }
     for (held, wrong) in [(expired, "expired"), (nameless, "0 URI names")] {
         let files = Files::new(&held, &authority)?;
-        let error = chain(
-            put(&control, &files.config(upstream))
-                .await
-                .err()
-                .context(wrong)?,
-        );
+        let error = refused(&control, &files.config(upstream))
+            .await
+            .context(wrong)?;
         ensure!(
             error.contains("cert.pem") && error.contains(wrong),
             "{error}"
@@ -131,6 +135,7 @@ async fn a_forward_that_lacks_its_files_does_not_start() -> Result<()> {
         running.len() == 1 && running[0].name != "files",
         "what ran goes on"
     );
+    ensure!(who(running[0].local).await?.0 == b'u', "and is served");
     Ok(())
 }
 

@@ -18,7 +18,7 @@ use tracing::{debug, info, warn};
 use crate::apply_error;
 use crate::tls::FileSource;
 use crate::{
-    ApplyError, Discovery, EndpointSet, Failure, Forward, ForwardSpec, Host, Sni, Target,
+    Discovery, EndpointSet, Failure, Forward, ForwardSpec, Host, PutError, Sni, Target,
     TlsFilesError,
 };
 use names::Names;
@@ -156,11 +156,8 @@ impl Resolver {
     ///
     /// [`ResolveError`] if a service cannot be watched, or credentials cannot be read.
     pub fn forward(&self, spec: &ForwardSpec) -> Result<Forward, ResolveError> {
-        let tls = |source| ResolveError::Tls {
-            forward: spec.name.clone(),
-            source: Box::new(source),
-        };
-        let mut edge = spec.edge.edge(&self.tls).map_err(tls)?;
+        let edge = spec.edge.edge(&self.tls);
+        let mut edge = edge.map_err(lacks_credentials(spec))?;
         if !spec.edge.sni.is_empty() {
             let routes = spec.edge.sni.iter().map(|(pattern, target)| {
                 let upstreams = self.upstreams(&spec.name, target)?;
@@ -208,11 +205,14 @@ impl Resolver {
     ///
     /// # Errors
     ///
-    /// [`ApplyError`] if they contradict each other, or lead in a circle.
-    pub async fn check(&self, forwards: &[ForwardSpec]) -> Result<Vec<CheckWarning>, ApplyError> {
+    /// [`PutError`] if they contradict each other, lead in a circle, or lack credentials.
+    pub async fn check(&self, forwards: &[ForwardSpec]) -> Result<Vec<CheckWarning>, PutError> {
         let (mut checked, mut warnings) = (Vec::new(), Vec::new());
         for spec in forwards {
             apply_error::direct_or_edge(&spec.name, &spec.direct, spec.edge.asks())?;
+            if let Some(tls) = &spec.edge.tls {
+                tls.files.check().map_err(lacks_credentials(spec))?;
+            }
             let mut warn = |failure: Failure| {
                 let (forward, error) = (spec.name.clone(), failure.error);
                 warnings.push(CheckWarning::Unresolved { forward, error });
@@ -309,6 +309,13 @@ impl Resolver {
                 return;
             }
         }
+    }
+}
+
+fn lacks_credentials(spec: &ForwardSpec) -> impl Fn(TlsFilesError) -> ResolveError {
+    |source| ResolveError::Tls {
+        forward: spec.name.clone(),
+        source: Box::new(source),
     }
 }
 

@@ -147,6 +147,11 @@ impl TlsFiles {
         })
     }
 
+    /// Whether they make credentials now.
+    pub(crate) fn check(&self) -> Result<(), TlsFilesError> {
+        self.read().map(drop)
+    }
+
     fn read(&self) -> Result<Credentials, TlsFilesError> {
         let read = |part| {
             let path = self.path(part);
