@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::running::Running;
-use crate::{Discovery, EndpointState, EndpointView, Listen, Policy};
+use crate::{Discovery, Edge, EndpointState, EndpointView, Listen, NamePattern, Policy};
 
 /// What a listener does at one moment, and why.
 #[derive(Clone, Debug)]
@@ -17,6 +17,17 @@ pub struct Explained {
     pub local: SocketAddr,
     /// How newcomers are spread over the endpoints.
     pub policy: Policy,
+    /// The upstreams of those who ask for no name, or for one that is not listed.
+    pub own: Upstreams,
+    /// The upstreams of those who ask for a server name, by name.
+    pub names: Vec<(NamePattern, Upstreams)>,
+    /// Flows that are open or being connected.
+    pub flows: usize,
+}
+
+/// Where newcomers are sent.
+#[derive(Clone, Debug)]
+pub struct Upstreams {
     /// Whether discovery has answered; newcomers are held until then.
     pub resolved: bool,
     /// How the endpoints are known.
@@ -25,8 +36,6 @@ pub struct Explained {
     pub endpoints: Vec<EndpointView>,
     /// Which of them the next newcomer gets.
     pub next: Preview,
-    /// Flows that are open or being connected.
-    pub flows: usize,
 }
 
 /// Which endpoint the next newcomer gets.
@@ -40,43 +49,63 @@ pub struct Preview {
 
 impl Explained {
     pub(crate) fn new(running: &Running, now: Instant) -> Self {
-        let endpoints = running.balancer.views(now);
-        let (policy, resolved) = (running.balancer.policy(), *running.resolved.borrow());
+        let mut own = Upstreams::new(running, now);
+        let refuses = |edge: &Edge| edge.sni.as_ref().is_some_and(|sni| sni.refuse_others);
+        if refuses(&running.edge.borrow()) {
+            own.next = nobody("those who ask for no name that is listed are refused");
+        }
+        let names = running.routes.all().into_iter();
         Self {
             name: running.name.to_string(),
             listen: running.listen,
             local: running.local,
-            policy,
-            resolved,
-            discovery: running.discovery(),
-            next: preview(policy, resolved, &endpoints),
-            endpoints,
+            policy: running.balancer.policy(),
+            own,
+            names: names
+                .map(|(name, route)| (name, Upstreams::new(&route, now)))
+                .collect(),
             flows: running.open.now(),
         }
     }
 }
 
-fn preview(policy: Policy, resolved: bool, endpoints: &[EndpointView]) -> Preview {
-    let none = |why: &str| Preview {
+impl Upstreams {
+    fn new(running: &Running, now: Instant) -> Self {
+        let endpoints = running.balancer.views(now);
+        let (policy, resolved) = (running.balancer.policy(), *running.resolved.borrow());
+        Self {
+            resolved,
+            discovery: running.discovery(),
+            next: preview(policy, resolved, &endpoints),
+            endpoints,
+        }
+    }
+}
+
+fn nobody(why: &str) -> Preview {
+    Preview {
         endpoint: None,
         why: why.to_owned(),
-    };
+    }
+}
+
+fn preview(policy: Policy, resolved: bool, endpoints: &[EndpointView]) -> Preview {
     if !resolved {
-        return none("discovery has not answered yet: newcomers are held");
+        return nobody("discovery has not answered yet: newcomers are held");
     }
     let leaving = |view: &EndpointView| matches!(view.state, EndpointState::Leaving { .. });
     let present: Vec<_> = endpoints.iter().filter(|view| !leaving(view)).collect();
     let usable: Vec<_> = present.iter().copied().filter(|view| view.usable).collect();
     match (&usable[..], &present[..]) {
-        (_, []) => none("there is no endpoint: newcomers are refused"),
+        (_, []) => nobody("there is no endpoint: newcomers are refused"),
         ([], [only]) if only.state != EndpointState::Full => Preview {
             endpoint: Some(only.address),
             why: format!("it is {}, but there is no other", only.state.name()),
         },
         ([], _) if present.iter().all(|view| view.state == EndpointState::Full) => {
-            none("every endpoint is full: newcomers wait")
+            nobody("every endpoint is full: newcomers wait")
         }
-        ([], _) => none("no endpoint is well: newcomers try them all"),
+        ([], _) => nobody("no endpoint is well: newcomers try them all"),
         ([only], _) => Preview {
             endpoint: Some(only.address),
             why: match present.len() {

@@ -43,7 +43,7 @@ pub use apply_error::ApplyError;
 pub use balance::{Balance, Eject, EndpointState, EndpointView, Failure, OnRemove, Policy};
 pub use control::{Control, PutError};
 pub use edge::Edge;
-pub use explain::{Explained, Preview};
+pub use explain::{Explained, Preview, Upstreams};
 pub use flow::{Address, Datapath, Flow, FlowFilter, NotAnAddress};
 pub use forward::{Discovery, EndpointSet, Forward, Limits, Listen, Options, Protocol, RelayMode};
 pub use handover::{HandoverError, Heritage, Successors};

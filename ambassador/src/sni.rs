@@ -94,6 +94,11 @@ impl fmt::Display for NamePattern {
 }
 
 impl NamePattern {
+    /// Whether a client that asks for `name` is meant.
+    pub(crate) fn is_for(&self, name: &str) -> bool {
+        self.fits(&name.to_ascii_lowercase()).is_some()
+    }
+
     /// How well it fits `name`, which is lower case; None if not at all.
     fn fits(&self, name: &str) -> Option<usize> {
         if !self.any_below {
@@ -132,6 +137,14 @@ impl Routes {
         if !old.is_empty() {
             parent.keep_routes(|pattern| routes.iter().any(|(kept, _)| kept == pattern));
         }
+    }
+
+    /// Each by its name, in order.
+    pub(crate) fn all(&self) -> Vec<(NamePattern, Arc<Running>)> {
+        let routes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = routes.clone();
+        all.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        all
     }
 
     fn find(&self, name: &str) -> Option<Arc<Running>> {
@@ -193,7 +206,7 @@ async fn server_name(client: &Socket) -> Result<String, NoName> {
 
 /// A ClientHello of which more and more is known.
 #[derive(Default)]
-struct Hello {
+pub(crate) struct Hello {
     acceptor: Acceptor,
     read: usize,
 }
@@ -201,7 +214,7 @@ struct Hello {
 impl Hello {
     /// The name, once `bytes`, which begin as those before did, hold it. After an error there is
     /// nothing more to learn.
-    fn read(&mut self, bytes: &[u8]) -> Result<Option<String>, NoName> {
+    pub(crate) fn read(&mut self, bytes: &[u8]) -> Result<Option<String>, NoName> {
         let mut news = bytes.get(self.read..).unwrap_or_default();
         self.read = bytes.len();
         while !news.is_empty() {

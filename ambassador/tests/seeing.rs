@@ -286,3 +286,49 @@ async fn a_forward_is_explained() -> Result<()> {
     );
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn server_names_are_explained() -> Result<()> {
+    let (one, two) = (naming_server(b'a').await?, naming_server(b'b').await?);
+    let admin = admin().await?;
+    let config = json!([{
+        "name": "web", "listen": "tcp://127.0.0.1:0", "sni": {
+            "*.example.org": [format!("tcp://{one}")],
+            "db.example.org": [format!("tcp://{two}")],
+            "lost.example.net": ["tcp://nothing.invalid:1"],
+        },
+    }]);
+    ensure!(admin.put(&config).await?.0 == 204);
+    for asked in [
+        "web",
+        "a.example.org",
+        "*.example.org",
+        "lost.example.net",
+        &two.ip().to_string(),
+    ] {
+        let (status, told) = admin
+            .json("GET", &format!("/explain?forward={asked}"))
+            .await?;
+        ensure!(status == 200, "{asked}: {told}");
+        let told = &told[0];
+        let why = told["next"]["why"].as_str().context("why")?;
+        ensure!(
+            told["next"]["endpoint"].is_null() && why.contains("refused"),
+            "who asks for no name: {told}"
+        );
+        let of = |name: &str| {
+            let mut names = told["names"].as_array().into_iter().flatten();
+            names.find(|told| told["name"] == name)
+        };
+        for (name, to) in [("*.example.org", one), ("db.example.org", two)] {
+            let told = of(name).with_context(|| format!("no {name} in {told}"))?;
+            ensure!(told["next"]["endpoint"] == json!(to), "{told}");
+            ensure!(told["endpoints"][0]["address"] == json!(to), "{told}");
+            ensure!(told["target"] == json!([format!("tcp://{to}")]), "{told}");
+        }
+        let lost = of("lost.example.net").context("the one that is lost")?;
+        ensure!(lost["resolved"] == false, "{lost}");
+    }
+    ensure!(admin.json("GET", "/explain?forward=example.com").await?.0 == 404);
+    Ok(())
+}

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::refusal;
 use crate::flow::rfc3339;
-use crate::{Control, EndpointView, Explained, Failure, ForwardSpec, Target, spec};
+use crate::{Control, EndpointView, Explained, Failure, ForwardSpec, Target, Upstreams, spec};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -62,40 +62,65 @@ pub(super) async fn explain(State(control): State<Arc<Control>>, uri: Uri) -> Re
 }
 
 /// Whether `asked` names a forward: in whole or by a part between slashes, or by its listener, port
-/// or target.
+/// or target, the alias of a link that it stands for, or a server name that leads somewhere there.
 fn is_meant(asked: &str, explained: &Explained, spec: Option<&ForwardSpec>) -> bool {
-    let names_target = |spec: &ForwardSpec| match &spec.target {
+    let is_target = |target: &Target| match target {
         Target::Host(hosts) => hosts.iter().any(|host| host.name == asked),
         Target::Service(name, _) => name == asked,
     };
+    let names_target = |spec: &ForwardSpec| {
+        let named = spec.edge.sni.iter().map(|(_, target)| target);
+        named.chain([&spec.target]).any(is_target)
+    };
+    let is_alias = |(alias, _): (&str, &str)| alias.eq_ignore_ascii_case(asked);
+    let mut names = explained.names.iter();
     explained.name == asked
         || explained.name.split('/').any(|part| part == asked)
+        || explained.name.split_once("_PORT_").is_some_and(is_alias)
         || explained.listen.to_string() == asked
         || explained.local.port().to_string() == asked
+        || names.any(|(name, _)| name.is_for(asked) || name.to_string() == asked)
         || spec.is_some_and(names_target)
 }
 
 fn one(explained: &Explained, spec: Option<&ForwardSpec>) -> Value {
-    let discovery = &explained.discovery;
     let config = spec.map(|spec| spec::to_json(std::slice::from_ref(spec))[0].clone());
     let target = config.as_ref().map(|config| config["to"].clone());
-    json!({
+    let target_of = |name: &str| config.as_ref().map(|config| config["sni"][name].clone());
+    let names = explained.names.iter().map(|(name, named)| {
+        let mut told = upstreams(named);
+        told["name"] = name.to_string().into();
+        told["target"] = json!(target_of(&name.to_string()));
+        told
+    });
+    let mut told = json!({
         "forward": explained.name,
         "listen": explained.listen.to_string(),
         "local": explained.local,
         "target": target,
         "policy": explained.policy.name(),
         "flows": explained.flows,
-        "resolved": explained.resolved,
+        "names": names.collect::<Vec<_>>(),
+        "config": config,
+    });
+    if let (Value::Object(told), Value::Object(own)) = (&mut told, upstreams(&explained.own)) {
+        told.extend(own);
+    }
+    told
+}
+
+fn upstreams(upstreams: &Upstreams) -> Value {
+    let discovery = &upstreams.discovery;
+    json!({
+        "resolved": upstreams.resolved,
         "known": {
             "answered": discovery.answered.map(rfc3339),
             "age": discovery.answered.map(age),
             "revision": discovery.revision,
             "failure": discovery.failure.as_ref().map(failure),
         },
-        "next": { "endpoint": explained.next.endpoint, "why": explained.next.why },
-        "endpoints": explained.endpoints.iter().map(endpoint).collect::<Vec<_>>(),
-        "config": config,
+        "next": { "endpoint": upstreams.next.endpoint, "why": upstreams.next.why },
+        "endpoints": upstreams.endpoints.iter().map(endpoint).collect::<Vec<_>>(),
     })
 }
 

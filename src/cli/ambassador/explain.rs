@@ -45,6 +45,24 @@ struct Explained {
     target: Option<Vec<String>>,
     policy: String,
     flows: u64,
+    #[serde(flatten)]
+    own: Upstreams,
+    /// None of an ambassador that is older than this program.
+    #[serde(default)]
+    names: Vec<Named>,
+}
+
+/// Those who ask for this server name are sent there.
+#[derive(Debug, Deserialize)]
+struct Named {
+    name: String,
+    target: Option<Vec<String>>,
+    #[serde(flatten)]
+    upstreams: Upstreams,
+}
+
+#[derive(Debug, Deserialize)]
+struct Upstreams {
     known: Known,
     next: Next,
     endpoints: Vec<Endpoint>,
@@ -99,30 +117,42 @@ pub(crate) async fn run(args: ExplainArgs, daemon: Option<Host>) -> anyhow::Resu
 
 fn text(told: &Explained) -> String {
     let mut text = format!("{}\n", told.forward);
-    let mut add = |key: &str, value: &str| {
-        // writing to a string cannot fail
-        let _ = writeln!(text, "  {key:<8} {value}");
-    };
     let local = told.listen.split_once("://").map(|(_, address)| address);
     if local == Some(&told.local) {
-        add("listen", &told.listen);
+        add(&mut text, "listen", &told.listen);
     } else {
-        add(
-            "listen",
-            &format!("{}, which is {}", told.listen, told.local),
-        );
+        let listen = format!("{}, which is {}", told.listen, told.local);
+        add(&mut text, "listen", &listen);
     }
-    if let Some(target) = &told.target {
-        add("target", &target.join(", "));
+    // those who ask for no name that is listed may have nowhere to go
+    if let Some(target) = told.target.as_ref().filter(|target| !target.is_empty()) {
+        add(&mut text, "target", &target.join(", "));
     }
-    add("policy", &told.policy);
-    add("flows", &told.flows.to_string());
-    add("known", &known(&told.known));
+    add(&mut text, "policy", &told.policy);
+    add(&mut text, "flows", &told.flows.to_string());
+    add_upstreams(&mut text, &told.own);
+    for named in &told.names {
+        add(&mut text, "name", &named.name);
+        if let Some(target) = &named.target {
+            add(&mut text, "target", &target.join(", "));
+        }
+        add_upstreams(&mut text, &named.upstreams);
+    }
+    text
+}
+
+fn add(text: &mut String, key: &str, value: &str) {
+    // writing to a string cannot fail
+    let _ = writeln!(text, "  {key:<8} {value}");
+}
+
+fn add_upstreams(text: &mut String, told: &Upstreams) {
+    add(text, "known", &known(&told.known));
     if let Some(failure) = &told.known.failure {
-        add("failed", &ago(failure));
+        add(text, "failed", &ago(failure));
     }
     let endpoint = told.next.endpoint.as_deref().unwrap_or("not certain");
-    add("next", &format!("{endpoint}: {}", told.next.why));
+    add(text, "next", &format!("{endpoint}: {}", told.next.why));
     if !told.endpoints.is_empty() {
         let headers = [
             "ENDPOINT",
@@ -137,7 +167,6 @@ fn text(told: &Explained) -> String {
         let indented = table(&headers, &rows);
         text.extend(indented.lines().map(|line| format!("  {line}\n")));
     }
-    text
 }
 
 fn known(known: &Known) -> String {
@@ -212,6 +241,43 @@ link/redis/6379
   ENDPOINT     STATE     WEIGHT    FLOWS     CONNECT   FAILURES   LAST FAILURE
   10.0.0.5:1   up        1         3         300us     0          -
   10.0.0.6:1   ejected   2         0         -         1          refused (2.0s ago)
+";
+        let told: Explained = serde_json::from_value(told).expect("an explanation");
+        assert_eq!(text(&told), expected);
+    }
+
+    #[test]
+    fn each_server_name_has_its_upstreams() {
+        let nobody = json!({ "answered": null, "age": null, "revision": null, "failure": null });
+        let told = json!({
+            "forward": "web", "listen": "tcp://10.0.0.1:443", "local": "10.0.0.1:443",
+            "target": [], "policy": "p2c", "flows": 0, "resolved": false, "known": nobody,
+            "next": { "endpoint": null, "why": "those who ask for another name are refused" },
+            "endpoints": [],
+            "names": [{
+                "name": "*.example.org", "target": ["tcp://10.0.0.5:1"], "resolved": true,
+                "known": nobody,
+                "next": { "endpoint": "10.0.0.5:1", "why": "it is the only one" },
+                "endpoints": [
+                    { "address": "10.0.0.5:1", "state": "up", "usable": true, "weight": 1,
+                      "flows": 0, "connect_time": null, "failures": 0, "last_failure": null,
+                      "last_check_failure": null },
+                ],
+            }],
+        });
+        let expected = "\
+web
+  listen   tcp://10.0.0.1:443
+  policy   p2c
+  flows    0
+  known    as configured
+  next     not certain: those who ask for another name are refused
+  name     *.example.org
+  target   tcp://10.0.0.5:1
+  known    as configured
+  next     10.0.0.5:1: it is the only one
+  ENDPOINT     STATE     WEIGHT    FLOWS     CONNECT   FAILURES   LAST FAILURE
+  10.0.0.5:1   up        1         0         -         0          -
 ";
         let told: Explained = serde_json::from_value(told).expect("an explanation");
         assert_eq!(text(&told), expected);
