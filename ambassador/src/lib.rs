@@ -21,6 +21,8 @@ mod edge;
 mod explain;
 mod flow;
 mod forward;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod handover;
 mod health;
 mod loops;

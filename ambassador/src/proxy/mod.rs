@@ -17,6 +17,8 @@ use std::time::Duration;
 use ipnetwork::IpNetwork;
 
 pub(crate) use accept::{AcceptError, accept};
+#[cfg(any(test, fuzzing))]
+pub(crate) use parse::{LONGEST, parse};
 pub(crate) use write::encode;
 
 /// The form of a header.

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use proptest::prelude::*;
 use proxy_header::{ParseConfig, ProxyHeader, Tlv};
 
-use super::parse::{LONGEST, parse};
 use super::*;
 
 fn ends(source: &str, destination: &str) -> Ends {
@@ -186,23 +185,7 @@ fn nearly_a_header() -> impl Strategy<Value = Vec<u8>> {
 proptest! {
     #[test]
     fn any_bytes_are_read_or_refused(bytes in nearly_a_header()) {
-        match parse(&bytes) {
-            Ok(Some((_, length))) => {
-                prop_assert!(length <= bytes.len() && length <= LONGEST);
-                // What follows is not looked at.
-                prop_assert_eq!(parse(&bytes[..length]), parse(&bytes));
-                for end in 0..length {
-                    prop_assert_eq!(parse(&bytes[..end]), Ok(None), "{} of {}", end, length);
-                }
-            }
-            Ok(None) => prop_assert!(bytes.len() < LONGEST),
-            // Once wrong, more bytes do not mend it.
-            Err(_) => {
-                let mut more = bytes.clone();
-                more.extend(b"\r\n");
-                prop_assert!(parse(&more).is_err());
-            }
-        }
+        let _ = crate::fuzz::proxy_header(&bytes);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The environment that Docker gives an ambassador for each of its links.
 
-use super::{EdgeSpec, ForwardSpec, ParseError, Target, text};
+use super::text::{self, printable};
+use super::{EdgeSpec, ForwardSpec, ParseError, Target};
 use crate::{Balance, Limits, Listen, Protocol};
 
 /// What an environment asks for.
@@ -17,8 +18,9 @@ pub struct FromEnv {
 pub enum EnvError {
     /// A variable that asks for a forward does not say whereto.
     #[error(
-        "variable {variable}={value}: {source}; write {variable}={protocol}://HOST:PORT",
-        protocol = .protocol
+        "variable {name}={}: {source}; write {name}={protocol}://HOST:PORT",
+        printable(.value),
+        name = printable(.variable),
     )]
     Value {
         /// The variable.
@@ -31,7 +33,7 @@ pub enum EnvError {
         source: ParseError,
     },
     /// The port in a variable's name is none.
-    #[error("variable {variable}: {source}; write NAME_PORT_<1 to 65535>_TCP or _UDP")]
+    #[error("variable {}: {source}; write NAME_PORT_<1 to 65535>_TCP or _UDP", printable(.variable))]
     Port {
         /// The variable.
         variable: String,
@@ -72,7 +74,8 @@ pub fn from_env(
         match found.forwards.iter().find(|first| first.listen == listen) {
             Some(first) => found.warnings.push(format!(
                 "{} is passed over, for {} has port {port} already",
-                spec.name, first.name
+                printable(&spec.name),
+                printable(&first.name)
             )),
             None => found.forwards.push(spec),
         }

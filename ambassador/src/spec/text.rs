@@ -150,6 +150,20 @@ pub(super) fn everywhere(protocol: Protocol, port: u16) -> Listen {
     Listen { protocol, address }
 }
 
+/// `text` with escapes in the place of control characters, so that whoever wrote it says nothing to
+/// a terminal, and a message stays one line.
+pub(super) fn printable(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() {
+            shown.extend(character.escape_default());
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
+}
+
 pub(super) fn target(protocol: Protocol, upstreams: Vec<Upstream>) -> Result<Target, ParseError> {
     let mut hosts = Vec::with_capacity(upstreams.len());
     let alone = upstreams.len() == 1;

@@ -74,8 +74,8 @@ pub fn from_toml(path: &Path, text: &str) -> Result<Vec<ForwardSpec>, FileError>
         FileError::Syntax {
             path: path.to_owned(),
             line: line + 1,
-            key: key.map(|(key, _)| key.trim().to_owned()),
-            message: error.message().lines().collect::<Vec<_>>().join(", "),
+            key: key.map(|(key, _)| text::printable(key.trim())),
+            message: text::printable(&error.message().lines().collect::<Vec<_>>().join(", ")),
         }
     })?;
     if file.forward.is_empty() {
