@@ -3,6 +3,7 @@
 mod ejection;
 mod endpoint;
 mod leaving;
+mod list;
 mod peak;
 mod pick;
 mod settings;
@@ -22,9 +23,10 @@ use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use ejection::Standing;
 pub(crate) use endpoint::{Choice, Endpoint, Health};
 use leaving::Leaving;
+pub(crate) use list::Rules;
+use list::{List, Mood};
 pub use settings::{Balance, Eject, OnRemove, Policy};
 pub use view::{EndpointState, EndpointView, Failure};
 
@@ -44,23 +46,6 @@ pub(crate) struct Balancer {
     freed: Arc<Notify>,
 }
 
-/// The set, never changed but replaced.
-#[derive(Debug, Default)]
-struct List {
-    rules: Rules,
-    endpoints: Vec<Arc<Endpoint>>,
-}
-
-/// How to choose.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Rules {
-    pub(crate) policy: Policy,
-    pub(crate) eject: Eject,
-    pub(crate) on_remove: OnRemove,
-    /// Flows per endpoint.
-    pub(crate) most: usize,
-}
-
 /// Why there is no choice.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum NoChoice {
@@ -68,13 +53,6 @@ pub(crate) enum NoChoice {
     Full,
     /// Nothing is left to try.
     Exhausted,
-}
-
-/// How much of what is known against endpoints is heeded.
-#[derive(Clone, Copy, Debug)]
-struct Mood {
-    all_down: bool,
-    panic: bool,
 }
 
 impl Default for Balancer {
@@ -85,17 +63,6 @@ impl Default for Balancer {
             epoch: Instant::now(),
             revision: AtomicU64::new(0),
             freed: Arc::default(),
-        }
-    }
-}
-
-impl Default for Rules {
-    fn default() -> Self {
-        Self {
-            policy: Policy::default(),
-            eject: Eject::default(),
-            on_remove: OnRemove::default(),
-            most: usize::MAX,
         }
     }
 }
@@ -344,84 +311,5 @@ impl Balancer {
 
     fn lock(&self) -> MutexGuard<'_, Leaving> {
         self.leaving.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl List {
-    /// By address, which they are sorted by.
-    fn find(&self, address: SocketAddr) -> Option<&Arc<Endpoint>> {
-        let place = (self.endpoints).binary_search_by_key(&address, |endpoint| endpoint.address);
-        Some(&self.endpoints[place.ok()?])
-    }
-
-    fn mood(&self, now: Instant) -> Mood {
-        let up = (self.endpoints.iter()).filter(|endpoint| endpoint.health() != Health::Down);
-        let up = up.count();
-        let mood = Mood {
-            all_down: up == 0,
-            panic: false,
-        };
-        let pool = if up == 0 { self.endpoints.len() } else { up };
-        let usable =
-            (self.endpoints.iter()).filter(|endpoint| self.may_be_had(endpoint, now, mood));
-        let ejected = pool.saturating_sub(usable.count());
-        Mood {
-            panic: ejected * 100 > pool * usize::from(self.rules.eject.panic),
-            ..mood
-        }
-    }
-
-    fn untried<'a>(
-        &'a self,
-        tried: &'a [SocketAddr],
-    ) -> impl Iterator<Item = &'a Arc<Endpoint>> + Clone {
-        let untried = |endpoint: &&Arc<Endpoint>| !tried.contains(&endpoint.address);
-        self.endpoints.iter().filter(untried)
-    }
-
-    fn is_in_pool(&self, endpoint: &Endpoint, mood: Mood) -> bool {
-        mood.all_down || endpoint.health() != Health::Down
-    }
-
-    fn is_full(&self, endpoint: &Endpoint) -> bool {
-        endpoint.active() >= self.rules.most
-    }
-
-    /// But for its being full.
-    fn may_be_had(&self, endpoint: &Endpoint, now: Instant, mood: Mood) -> bool {
-        let is_well = || match endpoint.standing(now) {
-            Standing::Fine | Standing::ProbeDue => true,
-            Standing::Ejected(_) | Standing::Probing => false,
-        };
-        self.is_in_pool(endpoint, mood) && (mood.panic || is_well())
-    }
-
-    fn choose(
-        &self,
-        client: IpAddr,
-        tried: &[SocketAddr],
-        now: Instant,
-        mood: Mood,
-    ) -> Option<Choice> {
-        let candidates =
-            (self.untried(tried)).filter(|e| self.may_be_had(e, now, mood) && !self.is_full(e));
-        // Others choose at the same time, and may be faster; each time that leaves one less.
-        for _ in 0..=self.endpoints.len() {
-            let endpoint = pick::pick(self.rules.policy, candidates.clone(), client, now)?;
-            if let Some(choice) = self.enter(endpoint, now, mood) {
-                return Some(choice);
-            }
-        }
-        None
-    }
-
-    /// None if it has become full, or another has begun to probe it.
-    fn enter(&self, endpoint: &Arc<Endpoint>, now: Instant, mood: Mood) -> Option<Choice> {
-        let mut choice = endpoint.enter(self.rules.most)?;
-        if mood.panic || endpoint.standing(now) == Standing::Fine {
-            return Some(choice);
-        }
-        choice.probe = endpoint.ejection.begin_probe(endpoint.since(now));
-        choice.probe.is_some().then_some(choice)
     }
 }
