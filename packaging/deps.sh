@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 build=(gcc libc6-dev clang libbpf-dev pkg-config protobuf-compiler libprotobuf-dev nftables iproute2 util-linux)
-test=(skopeo umoci redis-tools curl etcd-client iperf3 openssl bind9-dnsutils jq busybox-static
+test=(skopeo umoci redis-tools curl etcd-client iperf3 openssl bind9-dnsutils jq busybox-static tcl
     liblua5.3-0 libopentracing-c-wrapper0) # the last two for haproxy
 # package:program it is wanted for. Whoever has the program on PATH keeps theirs.
 tools=(etcd-server:etcd docker-registry:docker-registry haproxy:haproxy)
@@ -61,6 +61,31 @@ unpack() {
     rm -rf "$work"
 }
 
+# Redis's own tests are in Debian's source package alone. This machine's apt sources are read as ones of source packages,
+# into lists that are thrown away: what apt knows stays as it is.
+unpack_redis_tests() {
+    local work file
+    echo "== unpack the tests out of Debian's source of redis"
+    work=$(mktemp -d)
+    mkdir -p "$work"/{sources,lists/partial,archives/partial,root}
+    cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null | sed -n 's/^deb /deb-src /p' >"$work/sources/one-line.list"
+    for file in /etc/apt/sources.list.d/*.sources; do
+        [ -e "$file" ] && sed 's/^Types:.*/Types: deb-src/I' "$file" >"$work/sources/${file##*/}"
+    done
+    local apt=(apt-get -qq -o Dir::Etc::sourcelist=/dev/null -o Dir::Etc::sourceparts="$work/sources"
+        -o Dir::State::lists="$work/lists" -o Dir::Cache="$work" -o APT::Sandbox::User=root -o Debug::NoLocking=1)
+    # sources of others, that have no packages of theirs, are no reason to fail
+    "${apt[@]}" update >"$work/log" 2>&1 || true
+    if ! (cd "$work/root" && "${apt[@]}" source --download-only redis >>"$work/log" 2>&1); then
+        cat "$work/log" >&2
+        rm -rf "$work"
+        return 1
+    fi
+    mkdir -p "$tool_dir/redis-tests"
+    tar -xf "$work"/root/redis_*.orig.tar.* -C "$tool_dir/redis-tests" --strip-components=1 --wildcards 'redis-*/runtest' 'redis-*/tests'
+    rm -rf "$work"
+}
+
 have() {
     command -v "$1" >/dev/null || [ -x "$tool_dir/$1" ]
 }
@@ -73,6 +98,7 @@ test_tools() {
     # The server is redis-tools' program by another name; its own package holds the service, and a link to it.
     mkdir -p "$tool_dir"
     have redis-server || ln -sf /usr/bin/redis-check-rdb "$tool_dir/redis-server"
+    [ -x "$tool_dir/redis-tests/runtest" ] || unpack_redis_tests || fail "apt cannot download the source of redis, for its tests"
     # Up to Debian 12 the client comes with the engine, which must not be installed beside ours.
     have docker || { apt-cache show docker-cli >/dev/null 2>&1 && unpack docker-cli docker; } ||
         unpack docker.io docker || fail "apt cannot download docker-cli or docker.io, for its client"

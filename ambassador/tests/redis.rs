@@ -1,5 +1,5 @@
-//! A real redis, through the relay. Debian does not package redis's own test suite: so all that
-//! redis-benchmark does, and by hand what it leaves out.
+//! A real redis, through the relay: its own tests, those of them that ask for no more than a host and
+//! a port; all that redis-benchmark does; and by hand what both leave out.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -11,7 +11,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 mod support;
-use support::program::{output, program};
+use support::program::{free_address, output, program};
+use support::tool::tool;
 use support::*;
 
 struct Redis {
@@ -146,6 +147,97 @@ async fn redis_is_asked_whether_it_is_well() -> Result<()> {
     ];
     ensure!(cli(server, &open, Vec::new()).await? == b"OK\n");
     until("it is up", || state() == Some(EndpointState::Up)).await
+}
+
+/// Parts of redis's own tests that would want a server they can stop, spoil or look into, or more
+/// time than there is.
+const NOT_WANTED: &str = "-needs:repl -needs:debug -needs:reset -needs:save -needs:config-maxmemory \
+                          -needs:config-resetstat -large-memory -slow -cli";
+
+/// Runs units of redis's own tests by way of the ambassador.
+async fn passes(units: &[&str]) -> Result<()> {
+    let suite = tool("redis-tests/runtest")?;
+    // It writes beside itself, and another one may run.
+    let place = tempfile::tempdir()?;
+    std::fs::create_dir(place.path().join("src"))?;
+    let mut copy = program("cp");
+    let parts = ["runtest", "tests"].map(|part| suite.with_file_name(part));
+    copy.arg("-r").args(parts).arg(place.path());
+    output(copy).await?;
+
+    let (_redis, server) = Redis::start().await?;
+    let (ambassador, local) = relayed(server, RelayMode::Auto).await?;
+    let mut run = program("./runtest");
+    run.current_dir(place.path())
+        .args(["--host", "127.0.0.1", "--tags", NOT_WANTED])
+        .args(["--port", &local.port().to_string()])
+        // Its parts talk by a port from 32 below this one on.
+        .args(["--baseport", &(free_address()?.port() - 32).to_string()])
+        .args(units.iter().flat_map(|unit| ["--single", unit]))
+        .stdout(Stdio::piped())
+        .process_group(0);
+    let child = run.spawn()?;
+    let group = Group(child.id().context("it runs")?.try_into()?);
+    let ended = tokio::time::timeout(LONGEST, child.wait_with_output()).await;
+    drop(group);
+    let ended = ended.context("redis's tests do not end")??;
+    let printed = String::from_utf8_lossy(&ended.stdout);
+    let passed = printed.contains("All tests passed without errors");
+    ensure!(ended.status.success() && passed, "{printed}");
+    for unit in units {
+        let done = printed
+            .lines()
+            .any(|line| line.contains("done") && line.contains(unit));
+        ensure!(done, "{unit} has not run: {printed}");
+    }
+    let well = printed.matches("ok\u{1b}[0m]: ").count();
+    ensure!(well > 5 * units.len(), "only {well} tests: {printed}");
+    until("the flows have ended", || ambassador.flows().is_empty()).await
+}
+
+/// No unit takes a tenth of it.
+const LONGEST: std::time::Duration = std::time::Duration::from_secs(200);
+
+/// Processes that end with it.
+struct Group(i32);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let group = nix::unistd::Pid::from_raw(self.0);
+        let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_passes_its_own_tests_of_values() -> Result<()> {
+    passes(&[
+        "unit/type/string",
+        "unit/type/list",
+        "unit/type/incr",
+        "unit/type/stream-cgroups",
+    ])
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_passes_its_own_tests_of_connections() -> Result<()> {
+    passes(&[
+        "unit/protocol",
+        "unit/networking",
+        "unit/querybuf",
+        "unit/obuf-limits",
+        "unit/quit",
+        "unit/pubsub",
+        "unit/pubsubshard",
+        "unit/multi",
+        "unit/pause",
+        "unit/tracking",
+        "unit/scripting",
+        "unit/functions",
+        "unit/expire",
+        "unit/type/set",
+    ])
+    .await
 }
 
 async fn relayed(server: SocketAddr, mode: RelayMode) -> Result<(Ambassador, SocketAddr)> {
