@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use nuncio_ambassador::{Ambassador, EndpointSet, Forward, Options, Protocol};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 mod support;
@@ -177,6 +177,25 @@ async fn a_flow_that_lasts_has_keepalive_on_both_sides() -> Result<()> {
     })
     .await?;
     drop((client, server));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_takes_nothing_is_given_up_in_time() -> Result<()> {
+    let upstream = TcpListener::bind("127.0.0.1:0").await?;
+    let options = Options {
+        user_timeout: Duration::from_secs(1),
+        ..workers(1)
+    };
+    let forward = tcp("stalls", &[upstream.local_addr()?]);
+    let (ambassador, local) = running_with(options, forward).await?;
+    let mut client = TcpStream::connect(local).await?;
+    let (server, _) = soon(upstream.accept()).await??;
+    let bytes = noise(1, 1 << 20);
+    // Until there is no room left on the way, and then until it is over.
+    soon(async { while client.write_all(&bytes).await.is_ok() {} }).await?;
+    until("the flow has ended", || ambassador.flows().is_empty()).await?;
+    drop(server);
     Ok(())
 }
 
