@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use nuncio_ambassador::Protocol;
@@ -312,10 +311,7 @@ fn nothing_is_left_after_detaching_dropping_or_dying() -> Result<()> {
         client.expect(&tcp, &a).await?;
         owner.kill().await?;
         // The kernel may let go of a dead process's links a moment later.
-        while client.ask(&tcp).await? != relayed {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        Ok(())
+        client.until(&tcp, &relayed, &[&a]).await
     })
 }
 

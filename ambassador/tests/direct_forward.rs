@@ -48,14 +48,6 @@ fn forward(protocol: Protocol, service: &str, set: &Set, cgroups: &[&Cgroup]) ->
     forward
 }
 
-/// Waits until `order` is answered like this, as it is from then on.
-async fn until(client: &mut Client, order: &str, expected: &str) -> Result<()> {
-    while client.ask(order).await? != expected {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    Ok(())
-}
-
 /// How often the relay has been in between.
 fn relayed(ambassador: &Ambassador) -> usize {
     ambassador.flows().len()
@@ -111,7 +103,7 @@ fn the_set_follows_the_watch_and_the_configuration() -> Result<()> {
         in_two.expect(&hold, "a").await?;
         set.send_replace(known(&[B]));
         for client in [&mut in_one, &mut in_two] {
-            until(client, &hold, "b").await?;
+            client.until(&hold, "b", &["a"]).await?;
             client
                 .expect(&format!("many 20 {SERVICE}"), &"b".repeat(20))
                 .await?;
@@ -183,24 +175,20 @@ fn a_cgroup_may_come_late_and_come_again() -> Result<()> {
             let cgroup = scene.cgroup("x")?;
             let mut client = scene.client(Some(&cgroup)).await?;
             // Relayed at first, which is no failure.
-            until_direct(&ambassador).await;
+            until("it is direct", || is_direct(&ambassador)).await?;
             let before = relayed(&ambassador);
             client.expect(&format!("hold {SERVICE}"), "a").await?;
             ensure!(relayed(&ambassador) == before);
             client.kill().await?;
             drop(cgroup);
-            while ambassador.direct()[0].cgroups[0].unavailable.is_none() {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
+            until("it is relayed", || !is_direct(&ambassador)).await?;
         }
         Ok(())
     })
 }
 
-async fn until_direct(ambassador: &Ambassador) {
-    while ambassador.direct()[0].cgroups[0].unavailable.is_some() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+fn is_direct(ambassador: &Ambassador) -> bool {
+    ambassador.direct()[0].cgroups[0].unavailable.is_none()
 }
 
 #[test]

@@ -13,9 +13,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use nix::sched::{CloneFlags, setns};
 use nuncio_ambassador::Protocol;
 use nuncio_ambassador::direct::{Rewriter, Scope, ServiceKey};
@@ -35,6 +35,10 @@ pub const B6: &str = "[fd90:2::2]:82";
 
 /// No test takes this long.
 const PATIENCE: Duration = Duration::from_secs(100);
+
+/// What happens by itself has happened by then.
+const SOON: Duration = Duration::from_secs(20);
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 static NEXT: AtomicU32 = AtomicU32::new(1);
 
@@ -305,14 +309,16 @@ impl Client {
     /// Asks until the answer is as expected: the kernel may keep programs on for a moment after
     /// their owner let go. Fails at an answer that is not made of `meanwhile`.
     pub async fn until(&mut self, order: &str, expected: &str, meanwhile: &[&str]) -> Result<()> {
-        for _ in 0..1000 {
+        let begun = Instant::now();
+        loop {
             let answer = self.ask(order).await?;
             if answer == expected {
                 return Ok(());
             }
             ensure!(meanwhile.contains(&&*answer), "{order}: {answer}");
+            ensure!(begun.elapsed() < SOON, "{order}: still not {expected}");
+            tokio::time::sleep(LOOK_AGAIN).await;
         }
-        bail!("{order}: still not {expected}")
     }
 
     pub async fn kill(mut self) -> Result<()> {
@@ -323,6 +329,16 @@ impl Client {
         let answer = self.answers.next_line().await?;
         answer.context("the client process is gone")
     }
+}
+
+/// Waits for a condition that no event tells of.
+pub async fn until(what: &str, mut holds: impl FnMut() -> bool) -> Result<()> {
+    let begun = Instant::now();
+    while !holds() {
+        ensure!(begun.elapsed() < SOON, "waiting until {what}");
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+    Ok(())
 }
 
 fn enter(netns: &Path) -> Result<()> {
