@@ -10,7 +10,7 @@ use super::container_body::Streams;
 use super::failure::Failure;
 use super::parse::{EnvVar, read_env_file};
 use super::session::{Ended, Session, Signals};
-use super::terminal::{self, NotATerminal};
+use super::terminal;
 use crate::client::{Client, ClientError};
 
 /// Flags of `exec`.
@@ -82,9 +82,7 @@ fn code_of(error: &anyhow::Error) -> u8 {
 
 async fn exec(args: &ExecArgs, client: &Client) -> anyhow::Result<u8> {
     let stdin = args.interactive && !args.detach;
-    if args.tty && stdin && !std::io::IsTerminal::is_terminal(&std::io::stdin()) {
-        return Err(NotATerminal.into());
-    }
+    terminal::check(args.tty, stdin)?;
     let call = client
         .post(&format!("/containers/{}/exec", args.container))
         .json(&config(args)?);

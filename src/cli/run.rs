@@ -15,7 +15,7 @@ use super::failure::{DAEMON_FAILED, Failure};
 use super::output::{line, warn};
 use super::pull::{Progress, pull};
 use super::session::{Ended, Session, Signals};
-use super::terminal::NotATerminal;
+use super::terminal::{self, NotATerminal};
 use super::wait::{Condition, Exit};
 use crate::client::{Client, ClientError};
 
@@ -123,9 +123,7 @@ async fn prepare(args: &RunArgs, client: &Client) -> anyhow::Result<(String, Str
     } else {
         Streams::of(flags)
     };
-    if flags.tty && streams.stdin && !std::io::IsTerminal::is_terminal(&std::io::stdin()) {
-        return Err(NotATerminal.into());
-    }
+    terminal::check(flags.tty, streams.stdin)?;
     let body = create_body(flags, streams)?;
     Ok((create_container(client, flags, &body).await?, streams))
 }

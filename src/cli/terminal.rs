@@ -66,6 +66,18 @@ fn restore() {
 #[error("the input device is not a TTY: leave -t out, or run in a terminal")]
 pub(super) struct NotATerminal;
 
+/// Looks whether `-t` has what it asks for: where `stdin` goes to the container, that must be a terminal.
+///
+/// # Errors
+///
+/// [`NotATerminal`].
+pub(super) fn check(tty: bool, stdin: bool) -> Result<(), NotATerminal> {
+    if tty && stdin && !io::stdin().is_terminal() {
+        return Err(NotATerminal);
+    }
+    Ok(())
+}
+
 /// Rows and columns of the terminal on standard output, if it is one.
 pub(super) fn size() -> Option<(u16, u16)> {
     let size = tcgetwinsize(stdout()).ok()?;
