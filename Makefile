@@ -12,7 +12,7 @@ TRIPLE  = $(shell $(dir $(CARGO))rustc -vV 2>/dev/null | sed -n "s/^host: //p")
 RELEASE = target/$(TRIPLE)/release/nuncio
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo demo-down test bench bench-tools lint install uninstall deps deps-test toolchain images
+.PHONY: help build demo demo-down test bench bench-tools lint install uninstall deps deps-test toolchain images ambassador-image
 
 help: ## list the targets
 	@echo "nuncio: containers that find each other by name, on one host or on two hundred"
@@ -27,8 +27,12 @@ demo-down: ## take down what `make demo KEEP=1` left up
 
 build: toolchain ## build the release binary
 	@echo "== build (the first takes about ten minutes on two cores)"
-	cargo build --release --locked
+	cargo build --release --locked --bin nuncio
 	@echo "built $(RELEASE)"
+
+ambassador-image: deps toolchain ## pack the ambassador alone into an image of at most 15 MiB, for `docker load`
+	cargo build --release --locked --bin nuncio-ambassador
+	@MOST=15728640 examples/ambassador/build.sh $(dir $(RELEASE))nuncio-ambassador
 
 test: deps-test toolchain images ## unit tests, and the binary in real namespaces; needs root
 	@tests/run.sh

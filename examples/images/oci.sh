@@ -77,6 +77,8 @@ oci_busybox_links() {
 #
 # CONFIG is the image's "config" object (entrypoint, environment, ...). All files belong to root, but those under a DIR
 # that is listed with its numeric OWNER.
+#
+# With OCI_FOR_DOCKER set the archive is one of `docker save` as well, which engines before Docker 25 want.
 oci_pack() {
     local archive=$1 name=$2 root=$3 config=$4
     shift 4
@@ -113,12 +115,19 @@ oci_pack() {
     manifest_size=$(stat -c %s "$work/manifest.json")
     mv "$work/manifest.json" "$blobs/$manifest"
 
+    local full=$name files=(oci-layout index.json blobs)
+    case $name in */*) ;; *) full=library/$name ;; esac
+    if [ -n "${OCI_FOR_DOCKER:-}" ]; then
+        printf '[{"Config":"blobs/sha256/%s","RepoTags":["%s"],"Layers":["blobs/sha256/%s"]}]' \
+            "$image" "$name" "$layer" >"$work/manifest.json"
+        files=(manifest.json "${files[@]}")
+    fi
     printf '{"imageLayoutVersion":"1.0.0"}' >"$work/oci-layout"
-    printf '{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:%s","size":%s,"platform":{"architecture":"%s","os":"linux"},"annotations":{"org.opencontainers.image.ref.name":"%s","io.containerd.image.name":"docker.io/library/%s"}}]}' \
-        "$manifest" "$manifest_size" "$arch" "${name#*:}" "$name" >"$work/index.json"
+    printf '{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:%s","size":%s,"platform":{"architecture":"%s","os":"linux"},"annotations":{"org.opencontainers.image.ref.name":"%s","io.containerd.image.name":"docker.io/%s"}}]}' \
+        "$manifest" "$manifest_size" "$arch" "${name#*:}" "$full" >"$work/index.json"
 
     tar --sort=name --mtime="@$SOURCE_DATE_EPOCH" --format=gnu --numeric-owner --owner=0 --group=0 \
-        -C "$work" -cf "$archive.new" oci-layout index.json blobs
+        -C "$work" -cf "$archive.new" "${files[@]}"
     mv "$archive.new" "$archive"
 }
 

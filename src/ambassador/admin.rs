@@ -9,13 +9,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use axum::extract::{DefaultBodyLimit, State};
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
-use axum::routing::put;
-use axum::{Json, Router};
+use axum::Router;
 use nuncio_ambassador::{Control, admin};
-use nuncio_overlay::{NameServer, NamesDocument};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
@@ -61,7 +56,7 @@ struct UnixSocket {
 }
 
 impl Admin {
-    /// Serves from now on; in the place of a predecessor, if there is one.
+    /// Serves from now on, `more` besides; in the place of a predecessor, if there is one.
     ///
     /// # Errors
     ///
@@ -69,12 +64,12 @@ impl Admin {
     pub(super) async fn bind(
         address: &AdminAddress,
         control: Arc<Control>,
-        names: Option<Arc<NameServer>>,
+        more: Option<Router>,
         predecessor: Option<&Path>,
     ) -> anyhow::Result<Self> {
         let mut router = admin::router(control);
-        if let Some(names) = names {
-            router = router.merge(names_router(names));
+        if let Some(more) = more {
+            router = router.merge(more);
         }
         let (task, socket) = match address {
             AdminAddress::Tcp(address) => {
@@ -162,30 +157,6 @@ async fn bind_unix(path: &Path, succeeds: bool) -> anyhow::Result<(UnixListener,
             device_and_inode,
         },
     ))
-}
-
-/// More than the names of a mesh of thousands of containers take.
-const LARGEST_DOCUMENT: usize = 32 << 20;
-
-/// `PUT /names`: replaces all names that are answered.
-fn names_router(names: Arc<NameServer>) -> Router {
-    Router::new()
-        .route("/names", put(put_names))
-        .layer(DefaultBodyLimit::max(LARGEST_DOCUMENT))
-        .with_state(names)
-}
-
-async fn put_names(
-    State(names): State<Arc<NameServer>>,
-    Json(document): Json<NamesDocument>,
-) -> Response {
-    match names.apply(document).await {
-        Ok(()) => StatusCode::NO_CONTENT.into_response(),
-        Err(error) => {
-            let body = serde_json::json!({ "message": error.to_string() });
-            (StatusCode::INTERNAL_SERVER_ERROR, Json(body)).into_response()
-        }
-    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 
-use super::ambassador::{self as seeing, ExplainArgs, FlowsArgs, TapArgs};
+use super::ambassador::{self, ExplainArgs, FlowsArgs, HostAmbassadorArgs, TapArgs};
 use super::daemon::{DaemonArgs, DaemonOptions};
 use super::failure::{DAEMON_FAILED, Failure};
 use super::host::Host;
@@ -11,7 +11,6 @@ use super::{
     completion, doctor, events, exec, images, inspect, lifecycle, logs, network, node, port, ps,
     pull, remove, run, start, system, top, wait,
 };
-use crate::ambassador::{self, AmbassadorArgs};
 use crate::client::Client;
 
 /// What nuncio can do.
@@ -64,7 +63,7 @@ pub(super) enum OwnCommand {
     /// Serve this host
     Daemon(Box<DaemonArgs>),
     /// Forward TCP and UDP
-    Ambassador(Box<AmbassadorArgs>),
+    Ambassador(Box<HostAmbassadorArgs>),
     /// List the flows that an ambassador carries, or end them
     Flows(Box<FlowsArgs>),
     /// Tell where a name leads now, and why
@@ -180,10 +179,10 @@ impl OwnCommand {
     async fn run(self, host: Option<Host>) -> Result<u8, Failure> {
         let code = match self {
             Self::Daemon(args) => serve(*args).await?,
-            Self::Ambassador(args) => ambassador::run(*args).await?,
-            Self::Flows(args) => seeing::flows(*args, host).await?,
-            Self::Explain(args) => seeing::explain(args, host).await?,
-            Self::Tap(args) => seeing::tap(args, host).await?,
+            Self::Ambassador(args) => ambassador::serve(*args).await?,
+            Self::Flows(args) => ambassador::flows(*args, host).await?,
+            Self::Explain(args) => ambassador::explain(args, host).await?,
+            Self::Tap(args) => ambassador::tap(args, host).await?,
             Self::Doctor(args) => doctor::run(args).await?,
             Self::Completion(args) => completion::run(args)?,
             Self::Version(args) => system::version(args, choose(host)?).await?,

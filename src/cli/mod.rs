@@ -30,6 +30,7 @@ mod pull;
 mod remove;
 mod run;
 mod session;
+mod sidecar;
 mod start;
 mod system;
 mod table;
@@ -43,10 +44,11 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{CommandFactory as _, FromArgMatches as _, Parser};
+use clap::{CommandFactory as _, Parser};
 
 pub(crate) use failure::Failure;
 pub(crate) use output::{line, warn};
+pub(crate) use sidecar::Sidecar;
 
 use commands::{Command, OwnCommand};
 use host::Host;
@@ -54,7 +56,7 @@ use host::Host;
 /// Containers that find each other by name, on one host or on two hundred
 #[derive(Debug, Parser)]
 #[command(name = "nuncio", version, after_help = EXAMPLES, disable_help_subcommand = true)]
-struct Cli {
+pub(crate) struct Cli {
     /// The daemon to talk to (else NUNCIO_HOST, DOCKER_HOST, unix:///run/nuncio/nuncio.sock)
     #[arg(short = 'H', long, value_name = "unix://PATH")]
     host: Option<Host>,
@@ -89,19 +91,13 @@ pub(crate) fn single_threaded() -> Option<ExitCode> {
     }
 }
 
-/// A command and where it goes to.
-#[derive(Debug)]
-pub(crate) struct Invocation {
-    cli: Cli,
-}
-
 /// Parses the arguments of the process.
 ///
 /// # Errors
 ///
 /// The exit status, when help is printed or the arguments are wrong; the user has been told.
-pub(crate) fn parse(args: impl Iterator<Item = OsString>) -> Result<Invocation, ExitCode> {
-    let mut command = Cli::command();
+pub(crate) fn parse<C: Parser>(args: impl Iterator<Item = OsString>) -> Result<C, ExitCode> {
+    let mut command = C::command();
     command.build();
     let args = args
         .skip(1)
@@ -112,18 +108,18 @@ pub(crate) fn parse(args: impl Iterator<Item = OsString>) -> Result<Invocation, 
         .try_get_matches_from_mut(
             std::iter::once("nuncio".to_owned()).chain(normal.iter().cloned()),
         )
-        .and_then(|matches| Cli::from_arg_matches(&matches));
+        .and_then(|matches| C::from_arg_matches(&matches));
     match parsed {
-        Ok(cli) => Ok(Invocation { cli }),
+        Ok(cli) => Ok(cli),
         Err(error) => Err(usage::report(&error, &command, &normal)),
     }
 }
 
-impl Invocation {
+impl Cli {
     /// Whether this process makes cgroups, or looks whether it could: under `ip netns exec` they are hidden from it.
     pub(crate) fn manages_containers(&self) -> bool {
         matches!(
-            self.cli.command,
+            self.command,
             Command::Own(OwnCommand::Daemon(_) | OwnCommand::Doctor(_))
         )
     }
@@ -131,14 +127,14 @@ impl Invocation {
     /// Whether this process serves others, and needs more than one thread.
     pub(crate) fn serves(&self) -> bool {
         matches!(
-            self.cli.command,
+            self.command,
             Command::Own(OwnCommand::Daemon(_) | OwnCommand::Ambassador(_))
         )
     }
 
     /// What to log unless the environment says otherwise.
     pub(crate) fn log_level(&self) -> &str {
-        match &self.cli.command {
+        match &self.command {
             Command::Own(OwnCommand::Daemon(args)) => args.log_level(),
             Command::Own(OwnCommand::Ambassador(_)) => "info",
             _ => "warn",
@@ -151,8 +147,7 @@ impl Invocation {
     ///
     /// What the user is to be told.
     pub(crate) async fn run(self) -> Result<u8, Failure> {
-        let Cli { host, command } = self.cli;
-        command.run(host).await
+        self.command.run(self.host).await
     }
 }
 

@@ -1,7 +1,8 @@
-//! `flows`, `explain` and `tap`: what an ambassador does.
+//! `ambassador`, and `flows`, `explain` and `tap`, which show what one does.
 
 mod explain;
 mod flows;
+mod host;
 mod tap;
 
 use anyhow::Context as _;
@@ -13,10 +14,12 @@ use crate::client::{AmbassadorClient, AmbassadorHost};
 
 pub(super) use explain::ExplainArgs;
 pub(super) use flows::FlowsArgs;
+pub(super) use host::HostAmbassadorArgs;
 pub(super) use tap::TapArgs;
 
 pub(super) use explain::run as explain;
 pub(super) use flows::run as flows;
+pub(super) use host::run as serve;
 pub(super) use tap::run as tap;
 
 /// Which ambassador is meant.
