@@ -287,6 +287,35 @@ fn metrics_and_access_log_agree() {
     wait_until("the ambassador ends", || !ambassador.process.runs());
 }
 
+/// What `/ready` says.
+fn ready(ambassador: &Ambassador) -> String {
+    let socket = ambassador.directory.path().join("ambassador.sock");
+    let mut socket = std::os::unix::net::UnixStream::connect(socket).expect("connect");
+    let request = b"GET /ready HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    socket.write_all(request).expect("write");
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).expect("read");
+    answer.split(' ').nth(1).expect("a status").to_owned()
+}
+
+#[test]
+fn sigterm_waits_for_flows_and_serves_those_who_come() {
+    let mut ambassador = Ambassador::start();
+    assert_eq!(ready(&ambassador), "200");
+    let first = ambassador.connect(0);
+    ambassador.signal(nix::sys::signal::Signal::SIGTERM);
+    wait_until("it is not ready any more", || ready(&ambassador) == "503");
+    let second = ambassador.connect(1);
+    drop(first);
+    wait_until("one is left", || {
+        rows(&ambassador.nuncio(&["flows"]).ok()).len() == 1
+    });
+    assert!(ambassador.process.runs());
+    drop(second);
+    wait_until("it ends", || !ambassador.process.runs());
+    assert_eq!(ambassador.process.finish().code, 0);
+}
+
 #[test]
 fn files_are_checked() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -329,6 +358,13 @@ fn files_are_checked() {
         ),
         (two.replace("7002", "7001"), &["forwards.toml", "7001"]),
         (String::new(), &["forwards.toml", "[[forward]]"]),
+        (
+            forward(7001, "tcp://127.0.0.1:9")
+                + "tls = \"originate\"\ntls_certificate = \"/nonexistent/c.pem\"\n\
+                   tls_key = \"/nonexistent/k.pem\"\ntls_bundle = \"/nonexistent/b.pem\"\n\
+                   allow = [\"spiffe://m/n/*\"]\n",
+            &["forwards.toml", "/nonexistent/c.pem", "os error 2"],
+        ),
     ] {
         let message = check(&text).refused(1);
         for part in says {
