@@ -8,17 +8,9 @@ use anyhow::{Context, Result, ensure};
 use nuncio_ambassador::Protocol;
 use nuncio_ambassador::direct::{Rewriter, Scope, probe};
 
-#[path = "support/client.rs"]
-mod client;
 #[path = "support/scene.rs"]
 mod scene;
 use scene::*;
-
-#[test]
-#[ignore = "the client process that the other tests start"]
-fn client() -> Result<()> {
-    client::main()
-}
 
 #[test]
 fn this_machine_can() -> Result<()> {

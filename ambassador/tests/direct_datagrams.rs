@@ -5,17 +5,9 @@ use std::net::SocketAddr;
 use anyhow::{Result, ensure};
 use nuncio_ambassador::Protocol;
 
-#[path = "support/client.rs"]
-mod client;
 #[path = "support/scene.rs"]
 mod scene;
 use scene::*;
-
-#[test]
-#[ignore = "the client process that the other tests start"]
-fn client() -> Result<()> {
-    client::main()
-}
 
 #[test]
 fn a_socket_without_a_peer_keeps_its_endpoint_while_it_is_there() -> Result<()> {

@@ -13,17 +13,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-#[path = "support/client.rs"]
-mod client;
 #[path = "support/scene.rs"]
 mod scene;
 use scene::*;
-
-#[test]
-#[ignore = "the client process that the other tests start"]
-fn client() -> Result<()> {
-    client::main()
-}
 
 type Set = watch::Sender<Arc<EndpointSet>>;
 

@@ -22,6 +22,16 @@ use nuncio_ambassador::direct::{Rewriter, Scope, ServiceKey};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, ChildStdin};
 
+#[path = "client.rs"]
+mod process;
+
+/// What [`Scene::client`] starts.
+#[test]
+#[ignore = "the client process that the other tests start"]
+fn client() -> Result<()> {
+    process::main()
+}
+
 /// Where the service is to be found: addresses of the client's namespace.
 pub const SERVICE: &str = "10.90.0.1:8080";
 pub const SERVICE_MAPPED: &str = "[::ffff:10.90.0.1]:8080";
@@ -183,7 +193,7 @@ impl Scene {
             .arg(std::env::current_exe()?)
             .args([
                 "--exact",
-                "client",
+                "scene::client",
                 "--ignored",
                 "--nocapture",
                 "--test-threads=1",
