@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -160,17 +161,15 @@ impl Endpoint {
             .try_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
             .ok()?;
         Some(Choice {
-            address: self.address,
             endpoint: self.clone(),
             probe: None,
         })
     }
 }
 
-/// An endpoint that was chosen. It counts as active there until dropped.
+/// An endpoint that was chosen, which counts it as active until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Choice {
-    pub(crate) address: SocketAddr,
     endpoint: Arc<Endpoint>,
     pub(super) probe: Option<Probe>,
 }
@@ -181,6 +180,14 @@ impl Choice {
     /// with the others.
     pub(crate) fn is_over(&self) -> bool {
         self.endpoint.fate() == Fate::Over
+    }
+}
+
+impl Deref for Choice {
+    type Target = Endpoint;
+
+    fn deref(&self) -> &Endpoint {
+        &self.endpoint
     }
 }
 
