@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use oci_spec::image::ImageConfiguration;
 
 use super::digest::{Digest, LayerId};
+use super::docker_config::DockerConfig;
 use super::reference::Reference;
 
 /// An image that is complete: all its layers are unpacked.
@@ -22,10 +23,16 @@ pub struct Image {
     pub manifest: String,
     /// Architecture, process defaults and history.
     pub config: Arc<ImageConfiguration>,
+    /// What Docker added to the configuration.
+    pub docker: Arc<DockerConfig>,
     /// Bytes of the unpacked files.
     pub size: u64,
     /// When it was built, if the configuration says.
     pub created: Option<SystemTime>,
+    /// When it was last given a name here.
+    pub last_tagged: Option<SystemTime>,
+    /// ID of the image that it was made of here, if it was.
+    pub parent: Option<String>,
     /// The layers, lowest first.
     pub layers: Vec<LayerId>,
 }
@@ -50,6 +57,9 @@ pub(crate) struct Record {
     pub(crate) layers: Vec<LayerId>,
     pub(crate) size: u64,
     pub(crate) config: Arc<ImageConfiguration>,
+    pub(crate) docker: Arc<DockerConfig>,
+    pub(crate) parent: Option<Digest>,
+    pub(crate) tagged: Option<jiff::Timestamp>,
     pub(crate) names: BTreeSet<Reference>,
     pub(crate) digests: BTreeSet<Reference>,
     /// What a later version of the program wrote beside it.
@@ -64,8 +74,11 @@ impl Record {
             digests: familiar(&self.digests),
             manifest: self.manifest.to_string(),
             config: Arc::clone(&self.config),
+            docker: Arc::clone(&self.docker),
             size: self.size,
             created: created(&self.config),
+            last_tagged: self.tagged.and_then(|time| time.try_into().ok()),
+            parent: self.parent.map(|parent| parent.to_string()),
             layers: self.layers.clone(),
         }
     }
@@ -133,17 +146,26 @@ impl Catalog {
     }
 
     /// Adds an image, or its names to the image already there. A name moves from whoever had it.
-    pub(crate) fn add(&mut self, record: Record) {
+    pub(crate) fn add(&mut self, mut record: Record) {
         for name in &record.names {
             self.untag(name);
+        }
+        if !record.names.is_empty() {
+            record.tagged = Some(jiff::Timestamp::now());
         }
         match self.record_mut(record.id) {
             None => self.records.push(record),
             Some(known) => {
                 known.names.extend(record.names);
                 known.digests.extend(record.digests);
+                known.tagged = record.tagged.or(known.tagged);
             }
         }
+    }
+
+    /// Whether another image was made of this one here.
+    pub(crate) fn has_children(&self, id: Digest) -> bool {
+        self.records.iter().any(|record| record.parent == Some(id))
     }
 
     /// Gives the image `id` one more name, taken from whoever had it.
@@ -151,6 +173,7 @@ impl Catalog {
         self.untag(&name);
         if let Some(record) = self.record_mut(id) {
             record.names.insert(name);
+            record.tagged = Some(jiff::Timestamp::now());
         }
     }
 

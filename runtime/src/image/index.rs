@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::blob::{self, Blobs};
 use super::catalog::{Catalog, Record};
 use super::digest::{Digest, InvalidDigest, LayerId};
+use super::docker_config::DockerConfig;
 use super::reference::InvalidReference;
 
 const VERSION: u32 = 1;
@@ -30,6 +31,10 @@ struct ImageEntry {
     size: u64,
     names: Vec<String>,
     digests: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    parent: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tagged: Option<jiff::Timestamp>,
     /// Fields of a later version, kept on rewrite.
     #[serde(flatten)]
     unknown: BTreeMap<String, serde_json::Value>,
@@ -92,12 +97,13 @@ pub(crate) fn read(path: &Path, blobs: &Blobs, limit: u64) -> Result<Catalog, Re
     for entry in file.images {
         let id: Digest = entry.id.parse()?;
         let config_path = blobs.path(id);
-        let config = blobs
+        let content = blobs
             .read(id, limit)
             .map_err(|source| failed(&config_path, source))?;
         let config: ImageConfiguration =
-            serde_json::from_slice(&config).map_err(|source| damaged(config_path, source))?;
-        records.push(entry.into_record(id, config)?);
+            serde_json::from_slice(&content).map_err(|source| damaged(config_path, source))?;
+        let docker = DockerConfig::read(&content);
+        records.push(entry.into_record(id, config, docker)?);
     }
     Ok(Catalog { records })
 }
@@ -119,11 +125,18 @@ impl ImageEntry {
             size: record.size,
             names: record.names.iter().map(ToString::to_string).collect(),
             digests: record.digests.iter().map(ToString::to_string).collect(),
+            parent: record.parent.map(|parent| parent.to_string()),
+            tagged: record.tagged,
             unknown: record.unknown.clone(),
         }
     }
 
-    fn into_record(self, id: Digest, config: ImageConfiguration) -> Result<Record, ReadIndexError> {
+    fn into_record(
+        self,
+        id: Digest,
+        config: ImageConfiguration,
+        docker: DockerConfig,
+    ) -> Result<Record, ReadIndexError> {
         let digests = |texts: Vec<String>| {
             texts
                 .iter()
@@ -143,6 +156,9 @@ impl ImageEntry {
             layers: digests(self.layers)?.into_iter().map(LayerId).collect(),
             size: self.size,
             config: Arc::new(config),
+            docker: Arc::new(docker),
+            parent: self.parent.map(|parent| parent.parse()).transpose()?,
+            tagged: self.tagged,
             names: names(self.names)?,
             digests: names(self.digests)?,
             unknown: self.unknown,

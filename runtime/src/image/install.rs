@@ -10,6 +10,7 @@ use oci_spec::image::ImageConfiguration;
 use super::blob::StoreBlobError;
 use super::catalog::{Image, Record};
 use super::digest::{Digest, InvalidDigest, LayerId};
+use super::docker_config::DockerConfig;
 use super::layer::{LayerSpec, MakeLayerError, make_layer};
 use super::lease::Lease;
 use super::progress::LayerProgress;
@@ -74,6 +75,9 @@ pub(crate) struct Plan {
     pub(crate) id: Digest,
     manifest: Digest,
     config: Arc<ImageConfiguration>,
+    docker: Arc<DockerConfig>,
+    /// The image that it was made of here.
+    pub(crate) parent: Option<Digest>,
     pub(crate) layers: Vec<LayerSpec>,
 }
 
@@ -125,6 +129,8 @@ impl Plan {
             id,
             manifest,
             config: Arc::new(config),
+            docker: Arc::new(DockerConfig::read(&content)),
+            parent: None,
             layers,
         })
     }
@@ -161,6 +167,9 @@ impl Plan {
             layers: self.layers.iter().map(|layer| layer.id).collect(),
             size,
             config: self.config,
+            docker: self.docker,
+            parent: self.parent,
+            tagged: None,
             names,
             digests,
             unknown: BTreeMap::new(),

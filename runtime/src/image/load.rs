@@ -35,6 +35,8 @@ pub struct Loaded {
     pub id: String,
     /// The short names it got; none if the archive gives none.
     pub names: Vec<String>,
+    /// Which of the names another image had, and its ID.
+    pub replaced: Vec<(String, String)>,
 }
 
 /// An image found in an archive: everything it needs is among the store's blobs.
@@ -108,12 +110,19 @@ async fn install(
         });
     }
     let id = plan.id.to_string();
+    let replaced = names.iter().filter_map(|name| {
+        let catalog = lease.store().catalog();
+        let other = catalog.named(name).filter(|other| other.id != plan.id)?;
+        Some((name.familiar(), other.id.to_string()))
+    });
+    let replaced = replaced.collect();
     plan.record(lease, size, names, BTreeSet::new())
         .await
         .map_err(failed)?;
     Ok(Loaded {
         id,
         names: familiar,
+        replaced,
     })
 }
 

@@ -1,11 +1,11 @@
-//! `tag` and `rmi`, by Docker's rules.
+//! `rmi`, by Docker's rules.
 
 use std::sync::Arc;
 
-use super::catalog::{Catalog, FindImageError, Image, Record};
+use super::catalog::{Catalog, FindImageError, Record};
 use super::digest::{Digest, LayerId};
-use super::reference::{InvalidReference, Reference};
-use super::store::{ImageStore, WriteIndexError};
+use super::reference::Reference;
+use super::store::{ImageStore, Inner, WriteIndexError};
 
 /// One thing that a removal did.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -25,12 +25,29 @@ pub struct ImageUse {
     pub running: bool,
 }
 
+/// How far a removal goes.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct RemoveOptions {
+    /// Take all names, and do not mind containers that do not run.
+    pub force: bool,
+    /// Keep the images it was made of, though they have no name.
+    pub keep_parents: bool,
+}
+
 /// Why an image was not removed.
 #[derive(Debug, thiserror::Error)]
 pub enum RemoveImageError {
     /// There is no such image.
     #[error(transparent)]
     Find(#[from] FindImageError),
+    /// Another image was made of it.
+    #[error(
+        "conflict: unable to delete {id} (cannot be forced) - image has dependent child images"
+    )]
+    Children {
+        /// The image, short.
+        id: String,
+    },
     /// A running container needs it.
     #[error(
         "conflict: unable to delete {id} (cannot be forced) - image is being used by running container {container}"
@@ -79,55 +96,12 @@ pub enum RemoveImageError {
     Stop(#[from] tokio::task::JoinError),
 }
 
-/// Why an image was not given a name.
-#[derive(Debug, thiserror::Error)]
-pub enum TagImageError {
-    /// There is no such image.
-    #[error(transparent)]
-    Find(#[from] FindImageError),
-    /// The new name is none.
-    #[error(transparent)]
-    Reference(#[from] InvalidReference),
-    /// The new name has a digest, which only a registry gives.
-    #[error("refusing to create a tag with a digest reference: {0}; write NAME[:TAG]")]
-    Digest(String),
-    /// The list of images cannot be written.
-    #[error(transparent)]
-    Index(#[from] WriteIndexError),
-    /// The thread that did it died.
-    #[error("tagging the image stopped")]
-    Stop(#[from] tokio::task::JoinError),
-}
-
 impl ImageStore {
-    /// Gives an image one more name, taking it from the image that had it.
-    ///
-    /// # Errors
-    ///
-    /// See [`TagImageError`].
-    pub async fn tag(&self, name_or_id: &str, name: &str) -> Result<Image, TagImageError> {
-        let inner = Arc::clone(&self.inner);
-        let name: Reference = name.parse()?;
-        if name.digest().is_some() {
-            return Err(TagImageError::Digest(name.familiar()));
-        }
-        let image = name_or_id.to_owned();
-        let tag = move || {
-            inner.change(|catalog| {
-                let id = catalog.find(&image)?.id;
-                catalog.tag(id, name);
-                let tagged = catalog.record_mut(id).map(|record| record.to_image());
-                Ok(tagged.expect("it was just found"))
-            })
-        };
-        tokio::task::spawn_blocking(tag).await?
-    }
-
     /// Removes a name, and with its last name the image and what no other image needs.
     ///
     /// `in_use` is asked for a container that needs the image with the given ID; the store is locked meanwhile, so it
-    /// must not use the store. With `force`, an image that a
-    /// stopped container needs loses its names but stays.
+    /// must not use the store. With force, an image that a stopped container needs loses its names but stays; and
+    /// one that another was made of here always does.
     ///
     /// # Errors
     ///
@@ -135,24 +109,14 @@ impl ImageStore {
     pub async fn remove(
         &self,
         name_or_id: &str,
-        force: bool,
+        options: RemoveOptions,
         in_use: impl Fn(&str) -> Option<ImageUse> + Send + 'static,
     ) -> Result<Vec<Removed>, RemoveImageError> {
         let inner = Arc::clone(&self.inner);
         let text = name_or_id.to_owned();
         let remove = move || {
-            let removal = inner.change(|catalog| remove_from(catalog, &text, force, in_use))?;
-            let mut removed: Vec<_> = removal.names.into_iter().map(Removed::Untagged).collect();
-            if let Some((id, layers)) = removal.image {
-                removed.push(Removed::Deleted(id.to_string()));
-                let gone = inner.collect();
-                let ours = layers
-                    .into_iter()
-                    .rev()
-                    .filter(|layer| gone.contains(layer));
-                removed.extend(ours.map(|layer| Removed::Deleted(layer.to_string())));
-            }
-            Ok(removed)
+            let removal = inner.change(|catalog| remove_from(catalog, &text, options, &in_use))?;
+            Ok(removal.finish(&inner).0)
         };
         tokio::task::spawn_blocking(remove).await?
     }
@@ -160,63 +124,144 @@ impl ImageStore {
 
 /// What a removal takes out of the catalogue.
 #[derive(Debug, Default)]
-struct Removal {
-    names: Vec<String>,
-    image: Option<(Digest, Vec<LayerId>)>,
+pub(super) struct Removal {
+    pub(super) names: Vec<String>,
+    /// The image, and those it was made of that went with it.
+    pub(super) images: Vec<(Digest, Vec<LayerId>)>,
+}
+
+impl Removal {
+    /// Collects what nobody needs any more. Gives back all that was done, and the bytes of the layers that went.
+    pub(super) fn finish(self, store: &Arc<Inner>) -> (Vec<Removed>, u64) {
+        let mut removed: Vec<_> = self.names.into_iter().map(Removed::Untagged).collect();
+        if self.images.is_empty() {
+            return (removed, 0);
+        }
+        let layers = self.images.iter().flat_map(|(_, layers)| layers);
+        let sizes: std::collections::HashMap<LayerId, u64> = layers
+            .map(|&layer| (layer, store.layer_size(layer).unwrap_or(0)))
+            .collect();
+        let gone = store.collect();
+        let mut bytes = 0;
+        let mut told = std::collections::HashSet::new();
+        for (id, layers) in self.images {
+            removed.push(Removed::Deleted(id.to_string()));
+            for layer in layers.into_iter().rev() {
+                if gone.contains(&layer) && told.insert(layer) {
+                    bytes += sizes[&layer];
+                    removed.push(Removed::Deleted(layer.to_string()));
+                }
+            }
+        }
+        (removed, bytes)
+    }
+
+    fn untag(&mut self, catalog: &mut Catalog, name: &Reference) {
+        catalog.untag(name);
+        self.names.push(name.familiar());
+    }
+
+    pub(super) fn untag_all(&mut self, catalog: &mut Catalog, id: Digest) {
+        let Some(record) = catalog.record_mut(id) else {
+            return;
+        };
+        let names = std::mem::take(&mut record.names);
+        let digests = std::mem::take(&mut record.digests);
+        self.names
+            .extend(names.iter().chain(&digests).map(Reference::familiar));
+    }
+
+    /// Takes an image out, and unless they are kept those it was made of and that nothing else needs.
+    pub(super) fn delete(
+        &mut self,
+        catalog: &mut Catalog,
+        id: Digest,
+        keep_parents: bool,
+        in_use: &impl Fn(&str) -> Option<ImageUse>,
+    ) {
+        let mut next = Some(id);
+        while let Some(id) = next.take()
+            && let Some(at) = catalog.records.iter().position(|record| record.id == id)
+        {
+            let record = catalog.records.remove(at);
+            self.images.push((id, record.layers));
+            next = record.parent.filter(|&parent| {
+                let unnamed = catalog
+                    .record_mut(parent)
+                    .is_some_and(|parent| parent.names.is_empty() && parent.digests.is_empty());
+                let unneeded =
+                    || !catalog.has_children(parent) && in_use(&parent.to_string()).is_none();
+                !keep_parents && unnamed && unneeded()
+            });
+        }
+    }
 }
 
 fn remove_from(
     catalog: &mut Catalog,
     text: &str,
-    force: bool,
-    in_use: impl Fn(&str) -> Option<ImageUse>,
+    options: RemoveOptions,
+    in_use: &impl Fn(&str) -> Option<ImageUse>,
 ) -> Result<Removal, RemoveImageError> {
     let record = catalog.find(text)?.clone();
     let id = record.id;
     let using = in_use(&id.to_string());
+    let has_children = catalog.has_children(id);
     let mut removal = Removal::default();
     if let Some(name) = name_meant(catalog, &record, text) {
-        if record.names.iter().any(|other| *other != name) {
+        let with_it = digests_that_go_with(&record, &name);
+        let stays = |other: &&Reference| **other != name && !with_it.contains(other);
+        if record
+            .names
+            .iter()
+            .chain(&record.digests)
+            .any(|other| stays(&other))
+            || has_children
+        {
             removal.untag(catalog, &name);
+            with_it
+                .iter()
+                .for_each(|digest| removal.untag(catalog, digest));
             return Ok(removal);
         }
-        if let (false, Some(using)) = (force, &using) {
+        if let (false, Some(using)) = (options.force, &using) {
             return Err(RemoveImageError::LastName {
                 name: text.to_owned(),
                 id: id.short(),
                 container: using.container.clone(),
             });
         }
-    } else if !force && has_several_repositories(&record) {
+    } else if has_children {
+        return Err(RemoveImageError::Children { id: id.short() });
+    } else if !options.force && has_several_repositories(&record) {
         return Err(RemoveImageError::SeveralNames { id: id.short() });
     }
-    let stays = match using {
+    let stays = stays_for(using, &record, options.force)?;
+    removal.untag_all(catalog, id);
+    if !stays {
+        removal.delete(catalog, id, options.keep_parents, in_use);
+    }
+    Ok(removal)
+}
+
+/// Whether an image without names must stay for the container that uses it.
+fn stays_for(
+    using: Option<ImageUse>,
+    record: &Record,
+    force: bool,
+) -> Result<bool, RemoveImageError> {
+    let id = record.id.short();
+    match using {
+        None => Ok(false),
         Some(ImageUse {
             container,
             running: true,
-        }) => {
-            return Err(RemoveImageError::Running {
-                id: id.short(),
-                container,
-            });
+        }) => Err(RemoveImageError::Running { id, container }),
+        Some(ImageUse { container, .. }) if !force => {
+            Err(RemoveImageError::Stopped { id, container })
         }
-        Some(ImageUse {
-            container,
-            running: false,
-        }) if !force => {
-            return Err(RemoveImageError::Stopped {
-                id: id.short(),
-                container,
-            });
-        }
-        using => using.is_some(),
-    };
-    removal.untag_all(catalog, id);
-    if !stays {
-        catalog.records.retain(|other| other.id != id);
-        removal.image = Some((id, record.layers));
+        Some(_) => Ok(true),
     }
-    Ok(removal)
 }
 
 /// The name of the image that `text` is, unless it is an ID or the beginning of one.
@@ -228,27 +273,20 @@ fn name_meant(catalog: &Catalog, record: &Record, text: &str) -> Option<Referenc
     Some(tagged.unwrap_or(name))
 }
 
+/// With the last tag of a repository the digests by which that repository knows the image go too.
+fn digests_that_go_with(record: &Record, name: &Reference) -> Vec<Reference> {
+    let same = |other: &&Reference| other.familiar_repository() == name.familiar_repository();
+    let is_last = !record.names.iter().filter(same).any(|other| other != name);
+    if name.digest().is_some() || !is_last {
+        return Vec::new();
+    }
+    record.digests.iter().filter(same).cloned().collect()
+}
+
 fn has_several_repositories(record: &Record) -> bool {
     let mut repositories = record.names.iter().map(Reference::familiar_repository);
     let first = repositories.next();
     repositories.any(|other| Some(other) != first)
-}
-
-impl Removal {
-    fn untag(&mut self, catalog: &mut Catalog, name: &Reference) {
-        catalog.untag(name);
-        self.names.push(name.familiar());
-    }
-
-    fn untag_all(&mut self, catalog: &mut Catalog, id: Digest) {
-        let Some(record) = catalog.record_mut(id) else {
-            return;
-        };
-        let names = std::mem::take(&mut record.names);
-        let digests = std::mem::take(&mut record.digests);
-        self.names
-            .extend(names.iter().chain(&digests).map(Reference::familiar));
-    }
 }
 
 #[cfg(test)]

@@ -159,6 +159,12 @@ impl ImageStore {
         self.inner.catalog().find(name_or_id).map(Record::to_image)
     }
 
+    /// Bytes of a layer's files, if it is here.
+    #[must_use]
+    pub fn layer_size(&self, layer: LayerId) -> Option<u64> {
+        self.inner.layer_size(layer)
+    }
+
     /// All images, also those that lost their names.
     #[must_use]
     pub fn list(&self) -> Vec<Image> {

@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::Result;
 use oci_spec::image::{Config, ConfigBuilder};
 
-use crate::{Place, wait_for_deletion};
+use crate::{Place, force, wait_for_deletion};
 
 const NAMES: [&str; 2] = ["nuncio/ambassador", "svendowideit/ambassador"];
 
@@ -95,7 +95,7 @@ async fn it_comes_back_after_its_removal() -> Result<()> {
         .store
         .install_builtin(&NAMES, &binary, config())
         .await?;
-    place.store.remove(&first.id, true, |_| None).await?;
+    place.store.remove(&first.id, force(true), |_| None).await?;
     assert_eq!(place.content()?, [""; 0]);
     wait_for_deletion(&place.path("images"))?;
     let again = place

@@ -15,7 +15,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use nuncio_runtime::image::{Image, ImageStore, Loaded, Progress, Rootfs};
+use nuncio_runtime::image::{Image, ImageStore, Loaded, Progress, RemoveOptions, Rootfs};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
@@ -99,6 +99,14 @@ fn wait_for_deletion(root: &Path) -> Result<()> {
         std::thread::sleep(Duration::from_millis(5));
     }
     Ok(())
+}
+
+/// A removal that takes parents along.
+fn force(force: bool) -> RemoveOptions {
+    RemoveOptions {
+        force,
+        keep_parents: false,
+    }
 }
 
 fn no_progress() -> mpsc::Sender<Progress> {

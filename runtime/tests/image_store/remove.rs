@@ -4,7 +4,7 @@ use anyhow::Result;
 use nuncio_runtime::image::{ImageStore, ImageUse, RemoveImageError, Removed};
 
 use crate::layout::{Compression, Layer, Layout};
-use crate::{Place, content, wait_for_deletion};
+use crate::{Place, content, force, wait_for_deletion};
 
 fn unused(_: &str) -> Option<ImageUse> {
     None
@@ -30,7 +30,7 @@ async fn the_last_name_takes_the_image_but_not_what_others_share() -> Result<()>
     let place = two_images().await?;
     let one = place.store.find("one:1")?;
     let before = place.content()?.len();
-    let removed = place.store.remove("one:1", false, unused).await?;
+    let removed = place.store.remove("one:1", force(false), unused).await?;
     let expected = [
         Removed::Untagged("one:1".into()),
         Removed::Deleted(one.id.clone()),
@@ -44,7 +44,7 @@ async fn the_last_name_takes_the_image_but_not_what_others_share() -> Result<()>
     assert_eq!(std::fs::read_to_string(root.join("base"))?, "b");
     place.store.remove_rootfs(&place.path("container")).await?;
 
-    place.store.remove("two:1", false, unused).await?;
+    place.store.remove("two:1", force(false), unused).await?;
     assert_eq!(place.content()?, [""; 0]);
     wait_for_deletion(&place.path("images"))
 }
@@ -53,7 +53,7 @@ async fn the_last_name_takes_the_image_but_not_what_others_share() -> Result<()>
 async fn one_of_several_names_goes_alone() -> Result<()> {
     let place = two_images().await?;
     place.store.tag("one:1", "other/name").await?;
-    let removed = place.store.remove("one:1", false, unused).await?;
+    let removed = place.store.remove("one:1", force(false), unused).await?;
     assert_eq!(removed, [Removed::Untagged("one:1".into())]);
     assert_eq!(place.store.find("other/name")?.names, ["other/name:latest"]);
     Ok(())
@@ -82,11 +82,14 @@ async fn an_image_in_use_stays_and_survives_reopening() -> Result<()> {
             })
         }
     };
-    let refused = place.store.remove("one:1", false, used(false)).await;
+    let refused = place.store.remove("one:1", force(false), used(false)).await;
     assert!(matches!(refused, Err(RemoveImageError::LastName { .. })));
-    let refused = place.store.remove(&id, true, used(true)).await;
+    let refused = place.store.remove(&id, force(true), used(true)).await;
     assert!(matches!(refused, Err(RemoveImageError::Running { .. })));
-    let removed = place.store.remove("one:1", true, used(false)).await?;
+    let removed = place
+        .store
+        .remove("one:1", force(true), used(false))
+        .await?;
     assert_eq!(removed, [Removed::Untagged("one:1".into())]);
     let Place { dir, store } = place;
     drop(store);

@@ -9,6 +9,13 @@ fn catalog(names: &[&str]) -> Catalog {
     }
 }
 
+fn force(force: bool) -> RemoveOptions {
+    RemoveOptions {
+        force,
+        keep_parents: false,
+    }
+}
+
 fn unused(_: &str) -> Option<ImageUse> {
     None
 }
@@ -25,9 +32,9 @@ fn used(running: bool) -> impl Fn(&str) -> Option<ImageUse> {
 #[test]
 fn a_name_that_is_not_the_last_goes_alone_even_if_the_image_is_used() {
     let mut catalog = catalog(&["redis:7", "redis:latest"]);
-    let removal = remove_from(&mut catalog, "redis:7", false, used(true)).unwrap();
+    let removal = remove_from(&mut catalog, "redis:7", force(false), &used(true)).unwrap();
     assert_eq!(removal.names, ["redis:7"]);
-    assert!(removal.image.is_none());
+    assert!(removal.images.is_empty());
     assert_eq!(catalog.records[0].to_image().names, ["redis:latest"]);
 }
 
@@ -37,9 +44,9 @@ fn the_last_name_takes_the_image_with_its_digests() {
     let digest = format!("redis@{}", catalog.records[0].manifest);
     catalog.records[0].digests.insert(digest.parse().unwrap());
     let id = catalog.records[0].id;
-    let removal = remove_from(&mut catalog, "redis:7", false, unused).unwrap();
+    let removal = remove_from(&mut catalog, "redis:7", force(false), &unused).unwrap();
     assert_eq!(removal.names, ["redis:7".to_owned(), digest]);
-    assert_eq!(removal.image.unwrap().0, id);
+    assert_eq!(removal.images[0].0, id);
     assert_eq!(catalog.records.len(), 1);
 }
 
@@ -48,9 +55,9 @@ fn a_digest_of_a_tagged_image_is_a_name_of_its_own() {
     let mut catalog = catalog(&["redis:7"]);
     let digest = format!("redis@{}", catalog.records[0].manifest);
     catalog.records[0].digests.insert(digest.parse().unwrap());
-    let removal = remove_from(&mut catalog, &digest, false, unused).unwrap();
+    let removal = remove_from(&mut catalog, &digest, force(false), &unused).unwrap();
     assert_eq!(removal.names, [digest]);
-    assert!(removal.image.is_none());
+    assert!(removal.images.is_empty());
     assert_eq!(catalog.records[0].to_image().names, ["redis:7"]);
 }
 
@@ -58,19 +65,19 @@ fn a_digest_of_a_tagged_image_is_a_name_of_its_own() {
 fn an_id_takes_all_names_of_one_repository_but_not_of_several() {
     let mut one = catalog(&["redis:7", "redis:8"]);
     let id = one.records[0].id.to_string();
-    let removal = remove_from(&mut one, &id, false, unused).unwrap();
-    assert_eq!((removal.names.len(), removal.image.is_some()), (2, true));
+    let removal = remove_from(&mut one, &id, force(false), &unused).unwrap();
+    assert_eq!((removal.names.len(), !removal.images.is_empty()), (2, true));
 
     let mut several = catalog(&["redis:7", "valkey:7"]);
-    let refused = remove_from(&mut several, &id, false, unused).unwrap_err();
+    let refused = remove_from(&mut several, &id, force(false), &unused).unwrap_err();
     assert!(matches!(refused, RemoveImageError::SeveralNames { .. }));
-    let removal = remove_from(&mut several, &id, true, unused).unwrap();
-    assert_eq!((removal.names.len(), removal.image.is_some()), (2, true));
+    let removal = remove_from(&mut several, &id, force(true), &unused).unwrap();
+    assert_eq!((removal.names.len(), !removal.images.is_empty()), (2, true));
 }
 
 #[test]
 fn an_image_in_use_is_refused_by_what_would_help() {
-    for (text, force, running, words) in [
+    for (text, forced, running, words) in [
         (
             "redis:7",
             false,
@@ -104,7 +111,7 @@ fn an_image_in_use_is_refused_by_what_would_help() {
     ] {
         let mut catalog = catalog(&["redis:7"]);
         let text = text.replace("ID", &catalog.records[0].id.hex());
-        let refused = remove_from(&mut catalog, &text, force, used(running))
+        let refused = remove_from(&mut catalog, &text, force(forced), &used(running))
             .unwrap_err()
             .to_string();
         assert!(
@@ -118,8 +125,37 @@ fn an_image_in_use_is_refused_by_what_would_help() {
 #[test]
 fn force_takes_the_names_from_a_stopped_container_but_leaves_the_image() {
     let mut catalog = catalog(&["redis:7"]);
-    let removal = remove_from(&mut catalog, "redis:7", true, used(false)).unwrap();
+    let removal = remove_from(&mut catalog, "redis:7", force(true), &used(false)).unwrap();
     assert_eq!(removal.names, ["redis:7"]);
-    assert!(removal.image.is_none());
+    assert!(removal.images.is_empty());
     assert_eq!(catalog.records.len(), 2);
+}
+
+#[test]
+fn the_digests_of_a_repository_go_with_its_last_tag() {
+    let mut catalog = catalog(&["redis:7", "valkey:7"]);
+    let digest = format!("redis@{}", catalog.records[0].manifest);
+    catalog.records[0].digests.insert(digest.parse().unwrap());
+    let removal = remove_from(&mut catalog, "redis:7", force(false), &used(true)).unwrap();
+    assert_eq!(removal.names, ["redis:7".to_owned(), digest]);
+    assert_eq!(catalog.records[0].to_image().names, ["valkey:7"]);
+}
+
+#[test]
+fn an_image_that_another_was_made_of_only_loses_its_name() {
+    let mut catalog = catalog(&["redis:7"]);
+    let id = catalog.records[0].id;
+    catalog.records[1].parent = Some(id);
+    let removal = remove_from(&mut catalog, "redis:7", force(false), &unused).unwrap();
+    assert_eq!((removal.names.len(), removal.images.len()), (1, 0));
+    let refused = remove_from(&mut catalog, &id.hex(), force(true), &unused).unwrap_err();
+    assert!(matches!(refused, RemoveImageError::Children { .. }));
+    let kept = RemoveOptions {
+        force: false,
+        keep_parents: true,
+    };
+    let removal = remove_from(&mut catalog.clone(), "other", kept, &unused).unwrap();
+    assert_eq!(removal.images.len(), 1);
+    let removal = remove_from(&mut catalog, "other", force(false), &unused).unwrap();
+    assert_eq!((removal.images.len(), catalog.records.len()), (2, 0));
 }
