@@ -47,6 +47,33 @@ impl Filters {
         Ok(Self(filters))
     }
 
+    /// Asks for one more value of `key`.
+    pub(crate) fn add(&mut self, key: &str, value: String) {
+        self.0.entry(key.to_owned()).or_default().insert(value);
+    }
+
+    /// Whether `key` is asked for.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.0.contains_key(key)
+    }
+
+    /// What is asked for `key`, whose values are `true` and `false`.
+    pub(crate) fn flag(&self, key: &str) -> Result<Option<bool>, Refusal> {
+        let mut flag = None;
+        for value in self.values(key) {
+            let this = match value {
+                "1" | "true" | "True" => true,
+                "0" | "false" | "False" => false,
+                _ => return Err(Refusal::invalid(format!("invalid filter '{key}={value}'"))),
+            };
+            if flag.replace(this).is_some_and(|other| other != this) {
+                let message = format!("invalid filter '{key}': it cannot be both true and false");
+                return Err(Refusal::invalid(message));
+            }
+        }
+        Ok(flag)
+    }
+
     /// The values asked for `key`.
     pub(crate) fn values(&self, key: &str) -> impl Iterator<Item = &str> {
         self.0.get(key).into_iter().flatten().map(String::as_str)
@@ -59,11 +86,21 @@ impl Filters {
 
     /// Whether `labels` hold every `key` and `key=value` asked for.
     pub(crate) fn labels(&self, labels: &BTreeMap<String, String>) -> bool {
-        self.values("label")
-            .all(|wanted| match wanted.split_once('=') {
-                Some((key, value)) => labels.get(key).is_some_and(|found| found == value),
-                None => labels.contains_key(wanted),
-            })
+        self.values("label").all(|wanted| is_label(labels, wanted))
+    }
+
+    /// Whether `labels` hold no `key` and `key=value` that is not to be there.
+    pub(crate) fn no_labels(&self, labels: &BTreeMap<String, String>) -> bool {
+        !self
+            .values("label!")
+            .any(|unwanted| is_label(labels, unwanted))
+    }
+}
+
+fn is_label(labels: &BTreeMap<String, String>, text: &str) -> bool {
+    match text.split_once('=') {
+        Some((key, value)) => labels.get(key).is_some_and(|found| found == value),
+        None => labels.contains_key(text),
     }
 }
 
@@ -103,7 +140,7 @@ mod tests {
 
     use super::*;
 
-    const KNOWN: &[&str] = &["label", "name"];
+    const KNOWN: &[&str] = &["label", "label!", "name"];
 
     #[test]
     fn both_forms_mean_the_same() {
@@ -135,7 +172,7 @@ mod tests {
         let error = Filters::parse(Some(r#"{"colour":["red"]}"#), KNOWN).expect_err("unknown");
         assert_eq!(
             error.message,
-            "invalid filter 'colour': expected one of label, name"
+            "invalid filter 'colour': expected one of label, label!, name"
         );
         assert!(Filters::parse(Some("[1"), KNOWN).is_err());
     }
@@ -154,6 +191,20 @@ mod tests {
         assert!(holds(r#"{"label":["a=b","c"]}"#));
         assert!(!holds(r#"{"label":["a=b","d"]}"#));
         assert!(!holds(r#"{"label":["a=x"]}"#));
+    }
+
+    #[test]
+    fn labels_that_must_not_hold_and_flags() {
+        let labels = BTreeMap::from([("a".to_owned(), "b".to_owned())]);
+        let parse = |text| Filters::parse(Some(text), KNOWN).expect("valid");
+        assert!(!parse(r#"{"label!":["x","a"]}"#).no_labels(&labels));
+        assert!(parse(r#"{"label!":["a=c"]}"#).no_labels(&labels));
+        let flag = |text| parse(text).flag("name").ok();
+        assert_eq!(flag(r#"{"name":["1"]}"#), Some(Some(true)));
+        assert_eq!(flag(r#"{"name":{"false":true}}"#), Some(Some(false)));
+        assert_eq!(flag("{}"), Some(None));
+        assert_eq!(flag(r#"{"name":["yes"]}"#), None);
+        assert_eq!(flag(r#"{"name":["true","false"]}"#), None);
     }
 
     #[test]

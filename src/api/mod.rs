@@ -10,11 +10,15 @@ mod endpoint;
 mod error;
 mod exec;
 mod filters;
+mod glob;
 mod host_options;
 mod host_view;
+mod image_list;
+mod image_prune;
 mod image_view;
 mod images;
 mod json;
+mod load;
 mod logs;
 mod mounts;
 mod network_view;
@@ -23,6 +27,7 @@ mod ports;
 mod pull;
 mod query;
 mod raw_stream;
+mod save;
 mod system;
 mod top;
 mod unbuilt;
@@ -106,15 +111,15 @@ fn container_routes() -> Router<Arc<Daemon>> {
 
 fn image_routes() -> Router<Arc<Daemon>> {
     Router::new()
-        .route("/images/json", get(images::list))
+        .route("/images/json", get(image_list::list))
         .route("/images/create", post(pull::create))
-        .route("/images/load", post(images::load))
+        .route("/images/get", get(save::several))
+        .route("/images/load", post(load::load))
+        .route("/images/prune", post(image_prune::prune))
         // An image's name may have slashes, so what is wanted of it is found from the end.
         .route(
             "/images/{*path}",
-            get(images::inspect)
-                .post(images::tag)
-                .delete(images::remove),
+            get(images::get).post(images::post).delete(images::remove),
         )
 }
 

@@ -23,7 +23,7 @@ use super::{Answer, Server};
 use crate::daemon::refusal::Refusal;
 
 /// Steps that wait for a slow client; further ones are left out.
-const STEPS: usize = 256;
+pub(super) const STEPS: usize = 256;
 /// Docker's clients differ in whether they pad.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &base64::alphabet::URL_SAFE,
@@ -193,10 +193,15 @@ fn credentials(headers: &HeaderMap) -> Result<Option<(String, String)>, Refusal>
 }
 
 fn progress_line(progress: &Progress) -> Bytes {
+    bytes_line(&progress.id, &progress.status.to_string(), progress)
+}
+
+/// How far what is called `id` has come.
+pub(super) fn bytes_line(id: &str, status: &str, progress: &Progress) -> Bytes {
     let count = |bytes: u64| (bytes > 0).then(|| i64::try_from(bytes).unwrap_or(i64::MAX));
     line(&CreateImageInfo {
-        id: Some(progress.id.clone()),
-        status: Some(progress.status.to_string()),
+        id: Some(id.to_owned()),
+        status: Some(status.to_owned()),
         progress_detail: Some(ProgressDetail {
             current: count(progress.current),
             total: count(progress.total),
@@ -212,7 +217,7 @@ fn status_line(status: &str) -> Bytes {
     })
 }
 
-fn error_line(message: &str) -> Bytes {
+pub(super) fn error_line(message: &str) -> Bytes {
     line(&CreateImageInfo {
         error: Some(message.to_owned()),
         error_detail: Some(ErrorDetail {

@@ -31,8 +31,6 @@ pub(crate) const UNBUILT: &[(&str, &str)] = &[
     ("/containers/{id}/update", "update"),
     ("/distribution/{*name}", "manifests of a registry"),
     ("/grpc", "build"),
-    ("/images/get", "save"),
-    ("/images/prune", "image prune: remove images by name"),
     ("/images/search", "search"),
     ("/plugins/{name}/{what}", "plugins"),
     ("/secrets", "secrets"),

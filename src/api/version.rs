@@ -34,6 +34,17 @@ pub(crate) const MULTIPLEXED_TYPE: ApiVersion = ApiVersion {
     minor: 42,
 };
 
+/// From here on an image without names has an empty list of them.
+pub(crate) const EMPTY_NAMES: ApiVersion = ApiVersion {
+    major: 1,
+    minor: 43,
+};
+/// From here on there is one size of an image only.
+pub(crate) const ONE_SIZE: ApiVersion = ApiVersion {
+    major: 1,
+    minor: 44,
+};
+
 impl fmt::Display for ApiVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.major, self.minor)

@@ -8,8 +8,8 @@ use super::daemon::{DaemonArgs, DaemonOptions};
 use super::failure::{DAEMON_FAILED, Failure};
 use super::host::Host;
 use super::{
-    completion, doctor, events, exec, images, inspect, lifecycle, logs, network, node, port, ps,
-    pull, remove, run, start, system, top, wait,
+    archive, completion, doctor, events, exec, history, image_prune, images, inspect, lifecycle,
+    logs, network, node, port, ps, pull, remove, run, start, system, top, wait,
 };
 use crate::client::Client;
 
@@ -115,9 +115,13 @@ pub(super) enum ImageCommand {
     /// Fetch an image from a registry
     Pull(pull::PullArgs),
     /// Take images from an archive
-    Load(images::LoadArgs),
+    Load(archive::LoadArgs),
+    /// Write images into an archive
+    Save(archive::SaveArgs),
     /// Give an image another name
     Tag(images::TagArgs),
+    /// Show how an image was made
+    History(history::HistoryArgs),
 }
 
 /// `nuncio container`.
@@ -157,6 +161,8 @@ enum GroupedImageCommand {
     Rm(remove::RmiArgs),
     /// Show all there is to know of images, as JSON
     Inspect(inspect::ImageInspectArgs),
+    /// Remove images that nothing needs
+    Prune(image_prune::ImagePruneArgs),
 }
 
 impl Command {
@@ -218,6 +224,7 @@ impl ClientCommand {
                 GroupedImageCommand::Ls(args) => images::list(args, client).await?,
                 GroupedImageCommand::Rm(args) => remove::images(args, client).await?,
                 GroupedImageCommand::Inspect(args) => inspect::images(args, client).await?,
+                GroupedImageCommand::Prune(args) => image_prune::run(args, client).await?,
             },
             Self::Ps(args) => ps::run(args, client).await?,
             Self::Images(args) => images::list(args, client).await?,
@@ -258,8 +265,10 @@ impl ImageCommand {
     async fn run(self, client: &Client) -> anyhow::Result<u8> {
         match self {
             Self::Pull(args) => pull::run(args, client).await,
-            Self::Load(args) => images::load(args, client).await,
+            Self::Load(args) => archive::load(args, client).await,
+            Self::Save(args) => archive::save(args, client).await,
             Self::Tag(args) => images::tag(args, client).await,
+            Self::History(args) => history::run(args, client).await,
         }
     }
 }

@@ -1,22 +1,15 @@
-//! `images`, `load` and `tag`.
+//! `images` and `tag`.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
 
-use anyhow::{Context as _, bail};
 use bollard_stubs::models::ImageSummary;
 use clap::Args;
-use futures_util::TryStreamExt as _;
-use http_body_util::{BodyExt as _, StreamBody};
-use hyper::body::Frame;
 use serde_json::{Map, Value};
-use tokio::io::AsyncRead;
-use tokio_util::io::ReaderStream;
 
 use super::human;
 use super::list::{List, filters, row};
 use super::parse::Reference;
 use super::ps::created_at;
-use super::pull::{Progress, show};
 use crate::client::Client;
 
 /// Flags of `images`.
@@ -62,6 +55,10 @@ const FIELDS: &[(&str, &str)] = &[
     ("CreatedSince", "CREATED"),
     ("CreatedAt", "CREATED AT"),
     ("Size", "SIZE"),
+    ("VirtualSize", "VIRTUAL SIZE"),
+    ("SharedSize", "SHARED SIZE"),
+    ("UniqueSize", "UNIQUE SIZE"),
+    ("Containers", "CONTAINERS"),
 ];
 
 pub(super) async fn list(args: ListArgs, client: &Client) -> anyhow::Result<u8> {
@@ -82,125 +79,89 @@ pub(super) async fn list(args: ListArgs, client: &Client) -> anyhow::Result<u8> 
         .json()
         .await?;
     let mut columns = vec!["Repository", "Tag", "ID", "CreatedSince", "Size"];
+    let format = args.format.as_deref();
+    let digests = args.digests || format.is_some_and(|format| format.contains(".Digest"));
     if args.digests {
         columns.insert(2, "Digest");
     }
-    let mut rows: Vec<Map<String, Value>> = images
+    let rows = images
         .iter()
-        .flat_map(|image| fields(image, args.no_trunc, args.digests))
-        .collect();
-    if args.quiet {
-        // one line for an image of several names
-        rows.dedup_by(|a, b| a.get("ID") == b.get("ID"));
-    }
+        .flat_map(|image| fields(image, args.no_trunc, digests));
     let list = List {
         fields: FIELDS,
         columns,
-        rows,
+        rows: rows.collect(),
     };
     if args.quiet && args.format.is_none() {
         list.print_field("ID")?;
     } else {
-        list.print(args.format.as_deref())?;
+        list.print(format)?;
     }
     Ok(0)
 }
 
-/// A row for each name of an image.
+/// A row for each tag of an image, or with `digests` for each tag and digest; and for each repository that knows it
+/// only by digest.
 fn fields(image: &ImageSummary, whole: bool, digests: bool) -> Vec<Map<String, Value>> {
     let none = || "<none>".to_owned();
-    let split = |text: &str, mark| {
-        let (name, rest): (&str, &str) = text.rsplit_once(mark)?;
-        (name != "<none>").then(|| (name.to_owned(), rest.to_owned()))
-    };
-    let by_digest: Vec<_> = image
-        .repo_digests
-        .iter()
-        .filter_map(|digest| split(digest, '@'))
-        .collect();
-    let digest_of = |name: &str| {
-        let found = by_digest.iter().find(|(repository, _)| repository == name);
-        found.map_or_else(none, |(_, digest)| digest.clone())
-    };
-    let mut names: Vec<(String, String, String)> = image
-        .repo_tags
-        .iter()
-        .filter_map(|tag| split(tag, ':'))
-        .map(|(name, tag)| (digest_of(&name), name, tag))
-        .map(|(digest, name, tag)| (name, tag, digest))
-        .collect();
-    if names.is_empty() {
-        names.extend(
-            by_digest
-                .iter()
-                .map(|(name, digest)| (name.clone(), none(), digest.clone())),
-        );
-        names.truncate(if digests { usize::MAX } else { 1 });
+    let mut repositories: BTreeMap<&str, (Vec<String>, Vec<String>)> = BTreeMap::new();
+    for name in &image.repo_tags {
+        if let Some((repository, tag)) = split(name, ':') {
+            repositories.entry(repository).or_default().0.push(tag);
+        }
+    }
+    for name in &image.repo_digests {
+        if let Some((repository, digest)) = split(name, '@') {
+            repositories.entry(repository).or_default().1.push(digest);
+        }
+    }
+    let mut names = Vec::new();
+    for (repository, (mut tags, mut known)) in repositories {
+        if tags.is_empty() {
+            tags.push(none());
+        }
+        if !digests || known.is_empty() {
+            known = vec![none()];
+        }
+        let pairs = tags
+            .iter()
+            .flat_map(|tag| known.iter().map(move |digest| (tag, digest)));
+        names.extend(pairs.map(|(tag, digest)| (repository, tag.clone(), digest.clone())));
     }
     if names.is_empty() {
-        names.push((none(), none(), none()));
+        names.push(("<none>", none(), none()));
     }
     let id = if whole {
         &image.id
     } else {
         human::short_id(&image.id)
     };
-    let of_name = |(repository, tag, digest)| {
+    let since = match image.created {
+        ..=0 => "N/A".to_owned(),
+        created => human::ago(created),
+    };
+    let of_name = |(repository, tag, digest): (&str, String, String)| {
         row([
-            ("Repository", repository),
-            ("Tag", tag),
+            ("Containers", "N/A".to_owned()),
+            ("CreatedAt", created_at(image.created)),
+            ("CreatedSince", since.clone()),
             ("Digest", digest),
             ("ID", id.to_owned()),
-            ("CreatedSince", human::ago(image.created)),
-            ("CreatedAt", created_at(image.created)),
+            ("Repository", repository.to_owned()),
+            ("SharedSize", "N/A".to_owned()),
             ("Size", human::size(image.size)),
+            ("Tag", tag),
+            ("UniqueSize", "N/A".to_owned()),
+            ("VirtualSize", human::size(image.size)),
         ])
     };
     names.into_iter().map(of_name).collect()
 }
 
-/// Flags of `load`.
-#[derive(Args, Debug)]
-#[command(after_help = "Examples:
-  nuncio load -i redis.tar
-  xz -dc redis.tar.xz | nuncio load")]
-pub(super) struct LoadArgs {
-    /// The archive (default: standard input)
-    #[arg(short, long, value_name = "FILE")]
-    input: Option<PathBuf>,
-
-    /// Print nothing but the names of the images
-    #[arg(short, long)]
-    quiet: bool,
-}
-
-/// Sends an archive to the daemon.
-pub(super) async fn load(args: LoadArgs, client: &Client) -> anyhow::Result<u8> {
-    let archive: Box<dyn AsyncRead + Send + Sync + Unpin> = match &args.input {
-        Some(path) => {
-            let open = || format!("open {}", path.display());
-            Box::new(tokio::fs::File::open(path).await.with_context(open)?)
-        }
-        None if std::io::IsTerminal::is_terminal(&std::io::stdin()) => {
-            bail!(
-                "requested load from stdin, but stdin is a terminal: name an archive with -i, or pipe one in"
-            )
-        }
-        None => Box::new(tokio::io::stdin()),
-    };
-    let body = StreamBody::new(ReaderStream::with_capacity(archive, 256 << 10).map_ok(Frame::data))
-        .boxed();
-    let call = client
-        .post("/images/load")
-        .query("quiet", "1")
-        .body(body, "application/x-tar");
-    let progress = if args.quiet {
-        Progress::None
-    } else {
-        Progress::Stdout
-    };
-    show(call.send().await?.lines(), progress).await?;
-    Ok(0)
+/// A name and what stands behind the mark, unless it is nobody's.
+fn split(text: &str, mark: char) -> Option<(&str, String)> {
+    let (name, rest) = text.rsplit_once(mark)?;
+    (name != "<none>").then(|| (name, rest.to_owned()))
 }
 
 /// Flags of `tag`.

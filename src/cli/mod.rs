@@ -1,8 +1,10 @@
 //! The command line: Docker's grammar, spoken to a daemon through the Engine API.
 
 mod ambassador;
+mod archive;
 mod commands;
 mod completion;
+mod confirm;
 mod container_body;
 mod container_flags;
 pub(crate) mod daemon;
@@ -13,8 +15,10 @@ mod exec;
 mod failure;
 mod frames;
 mod grammar;
+mod history;
 pub(crate) mod host;
 mod human;
+mod image_prune;
 mod images;
 mod inspect;
 mod lifecycle;
@@ -48,6 +52,7 @@ use clap::{CommandFactory as _, Parser};
 
 pub(crate) use failure::Failure;
 pub(crate) use output::{line, warn};
+pub(crate) use parse::Moment;
 pub(crate) use sidecar::Sidecar;
 
 use commands::{Command, OwnCommand};

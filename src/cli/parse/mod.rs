@@ -21,7 +21,7 @@ pub(super) use port::{Expose, Publish};
 pub(super) use reference::Reference;
 pub(super) use restart::Restart;
 pub(super) use size::{Cpus, Size};
-pub(super) use time::Moment;
+pub(crate) use time::Moment;
 pub(super) use ulimit::Ulimit;
 
 /// A `KEY=VALUE` whose value may be left out.

@@ -20,6 +20,10 @@ impl Moment {
         )
     }
 
+    pub(crate) fn timestamp(self) -> Timestamp {
+        self.0
+    }
+
     fn parse(text: &str, now: Timestamp) -> Option<Self> {
         let local = |time: civil::DateTime| TimeZone::system().to_timestamp(time).ok();
         let ago = |duration| now.checked_sub(duration).ok();
