@@ -27,6 +27,11 @@ pub(super) fn open(cgroup: &Path) -> Result<(File, u64), DirectError> {
     Ok((directory, metadata.ino()))
 }
 
+/// The number of the cgroup at a path that was one of cgroup2 when it was opened; none if it is gone.
+pub(super) fn number(cgroup: &Path) -> Option<u64> {
+    cgroup.metadata().ok().map(|metadata| metadata.ino())
+}
+
 /// Where cgroup2 is mounted.
 pub(super) fn mount() -> Result<PathBuf, DirectError> {
     let mounts = std::fs::read("/proc/self/mountinfo").map_err(DirectError::Mounts)?;

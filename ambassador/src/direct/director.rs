@@ -15,8 +15,10 @@ use super::report::{DirectForward, Standing};
 use super::worker::Worker;
 use crate::running::Running;
 
-/// How often cgroups that have come or gone are noticed, and ejections that have ended.
+/// How often is looked for cgroups that are still to come, and for ejections that have ended.
 const TICK: Duration = Duration::from_millis(250);
+/// How often it is looked whether cgroups have gone while nobody is waited for.
+const REST: Duration = Duration::from_secs(2);
 
 /// A forward whose clients in `cgroups` are to be spared the relay.
 #[derive(Clone, Debug)]
@@ -44,10 +46,20 @@ impl Task {
         foreign.then(|| format!("no endpoint of {service} is of the same IP version"))
     }
 
+    /// Whether some endpoints are left out, which time alone may change.
+    pub(super) fn is_waiting(&self) -> bool {
+        let usable = self.usable().len();
+        (self.open()).is_some_and(|running| usable < running.balancer.endpoints().len())
+    }
+
     fn usable(&self) -> Vec<(SocketAddr, u16)> {
+        let usable = |running: Arc<Running>| running.balancer.usable(Instant::now());
+        self.open().map_or_else(Vec::new, usable)
+    }
+
+    fn open(&self) -> Option<Arc<Running>> {
         let running = self.running.upgrade();
-        let open = running.filter(|running| !running.closed.is_cancelled());
-        open.map_or_else(Vec::new, |running| running.balancer.usable(Instant::now()))
+        running.filter(|running| !running.closed.is_cancelled())
     }
 }
 
@@ -70,7 +82,7 @@ pub(crate) struct Desk {
 
 #[derive(Debug, Default)]
 struct Orders {
-    tasks: Vec<Task>,
+    tasks: Arc<Vec<Task>>,
     number: u64,
     /// Endpoints may have changed.
     news: bool,
@@ -111,7 +123,7 @@ impl Director {
             }
         }
         let mut orders = lock(&self.desk.orders);
-        orders.tasks = tasks;
+        orders.tasks = Arc::new(tasks);
         orders.number += 1;
         self.desk.called.notify_one();
     }
@@ -161,31 +173,58 @@ impl Drop for Done<'_> {
 fn work(desk: &Desk) {
     let _done = Done(&desk.done);
     let mut worker = Worker::default();
-    while let Some((number, tasks)) = next(desk) {
-        worker.carry_out(number, &tasks);
-        *lock(&desk.standing) = worker.standing(&tasks);
-        desk.done.send_replace(number);
+    let mut pause = Pause::Endless;
+    while let Some((number, tasks)) = next(desk, pause) {
+        if worker.carry_out(number, &tasks) {
+            *lock(&desk.standing) = worker.standing(&tasks);
+        }
+        desk.done
+            .send_if_modified(|done| std::mem::replace(done, number) != number);
+        pause = worker.pause(&tasks);
     }
     // It holds the programs too.
     *lock(&desk.standing) = Standing::default();
 }
 
+/// How long the thread may sleep if nobody wakes it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Pause {
+    /// Something is waited for.
+    Short,
+    /// All is as it should be.
+    Long,
+    /// Nothing changes by itself.
+    Endless,
+}
+
+impl Pause {
+    fn length(self) -> Option<Duration> {
+        match self {
+            Self::Short => Some(TICK),
+            Self::Long => Some(REST),
+            Self::Endless => None,
+        }
+    }
+}
+
 /// Waits until there is something to do; none if nothing ever will be.
-fn next(desk: &Desk) -> Option<(u64, Vec<Task>)> {
+fn next(desk: &Desk, pause: Pause) -> Option<(u64, Arc<Vec<Task>>)> {
     let done = *desk.done.borrow();
-    let until = Instant::now() + TICK;
+    let until = pause.length().map(|pause| Instant::now() + pause);
     let mut orders = lock(&desk.orders);
     while !orders.stop && !orders.news && orders.number == done {
-        let rest = until.saturating_duration_since(Instant::now());
-        if orders.tasks.is_empty() {
-            let woken = desk.called.wait(orders);
-            orders = woken.unwrap_or_else(PoisonError::into_inner);
-        } else if rest.is_zero() {
-            break;
-        } else {
-            let woken = desk.called.wait_timeout(orders, rest);
-            orders = woken.unwrap_or_else(PoisonError::into_inner).0;
-        }
+        let rest = until.map(|until| until.saturating_duration_since(Instant::now()));
+        orders = match rest {
+            Some(Duration::ZERO) => break,
+            Some(rest) => {
+                let woken = desk.called.wait_timeout(orders, rest);
+                woken.unwrap_or_else(PoisonError::into_inner).0
+            }
+            None => {
+                let woken = desk.called.wait(orders);
+                woken.unwrap_or_else(PoisonError::into_inner)
+            }
+        };
     }
     orders.news = false;
     (!orders.stop).then(|| (orders.number, orders.tasks.clone()))

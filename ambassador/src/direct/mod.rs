@@ -21,6 +21,7 @@ mod error;
 mod layout;
 mod report;
 mod rewriter;
+mod scopes;
 mod service;
 mod worker;
 

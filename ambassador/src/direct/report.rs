@@ -1,6 +1,6 @@
 //! What is known of the forwards that want to be spared, for those who look.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -53,7 +53,7 @@ pub(super) struct Standing {
 pub(super) struct Report {
     pub(super) forward: DirectForward,
     pub(super) service: ServiceKey,
-    pub(super) scopes: Vec<Scope>,
+    pub(super) scopes: BTreeSet<Scope>,
 }
 
 impl Standing {

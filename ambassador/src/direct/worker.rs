@@ -1,71 +1,163 @@
 //! What the director's thread does: forwards on the one side, the kernel on the other.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tracing::{info, warn};
 
-use super::director::Task;
+use super::director::{Pause, Task};
 use super::report::{DirectCgroup, DirectForward, Report, Standing};
-use super::{DirectError, Rewriter, Scope, ServiceKey};
+use super::scopes::{Scopes, View};
+use super::{Rewriter, Scope, ServiceKey, cgroup};
+
+/// An endpoint and its weight.
+type Weighted = (SocketAddr, u16);
 
 #[derive(Debug, Default)]
 pub(super) struct Worker {
+    /// The orders that were carried out last.
+    number: u64,
     rewriter: Option<Arc<Rewriter>>,
-    /// Why there is none, and for which order it was tried: once for each.
-    lacking: Option<(u64, String)>,
-    cgroups: BTreeMap<PathBuf, Result<Scope, String>>,
-    installed: HashMap<(Scope, ServiceKey), Vec<(SocketAddr, u16)>>,
+    /// Why there is none; it is tried once for each order.
+    lacking: Option<String>,
+    /// What each cgroup is to see.
+    views: BTreeMap<PathBuf, View>,
+    scopes: Scopes,
+    cgroups: BTreeMap<PathBuf, Result<Attached, String>>,
+    /// Those of each task.
+    endpoints: Vec<Vec<Weighted>>,
+    installed: HashMap<(Scope, ServiceKey), Vec<Weighted>>,
     /// Why a service's endpoints were not taken.
     refused: HashMap<(Scope, ServiceKey), String>,
     /// What was told of each forward, which is told again only when it changes.
     told: HashMap<Arc<str>, Option<String>>,
 }
 
+/// A cgroup whose processes are spared.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Attached {
+    /// Its number in the kernel.
+    id: u64,
+    scope: Scope,
+}
+
 impl Worker {
-    /// Makes the kernel do what `tasks` say, as far as it can; `number` tells one order from the next.
-    pub(super) fn carry_out(&mut self, number: u64, tasks: &[Task]) {
+    /// Makes the kernel do what `tasks` say, as far as it can; `number` tells one order from the
+    /// next. False if all is as it was, which costs little to find out.
+    pub(super) fn carry_out(&mut self, number: u64, tasks: &[Task]) -> bool {
         if tasks.is_empty() {
             // The kernel may be a while in taking the programs off, but not in this.
             self.hand_over(tasks);
-            return *self = Self::default();
+            *self = Self::default();
+            return true;
         }
-        if self.rewriter.is_none() {
-            self.load(number);
-        }
-        let Some(rewriter) = &self.rewriter else {
-            return;
-        };
-        let wanted: HashSet<&Path> = (tasks.iter())
-            .flat_map(|task| task.cgroups.iter().map(PathBuf::as_path))
-            .collect();
-        self.cgroups.retain(|cgroup, _| {
-            let stays = wanted.contains(cgroup.as_path());
-            if !stays {
-                rewriter.detach(cgroup);
+        let is_new = self.number != number;
+        self.number = number;
+        if is_new {
+            self.views = views(tasks);
+            if self.rewriter.is_none() {
+                self.load();
             }
-            stays
-        });
-        for cgroup in wanted {
-            let scope = attach(rewriter, cgroup).map_err(|error| chain(&error));
-            self.cgroups.insert(cgroup.to_owned(), scope);
         }
+        let Some(rewriter) = self.rewriter.clone() else {
+            return is_new;
+        };
+        let found = self.find();
+        let endpoints: Vec<_> = tasks.iter().map(Task::endpoints).collect();
+        if !is_new && endpoints == self.endpoints && self.are_known(&found) {
+            return false;
+        }
+        self.endpoints = endpoints;
+        self.group(&found);
+        self.attach(&rewriter, found);
         self.hand_over(tasks);
+        true
     }
 
-    fn load(&mut self, number: u64) {
-        if self
-            .lacking
-            .as_ref()
-            .is_some_and(|(tried, _)| *tried == number)
-        {
-            return;
+    /// How long all stays as it is, unless somebody says otherwise.
+    pub(super) fn pause(&self, tasks: &[Task]) -> Pause {
+        let is_missing = || self.cgroups.values().any(Result::is_err);
+        if self.rewriter.is_none() {
+            Pause::Endless
+        } else if is_missing() || tasks.iter().any(Task::is_waiting) {
+            Pause::Short
+        } else {
+            Pause::Long
         }
+    }
+
+    fn load(&mut self) {
         match Rewriter::load() {
             Ok(rewriter) => (self.rewriter, self.lacking) = (Some(Arc::new(rewriter)), None),
-            Err(error) => self.lacking = Some((number, chain(&error))),
+            Err(error) => self.lacking = Some(chain(&error)),
+        }
+    }
+
+    /// The number of each cgroup that is wanted, or why it has none.
+    fn find(&self) -> BTreeMap<PathBuf, Result<u64, String>> {
+        let number = |path: &PathBuf| {
+            let known = self.cgroups.get(path).and_then(|known| known.as_ref().ok());
+            match known.filter(|known| cgroup::number(path) == Some(known.id)) {
+                Some(known) => Ok(known.id),
+                None => cgroup::open(path)
+                    .map(|(_, id)| id)
+                    .map_err(|error| chain(&error)),
+            }
+        };
+        let paths = self.views.keys();
+        paths.map(|path| (path.clone(), number(path))).collect()
+    }
+
+    fn are_known(&self, found: &BTreeMap<PathBuf, Result<u64, String>>) -> bool {
+        let known = self.cgroups.iter().map(|(path, known)| {
+            let id = known.as_ref().map(|known| known.id);
+            (path, id)
+        });
+        let found = found.iter().map(|(path, id)| (path, id.as_ref().copied()));
+        known.eq(found)
+    }
+
+    fn group(&mut self, found: &BTreeMap<PathBuf, Result<u64, String>>) {
+        let mut views: BTreeMap<u64, View> = BTreeMap::new();
+        for (path, view) in &self.views {
+            if let Some(Ok(id)) = found.get(path) {
+                // There may be several ways to a cgroup.
+                views.entry(*id).or_default().extend(view);
+            }
+        }
+        self.scopes
+            .follow(&views.iter().map(|(id, view)| (*id, view)).collect());
+    }
+
+    /// Attaches the programs to the cgroups that are found, and to no others.
+    fn attach(&mut self, rewriter: &Rewriter, found: BTreeMap<PathBuf, Result<u64, String>>) {
+        for gone in self
+            .cgroups
+            .keys()
+            .filter(|path| !found.contains_key(*path))
+        {
+            rewriter.detach(gone);
+        }
+        let mut before = std::mem::take(&mut self.cgroups);
+        for (path, id) in found {
+            let wanted = id.and_then(|id| {
+                let scope = self.scopes.of(id).ok_or("it has no scope")?;
+                Ok(Attached { id, scope })
+            });
+            let known = before.remove(&path);
+            let attached = wanted.and_then(|wanted| match known {
+                Some(Ok(known)) if known == wanted => Ok(wanted),
+                _ => match rewriter.attach(&path, wanted.scope) {
+                    Ok(()) => Ok(wanted),
+                    Err(error) => Err(chain(&error)),
+                },
+            });
+            if attached.is_err() {
+                rewriter.detach(&path);
+            }
+            self.cgroups.insert(path, attached);
         }
     }
 
@@ -76,16 +168,15 @@ impl Worker {
         };
         let mut before = std::mem::take(&mut self.installed);
         let (mut stay, mut refused) = (HashMap::new(), HashMap::new());
-        for task in tasks {
-            let endpoints = task.endpoints();
-            for scope in task.cgroups.iter().filter_map(|path| self.scope(path)) {
+        for (task, endpoints) in tasks.iter().zip(&self.endpoints) {
+            for scope in self.scopes_of(task) {
                 let key = (scope, task.service);
                 let known = before.remove(&key);
-                if known.as_ref() == Some(&endpoints) {
+                if known.as_ref() == Some(endpoints) {
                     stay.insert(key, endpoints.clone());
                     continue;
                 }
-                match rewriter.set(scope, task.service, &endpoints) {
+                match rewriter.set(scope, task.service, endpoints) {
                     Ok(()) => _ = stay.insert(key, endpoints.clone()),
                     // Better none than those of yesterday, which nobody takes out any more.
                     Err(error) => {
@@ -103,18 +194,22 @@ impl Worker {
         (self.installed, self.refused) = (stay, refused);
     }
 
+    fn scopes_of(&self, task: &Task) -> BTreeSet<Scope> {
+        let scope = |path: &PathBuf| self.scope(path);
+        task.cgroups.iter().filter_map(scope).collect()
+    }
+
     fn scope(&self, cgroup: &Path) -> Option<Scope> {
-        self.cgroups.get(cgroup)?.as_ref().ok().copied()
+        let attached = self.cgroups.get(cgroup)?.as_ref().ok()?;
+        Some(attached.scope)
     }
 
     /// How each of `tasks` fares, which is logged when it changes.
     pub(super) fn standing(&mut self, tasks: &[Task]) -> Standing {
-        let lacking = self.lacking.as_ref().map(|(_, reason)| reason);
+        let lacking = self.lacking.as_ref();
         let report = |task: &Task| Report {
             service: task.service,
-            scopes: (task.cgroups.iter())
-                .filter_map(|cgroup| self.scope(cgroup))
-                .collect(),
+            scopes: self.scopes_of(task),
             forward: DirectForward {
                 forward: task.forward.to_string(),
                 service: task.service.to_string(),
@@ -139,7 +234,7 @@ impl Worker {
 
     fn cgroup(&self, path: &Path, service: ServiceKey) -> DirectCgroup {
         let unavailable = match self.cgroups.get(path) {
-            Some(Ok(scope)) => self.refused.get(&(*scope, service)).cloned(),
+            Some(Ok(attached)) => self.refused.get(&(attached.scope, service)).cloned(),
             Some(Err(reason)) => Some(reason.clone()),
             None => None,
         };
@@ -149,9 +244,15 @@ impl Worker {
         }
     }
 
+    /// Says whether the forward's clients are spared; that one of many cgroups has just gone is not
+    /// worth a word.
     fn tell(&mut self, forward: &Arc<str>, report: &DirectForward) {
-        let in_cgroups = || (report.cgroups.iter()).find_map(|cgroup| cgroup.unavailable.clone());
-        let reason = report.unavailable.clone().or_else(in_cgroups);
+        let mut reasons = report.cgroups.iter().map(|cgroup| &cgroup.unavailable);
+        let in_all = match report.cgroups.first() {
+            Some(first) if reasons.all(Option::is_some) => first.unavailable.clone(),
+            _ => None,
+        };
+        let reason = report.unavailable.clone().or(in_all);
         if self.told.get(forward) == Some(&reason) {
             return;
         }
@@ -167,15 +268,18 @@ impl Worker {
     }
 }
 
-fn attach(rewriter: &Rewriter, cgroup: &Path) -> Result<Scope, DirectError> {
-    let attached = Scope::of(cgroup).and_then(|scope| {
-        rewriter.attach(cgroup, scope)?;
-        Ok(scope)
-    });
-    if attached.is_err() {
-        rewriter.detach(cgroup);
+/// What each cgroup is to see, by its path.
+fn views(tasks: &[Task]) -> BTreeMap<PathBuf, View> {
+    let mut views: BTreeMap<PathBuf, View> = BTreeMap::new();
+    for task in tasks {
+        for path in &task.cgroups {
+            match views.get_mut(path) {
+                Some(view) => _ = view.insert(task.service),
+                None => _ = views.insert(path.clone(), View::from([task.service])),
+            }
+        }
     }
-    attached
+    views
 }
 
 /// The message with all its causes.
