@@ -326,12 +326,16 @@ impl State {
     }
 
     /// A listener that goes may still have the port, for another address that overlaps: then it is
-    /// shared until that one is closed.
+    /// shared until that one is closed. One of a single address may stand beside one of every
+    /// address, before which the kernel prefers it.
     fn port(&self, listen: Listen, forwards: &[Forward]) -> Port {
-        let mut rivals = (self.listeners.iter()).filter(|listener| listener.overlaps(listen));
         let goes = |rival: &Listener| !forwards.iter().any(|forward| rival.serves(forward));
+        let gives_way = |rival: &Listener| goes(rival) || is_beside(rival.running.listen, listen);
+        let mut rivals = (self.listeners.iter()).filter(|listener| listener.overlaps(listen));
+        let beside = forwards.iter().any(|other| is_beside(other.listen, listen));
         match rivals.next() {
-            Some(first) if goes(first) && rivals.all(goes) => Port::Shared,
+            Some(first) if gives_way(first) && rivals.all(gives_way) => Port::Shared,
+            None if beside => Port::Shared,
             _ => Port::Own,
         }
     }
@@ -355,6 +359,14 @@ impl State {
         self.draining.retain(|draining| !taken(draining.listen));
         tcp
     }
+}
+
+/// Whether one listens at every address and the other at a single one, on the same port.
+fn is_beside(one: Listen, other: Listen) -> bool {
+    one.protocol == other.protocol
+        && one.address.port() == other.address.port()
+        && one.address.port() != 0
+        && one.address.ip().is_unspecified() != other.address.ip().is_unspecified()
 }
 
 fn bound(listener: &Listener) -> Bound {

@@ -63,7 +63,7 @@ impl Sockets {
                 Self::Tcp(sockets.into_iter().map(Arc::new).collect())
             }
             Protocol::Udp => {
-                let socket = udp::listen(listen.address)?;
+                let socket = udp::listen(listen.address, port)?;
                 Self::Udp(Arc::new(UdpSocket::from_std(socket)?))
             }
         })

@@ -27,12 +27,8 @@ pub(crate) enum Port {
     Shared,
 }
 
-/// Binds to a port of its own, with `0.0.0.0` standing in for `[::]` where the kernel has no IPv6.
-pub(crate) fn bind(kind: Type, address: SocketAddr) -> io::Result<Socket> {
-    bind_to(kind, address, Port::Own)
-}
-
-fn bind_to(kind: Type, address: SocketAddr, port: Port) -> io::Result<Socket> {
+/// Binds, with `0.0.0.0` standing in for `[::]` where the kernel has no IPv6.
+pub(crate) fn bind(kind: Type, address: SocketAddr, port: Port) -> io::Result<Socket> {
     let lacks_ipv6 = |error: &io::Error| {
         matches!(
             error.raw_os_error(),
@@ -75,7 +71,7 @@ pub(crate) fn listen(
     sockets: usize,
 ) -> io::Result<Vec<TcpListener>> {
     let open = |address, port| {
-        let socket = bind_to(Type::STREAM, address, port)?;
+        let socket = bind(Type::STREAM, address, port)?;
         reset_on_close(&socket)?;
         socket.set_tcp_nodelay(true)?;
         watch_peer(&socket, options)?;

@@ -78,6 +78,39 @@ async fn a_forward_may_be_renamed_on_its_address() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_address_stands_beside_every_address() -> Result<()> {
+    let (narrow, wide) = (naming_server(b'n').await?, naming_server(b'w').await?);
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        let port = TcpListener::bind("127.0.0.1:0").await?.local_addr()?.port();
+        let at = |address: &str, upstream| {
+            let address = format!("{address}:{port}");
+            let listen = listen(protocol, &address);
+            Forward::new(address, listen, EndpointSet::fixed(vec![upstream]))
+        };
+        let one = || at("127.0.0.2", narrow);
+        let every = || at("0.0.0.0", wide);
+        for (first, second) in [(one(), every()), (every(), one())] {
+            let ambassador = Ambassador::new(Options::default());
+            ambassador.apply(vec![first.clone()]).await?;
+            ambassador
+                .apply(vec![first.clone(), second.clone()])
+                .await?;
+            if protocol == Protocol::Tcp {
+                ensure!(who(format!("127.0.0.2:{port}").parse()?).await?.0 == b'n');
+                ensure!(who(format!("127.0.0.3:{port}").parse()?).await?.0 == b'w');
+            }
+            ambassador.apply(Vec::new()).await?;
+            ambassador.apply(vec![first, second]).await?;
+            let stranger = Ambassador::new(Options::default());
+            let error = stranger.apply(vec![one()]).await.err().context("refused")?;
+            ensure!(error.kind() == "address-in-use", "{error}");
+            ambassador.apply(Vec::new()).await?;
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn when_one_listener_cannot_be_had_nothing_changes() -> Result<()> {
     let upstream = naming_server(b'a').await?;
     let (ambassador, before) = running(tcp("before", &[upstream])).await?;

@@ -9,15 +9,17 @@ use socket2::{Domain, Socket, Type};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
-use crate::sys;
 use crate::sys::mmsg::Inbox;
+use crate::sys::{self, Port};
 
 /// All clients of a listener share its queues, which by default hold some 90 full packets.
 const QUEUE: usize = 1 << 20;
 
 /// A socket that tells for each datagram which local address it was sent to.
-pub(crate) fn listen(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
-    let socket = sys::bind(Type::DGRAM, address)?;
+pub(crate) fn listen(address: SocketAddr, port: Port) -> io::Result<std::net::UdpSocket> {
+    let socket = sys::bind(Type::DGRAM, address, port)?;
+    // It has the port before it shares: two who do this at once cannot both have it.
+    socket.set_reuse_port(true)?;
     if socket.domain()? == Domain::IPV6 {
         setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?;
     } else {
