@@ -19,7 +19,8 @@ use serde_json::{Value, json};
 use crate::direct::{DirectCgroup, DirectForward};
 use crate::{Control, PutError, metrics, spec};
 
-const LARGEST_CONFIG: usize = 4 << 20;
+/// More than the cgroups of a thousand containers take, each in forty forwards.
+const LARGEST_CONFIG: usize = 16 << 20;
 
 /// What an ambassador can be asked.
 ///

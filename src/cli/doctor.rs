@@ -105,6 +105,12 @@ async fn features() -> Vec<Feature> {
         direct(),
     );
     features.push(direct.optional());
+    let groups = Feature::new(
+        "cgroup2 for containers",
+        "containers' connections to services without a proxy",
+        groups(),
+    );
+    features.push(groups.optional());
     features
 }
 
@@ -113,4 +119,17 @@ fn direct() -> Result<(), String> {
         let error = anyhow::Error::from(error);
         format!("{error:#} (without it, the ambassador relays)")
     })
+}
+
+/// Whether a container's processes can be told from others as they connect.
+fn groups() -> Result<(), String> {
+    match nuncio_runtime::cgroup2("") {
+        Some(root) if root.join("cgroup.procs").exists() => Ok(()),
+        Some(root) => Err(format!("{} is no cgroup2", root.display())),
+        None => Err(
+            "no cgroup2 is mounted below /sys/fs/cgroup: try `mkdir /sys/fs/cgroup/unified; mount -t cgroup2 \
+             none /sys/fs/cgroup/unified` (without it, the ambassador relays)"
+                .to_owned(),
+        ),
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use bytes::Bytes;
@@ -71,6 +71,19 @@ impl AmbassadorHost {
     /// The ambassador of the host that `daemon` serves.
     pub(crate) fn beside(daemon: &Host) -> Self {
         Self::Unix(daemon.socket().with_file_name(SOCKET))
+    }
+
+    /// The ambassador of the daemon with this --exec-root.
+    pub(crate) fn below(exec_root: &Path) -> Self {
+        Self::Unix(exec_root.join(SOCKET))
+    }
+
+    /// Whether there is a socket; always so of an address of TCP.
+    pub(crate) fn is_there(&self) -> bool {
+        match self {
+            Self::Unix(path) => path.exists(),
+            Self::Tcp(_) => true,
+        }
     }
 }
 

@@ -10,7 +10,8 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::refusal;
+use super::{direct_forward, refusal};
+use crate::direct::DirectForward;
 use crate::flow::rfc3339;
 use crate::{Control, EndpointView, Explained, Failure, ForwardSpec, Target, Upstreams, spec};
 
@@ -48,8 +49,12 @@ pub(super) async fn explain(State(control): State<Arc<Control>>, uri: Uri) -> Re
         Some(asked) => is_meant(asked, explained, of(explained)),
         None => true,
     };
+    let direct = control.ambassador().direct();
     let told: Vec<Value> = (all.iter().filter(wanted))
-        .map(|explained| one(explained, of(explained)))
+        .map(|explained| {
+            let is_its = |direct: &&DirectForward| direct.forward == explained.name;
+            one(explained, of(explained), direct.iter().find(is_its))
+        })
         .collect();
     match forward {
         Some(asked) if told.is_empty() => {
@@ -83,7 +88,7 @@ fn is_meant(asked: &str, explained: &Explained, spec: Option<&ForwardSpec>) -> b
         || spec.is_some_and(names_target)
 }
 
-fn one(explained: &Explained, spec: Option<&ForwardSpec>) -> Value {
+fn one(explained: &Explained, spec: Option<&ForwardSpec>, direct: Option<&DirectForward>) -> Value {
     let config = spec.map(|spec| spec::to_json(std::slice::from_ref(spec))[0].clone());
     let target = config.as_ref().map(|config| config["to"].clone());
     let target_of = |name: &str| config.as_ref().map(|config| config["sni"][name].clone());
@@ -101,6 +106,8 @@ fn one(explained: &Explained, spec: Option<&ForwardSpec>) -> Value {
         "policy": explained.policy.name(),
         "flows": explained.flows,
         "names": names.collect::<Vec<_>>(),
+        "direct": direct.map(direct_forward),
+        "not_direct": spec.and_then(|spec| spec.not_direct.as_ref()),
         "config": config,
     });
     if let (Value::Object(told), Value::Object(own)) = (&mut told, upstreams(&explained.own)) {

@@ -1,5 +1,6 @@
 //! Lists and ends flows.
 
+use std::collections::HashMap;
 use std::fmt::Display;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -13,7 +14,6 @@ use serde::{Deserialize, Deserializer, de};
 use serde_json::{Value, json};
 
 use super::refusal;
-use crate::direct::DirectForward;
 use crate::flow::{Entry, Record};
 use crate::{Address, Control, FlowFilter};
 
@@ -51,16 +51,31 @@ pub(super) async fn list(State(control): State<Arc<Control>>, uri: Uri) -> Respo
         Err(refusal) => return *refusal,
     };
     let entries = control.ambassador().table().entries(&filter);
-    let direct = control.ambassador().direct();
-    let flows: Vec<Value> = entries.iter().map(|entry| listed(entry, &direct)).collect();
+    let reasons = reasons(&control).await;
+    let flows: Vec<Value> = entries
+        .iter()
+        .map(|entry| listed(entry, &reasons))
+        .collect();
     Json(flows).into_response()
 }
 
+/// Why flows are relayed, by their forward, as far as one might have them go straight.
+async fn reasons(control: &Control) -> HashMap<String, String> {
+    let specs = control.specs().await.into_iter();
+    let given = specs.filter_map(|spec| Some((spec.name, spec.not_direct?)));
+    let mut reasons: HashMap<_, _> = given.collect();
+    let found = control.ambassador().direct().into_iter();
+    reasons.extend(found.map(|direct| {
+        let reason = direct.reason().to_owned();
+        (direct.forward, reason)
+    }));
+    reasons
+}
+
 /// The record, and what the list had before there were records.
-fn listed(entry: &Entry, direct: &[DirectForward]) -> Value {
+fn listed(entry: &Entry, reasons: &HashMap<String, String>) -> Value {
     let mut record = json!(Record::from(entry));
-    let direct = (direct.iter()).find(|known| record["forward"] == known.forward.as_str());
-    record["not_direct"] = json!(direct.map(DirectForward::reason));
+    record["not_direct"] = json!(reasons.get(entry.forward()));
     let since = entry.since().duration_since(UNIX_EPOCH);
     record["upstream"] = record["endpoint"].clone();
     record["since"] = json!(since.unwrap_or_default().as_secs_f64());

@@ -120,6 +120,7 @@ fn forward(variable: String, value: String, listen: Listen) -> Result<ForwardSpe
             edge: EdgeSpec::default(),
             balance: Balance::default(),
             direct: Vec::new(),
+            not_direct: None,
         }),
         Err(source) => Err(EnvError::Value {
             variable,

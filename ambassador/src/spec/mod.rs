@@ -36,6 +36,9 @@ pub struct ForwardSpec {
     pub balance: Balance,
     /// The cgroups whose processes need no relay, as [`Forward::direct`](crate::Forward::direct).
     pub direct: Vec<PathBuf>,
+    /// Why its flows are relayed although one might have them go straight, in the words of who
+    /// asks for it; told with each flow.
+    pub not_direct: Option<String>,
 }
 
 /// Where upstreams come from.
@@ -96,6 +99,7 @@ pub fn from_urls(listen: &str, to: &str) -> Result<ForwardSpec, ParseError> {
         edge: EdgeSpec::default(),
         balance: Balance::default(),
         direct: Vec::new(),
+        not_direct: None,
     })
 }
 
@@ -125,5 +129,6 @@ pub fn from_host_port(host: &str, port: &str) -> Result<ForwardSpec, ParseError>
         edge: EdgeSpec::default(),
         balance: Balance::default(),
         direct: Vec::new(),
+        not_direct: None,
     })
 }

@@ -309,6 +309,7 @@ prop_compose! {
         (max_per_endpoint, retries) in (bound(), bound()),
         balance in any_balance(),
         direct in prop::collection::vec("(/[a-z0-9. ]{1,8}){1,3}", 0..3),
+        not_direct in prop::option::of("[a-z ]{0,20}"),
         edge in any_edge(),
     ) -> ForwardSpec {
         let protocol = if udp { Protocol::Udp } else { Protocol::Tcp };
@@ -340,6 +341,7 @@ prop_compose! {
             edge: if udp { EdgeSpec::default() } else { edge },
             balance,
             direct: direct.into_iter().map(Into::into).collect(),
+            not_direct,
         }
     }
 }

@@ -137,6 +137,8 @@ struct WireForward {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     direct: Vec<Text<Cgroup>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    not_direct: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     proxy_protocol: Option<WireVersion>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     accept_proxy: bool,
@@ -247,6 +249,7 @@ impl TryFrom<WireForward> for Parsed {
             direct: (wire.direct.into_iter())
                 .map(|Text(Cgroup(path))| path)
                 .collect(),
+            not_direct: wire.not_direct,
             edge: edge.check(listen.protocol).map_err(ParseError::Edge)?,
         }))
     }
@@ -284,6 +287,7 @@ impl From<&ForwardSpec> for WireForward {
             eject: Some(WireEject::from(&spec.balance.eject)),
             check: spec.balance.check.clone().map(ParsedCheck),
             direct: (spec.direct.iter().cloned().map(Cgroup).map(Text)).collect(),
+            not_direct: spec.not_direct.clone(),
             proxy_protocol: edge.proxy_protocol,
             accept_proxy: edge.accept_proxy,
             accept_proxy_from: from.map(|from| from.into_iter().map(Network).map(Text).collect()),

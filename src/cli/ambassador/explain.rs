@@ -50,6 +50,10 @@ struct Explained {
     /// None of an ambassador that is older than this program.
     #[serde(default)]
     names: Vec<Named>,
+    #[serde(default)]
+    direct: Option<Direct>,
+    #[serde(default)]
+    not_direct: Option<String>,
 }
 
 /// Those who ask for this server name are sent there.
@@ -66,6 +70,25 @@ struct Upstreams {
     known: Known,
     next: Next,
     endpoints: Vec<Endpoint>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Direct {
+    unavailable: Option<String>,
+    cgroups: Vec<Cgroup>,
+    connects: Vec<Connects>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Cgroup {
+    path: String,
+    unavailable: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Connects {
+    endpoint: String,
+    connects: u64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -101,7 +124,7 @@ struct Endpoint {
 
 /// Prints what is known of the forwards that are meant.
 pub(crate) async fn run(args: ExplainArgs, daemon: Option<Host>) -> anyhow::Result<u8> {
-    let client = args.admin.client(daemon)?;
+    let client = args.admin.client(daemon).await?;
     let query = [("forward", args.name)];
     let told: Value = client.json(Method::GET, "/explain", &query).await?;
     match args.format {
@@ -130,6 +153,15 @@ fn text(told: &Explained) -> String {
     }
     add(&mut text, "policy", &told.policy);
     add(&mut text, "flows", &told.flows.to_string());
+    match (&told.direct, &told.not_direct) {
+        (Some(direct), _) => {
+            for line in straight(direct) {
+                add(&mut text, "direct", &line);
+            }
+        }
+        (None, Some(reason)) => add(&mut text, "direct", &format!("no: {reason}")),
+        (None, None) => {}
+    }
     add_upstreams(&mut text, &told.own);
     for named in &told.names {
         add(&mut text, "name", &named.name);
@@ -167,6 +199,34 @@ fn add_upstreams(text: &mut String, told: &Upstreams) {
         let indented = table(&headers, &rows);
         text.extend(indented.lines().map(|line| format!("  {line}\n")));
     }
+}
+
+/// Whose connections go straight to the endpoints, and how many have; and whose cannot.
+fn straight(direct: &Direct) -> Vec<String> {
+    if let Some(reason) = &direct.unavailable {
+        return vec![format!("no: {reason}")];
+    }
+    let spared = direct
+        .cgroups
+        .iter()
+        .filter(|cgroup| cgroup.unavailable.is_none());
+    let counts: Vec<_> = (direct.connects.iter())
+        .map(|count| format!("{} to {}", count.connects, count.endpoint))
+        .collect();
+    let counts = match &counts[..] {
+        [] => "none yet".to_owned(),
+        counts => counts.join(", "),
+    };
+    let cgroups = match spared.count() {
+        1 => "1 cgroup".to_owned(),
+        count => format!("{count} cgroups"),
+    };
+    let mut lines = vec![format!("from {cgroups}: {counts}")];
+    lines.extend(direct.cgroups.iter().filter_map(|cgroup| {
+        let reason = cgroup.unavailable.as_ref()?;
+        Some(format!("not from {}: {reason}", cgroup.path))
+    }));
+    lines
 }
 
 fn known(known: &Known) -> String {

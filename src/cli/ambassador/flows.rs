@@ -101,10 +101,20 @@ const FIELDS: &[(&str, &str)] = &[
     ("ConnectTime", "CONNECT"),
     ("Datapath", "DATAPATH"),
     ("Reason", "REASON"),
+    ("NotDirect", "NOT DIRECT BECAUSE"),
 ];
 
-const COLUMNS: [&str; 9] = [
-    "ID", "Protocol", "Forward", "Client", "Endpoint", "BytesIn", "BytesOut", "Age", "Datapath",
+const COLUMNS: [&str; 10] = [
+    "ID",
+    "Protocol",
+    "Forward",
+    "Client",
+    "Endpoint",
+    "BytesIn",
+    "BytesOut",
+    "Age",
+    "Datapath",
+    "NotDirect",
 ];
 
 type Query = Vec<(&'static str, String)>;
@@ -131,7 +141,7 @@ async fn list(args: ListArgs, daemon: Option<Host>) -> anyhow::Result<u8> {
         ("client", args.client),
         ("id", None),
     ]);
-    let client = args.admin.client(daemon)?;
+    let client = args.admin.client(daemon).await?;
     let flows: Vec<Value> = client.json(Method::GET, "/flows", &query).await?;
     if args.format.as_deref() == Some("json") {
         flows.iter().try_for_each(|flow| line(&flow.to_string()))?;
@@ -163,6 +173,7 @@ fn fields(flow: Record) -> Map<String, Value> {
         ("ConnectTime", or_dash(flow.connect_time.map(short))),
         ("Datapath", flow.datapath),
         ("Reason", flow.reason),
+        ("NotDirect", or_dash(flow.not_direct)),
     ])
 }
 
@@ -177,7 +188,7 @@ async fn kill(args: KillArgs, daemon: Option<Host>) -> anyhow::Result<u8> {
         ("client", args.client),
         ("id", args.id.map(|id| id.to_string())),
     ]);
-    let client = args.admin.client(daemon)?;
+    let client = args.admin.client(daemon).await?;
     let Answer { ended } = client.json(Method::DELETE, "/flows", &query).await?;
     let flows = if ended == 1 { "flow" } else { "flows" };
     line(&format!("ended {ended} {flows}"))?;
@@ -197,6 +208,7 @@ mod tests {
             "client": "10.0.0.7:1234", "local": null, "endpoint": "10.0.0.5:6379",
             "bytes_in": 1234, "bytes_out": 5, "duration": 61.0, "connect_time": 0.0003,
             "datapath": "splice", "reason": "bulk", "datapaths": ["copy", "splice"],
+            "not_direct": "no cgroup2",
         });
         let record: Record = serde_json::from_value(flow).expect("a record");
         let row = fields(record);
@@ -214,6 +226,7 @@ mod tests {
             "300us",
             "splice",
             "bulk",
+            "no cgroup2",
         ];
         assert_eq!(cells, expected);
         assert!(COLUMNS.iter().all(|column| row.contains_key(*column)));

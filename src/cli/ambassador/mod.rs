@@ -5,12 +5,14 @@ mod flows;
 mod host;
 mod tap;
 
+use std::path::PathBuf;
+
 use anyhow::Context as _;
 use clap::Args;
 use serde::Deserialize;
 
 use super::host::Host;
-use crate::client::{AmbassadorClient, AmbassadorHost};
+use crate::client::{AmbassadorClient, AmbassadorHost, Client, ClientError};
 
 pub(super) use explain::ExplainArgs;
 pub(super) use flows::FlowsArgs;
@@ -34,7 +36,7 @@ impl AdminFlag {
     /// # Errors
     ///
     /// A `NUNCIO_HOST` that is no address.
-    fn client(self, daemon: Option<Host>) -> anyhow::Result<AmbassadorClient> {
+    async fn client(self, daemon: Option<Host>) -> anyhow::Result<AmbassadorClient> {
         // Docker's own variable would lead to where no ambassador is
         let variable = |name: &str| match name {
             "NUNCIO_HOST" => std::env::var(name).ok(),
@@ -44,11 +46,40 @@ impl AdminFlag {
             Some(host) => host,
             None => {
                 let daemon = Host::choose(daemon, variable).context("find the ambassador")?;
-                AmbassadorHost::beside(&daemon)
+                of_daemon(&daemon).await
             }
         };
         Ok(AmbassadorClient::new(host))
     }
+}
+
+/// The row of a daemon's own account that says where its sockets are.
+const EXEC_ROOT: &str = "Exec Root";
+
+/// Where the ambassador of `daemon` is: as a rule beside it, and else where it says. It may be away.
+async fn of_daemon(daemon: &Host) -> AmbassadorHost {
+    let beside = AmbassadorHost::beside(daemon);
+    if beside.is_there() {
+        return beside;
+    }
+    let told = async {
+        let client = Client::connect(daemon.clone()).await?;
+        let info: Info = client.get("/info").send().await?.json().await?;
+        Ok::<_, ClientError>(info.driver_status)
+    };
+    let rows = told.await.unwrap_or_default();
+    let exec_root = rows.into_iter().find_map(|row| match &row[..] {
+        [name, path] if name == EXEC_ROOT => Some(PathBuf::from(path)),
+        _ => None,
+    });
+    exec_root.map_or(beside, |root| AmbassadorHost::below(&root))
+}
+
+/// What is of interest in what a daemon says of itself.
+#[derive(Debug, Deserialize)]
+struct Info {
+    #[serde(rename = "DriverStatus", default)]
+    driver_status: Vec<Vec<String>>,
 }
 
 /// A flow as the ambassador writes it.
@@ -70,6 +101,9 @@ struct Record {
     connect_time: Option<f64>,
     datapath: String,
     reason: String,
+    /// Why it is relayed, if one might have it go straight; only the list of flows has it.
+    #[serde(default)]
+    not_direct: Option<String>,
     /// None while it is open, as what follows.
     end: Option<String>,
     side: Option<String>,

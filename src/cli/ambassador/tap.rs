@@ -55,7 +55,7 @@ pub(crate) async fn run(args: TapArgs, daemon: Option<Host>) -> anyhow::Result<u
     struct Named {
         forward: String,
     }
-    let client = args.admin.client(daemon)?;
+    let client = args.admin.client(daemon).await?;
     let names: Option<Vec<String>> = match args.name {
         Some(name) => {
             let query = [("forward", name)];
