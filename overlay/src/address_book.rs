@@ -166,17 +166,20 @@ impl AddressBook {
         owner: &str,
         wanted: Option<Ipv4Addr>,
     ) -> Result<Ipv4Addr, AllocateError> {
+        let held = self.pages.networks.get(network).and_then(|page| {
+            let mut held = page.held.iter();
+            let own = held.find(|(_, holder)| *holder == owner);
+            own.map(|(address, _)| *address)
+        });
+        let suits = |address: &Ipv4Addr| {
+            is_usable(blocks, *address) && wanted.is_none_or(|wanted| wanted == *address)
+        };
+        if let Some(address) = held.filter(suits) {
+            return Ok(address);
+        }
         let mut pages = self.pages.clone();
         let page = pages.networks.entry(network.to_owned()).or_default();
-        let held = page
-            .held
-            .iter()
-            .find(|(_, holder)| *holder == owner)
-            .map(|(address, _)| *address);
         if let Some(address) = held {
-            if is_usable(blocks, address) && wanted.is_none_or(|wanted| wanted == address) {
-                return Ok(address);
-            }
             page.free(address); // of a block since given back, or of another wish
         }
         let address = match wanted {

@@ -72,6 +72,17 @@ impl Layout {
     }
 }
 
+/// The directory in the hierarchy of cgroup2 below which containers with this parent have a group each, by their
+/// ids; it need not be there yet. `None` if this machine has no such hierarchy.
+pub fn cgroup2(parent: &str) -> Option<PathBuf> {
+    let root = match Layout::detect() {
+        Layout::Unified => PathBuf::from(ROOT),
+        Layout::V1 { cgroup2, .. } => cgroup2?,
+        Layout::Absent => return None,
+    };
+    Some(root.join(parent.trim_start_matches('/')))
+}
+
 /// Moves the caller into the cgroup2 group `cgroup` of a hybrid layout, so that what it forks is born there, and
 /// back when dropped. Elsewhere it does nothing: on a pure cgroup2 libcontainer places the process.
 pub(crate) struct Joined(Option<PathBuf>);

@@ -21,6 +21,7 @@ mod sys;
 mod time;
 
 pub use capabilities::UnknownCapability;
+pub use cgroups::cgroup2;
 pub use cleanup::{cleanup, remove_cgroup_parent};
 pub use client::{
     Attach, AttachError, AttachInput, AttachOptions, AttachOutput, ConnectError, Output, Shim,
