@@ -50,6 +50,10 @@ pub(crate) struct DaemonArgs {
           require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
     icc: bool,
 
+    /// Have the ambassador relay what containers connect to services, rather than rewrite it in the kernel (eBPF)
+    #[arg(long)]
+    no_direct: bool,
+
     /// Serve Prometheus metrics here
     #[arg(long = "metrics-addr", value_name = "ADDR:PORT", hide = true)]
     metrics: Option<SocketAddr>,
@@ -100,6 +104,8 @@ pub(crate) struct DaemonOptions {
     pub(crate) node_name: Option<String>,
     pub(crate) bridge: Option<String>,
     pub(crate) icc: bool,
+    /// Whether connections to services may go straight to their containers.
+    pub(crate) direct: bool,
     pub(crate) metrics: Option<SocketAddr>,
     pub(crate) vxlan_port: u16,
     /// Pools and the prefix length of the subnets taken from each; empty: the built-in ones.
@@ -137,6 +143,7 @@ impl TryFrom<DaemonArgs> for DaemonOptions {
             node_name: args.node_name,
             bridge: args.bridge,
             icc: args.icc,
+            direct: !args.no_direct,
             metrics: args.metrics,
             vxlan_port: args.vxlan_port,
             pools: args

@@ -9,7 +9,7 @@ use super::config::{ContainerConfig, NetworkMode, Port};
 use super::container::Container;
 use super::record::{Phase, Record};
 use super::refusal::Refusal;
-use super::{Daemon, names, state_file};
+use super::{Daemon, names, services, state_file};
 
 /// Names of the image that is this binary.
 const BUILT_IN: [&str; 2] = ["nuncio/ambassador", "svendowideit/ambassador"];
@@ -44,6 +44,7 @@ impl Daemon {
         if !config.stop_signal.is_empty() {
             super::signal::number(&config.stop_signal)?;
         }
+        services::check_label(&config.labels)?;
         self.check_networks(&config).await?;
         self.check_links(&config).await?;
         let id = super::new_id();

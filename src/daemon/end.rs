@@ -13,7 +13,7 @@ use super::container::{Container, locked};
 use super::outfit::owns_namespace;
 use super::record::{Phase, Record};
 use super::refusal::Refusal;
-use super::{Daemon, signal, state_file};
+use super::{Daemon, services, signal, state_file};
 
 /// Seconds between the stop signal and SIGKILL unless the container says otherwise.
 const STOP_TIMEOUT: u32 = 10;
@@ -341,7 +341,8 @@ impl Daemon {
         }
         let mut addresses = locked(&self.addresses);
         for owner in addresses.owners() {
-            if !owner.starts_with("link:") && !is_known(&owner) {
+            let stands_in = owner.starts_with("link:") || owner.starts_with(services::OWNER);
+            if !stands_in && !is_known(&owner) {
                 addresses.release(&owner)?;
             }
         }

@@ -1,4 +1,4 @@
-//! What the host's ambassador should carry: links to other hosts, and published ports on loopback.
+//! What the host's ambassador should carry: links to other hosts, services, and published ports on loopback.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -10,10 +10,16 @@ use super::config::{Port, Protocol};
 use super::container::locked;
 use super::plane::Sight;
 use super::record::Record;
+use super::services::Service;
 use super::{Daemon, LINK_TARGETS, ports, state_file};
 
+/// Over the default network a container admits, of other hosts, only the gateway.
+const LINK_IS_RELAYED: &str =
+    "the target of a link admits the gateway of this host, not its containers";
+const PORT_IS_RELAYED: &str = "it came to a published port by this host's loopback";
+
 impl Daemon {
-    /// The configuration of the host's ambassador: links to other hosts, and published ports on loopback.
+    /// The configuration of the host's ambassador.
     pub(super) fn forwards(&self, sight: &Sight) -> Vec<ForwardSpec> {
         let mut forwards = BTreeMap::new();
         for (target, address) in remote_links(&sight.active) {
@@ -26,11 +32,17 @@ impl Daemon {
                 let name = format!("link/{target}/{port}");
                 let to = self.last_known(&name, endpoints.iter().map(|(at, _)| *at).collect());
                 if !to.is_empty() {
-                    forwards.insert(name.clone(), forward(name, (address, port), &to, port));
+                    let mut spec = forward(name.clone(), (address, port), &to, port);
+                    spec.not_direct = Some(LINK_IS_RELAYED.to_owned());
+                    forwards.insert(name, spec);
                 }
             }
         }
         self.forget_link_targets(&forwards);
+        for service in &sight.services {
+            let specs = self.service_forwards(sight, service).into_iter();
+            forwards.extend(specs.map(|spec| (spec.name.clone(), spec)));
+        }
         for record in &sight.active {
             let Some(target) = published_target(record) else {
                 continue;
@@ -43,11 +55,29 @@ impl Daemon {
                     number,
                     ..published.port
                 };
-                let spec = forward(name.clone(), (address, host), &[target], published.port);
+                let mut spec = forward(name.clone(), (address, host), &[target], published.port);
+                spec.not_direct = Some(PORT_IS_RELAYED.to_owned());
                 forwards.insert(name, spec);
             }
         }
         forwards.into_values().collect()
+    }
+
+    /// A service's address leads to its containers, straight where that can be.
+    fn service_forwards(&self, sight: &Sight, service: &Service) -> Vec<ForwardSpec> {
+        let Some(address) = service.address else {
+            return Vec::new();
+        };
+        let direct = self.cgroups(sight, service);
+        let spec = |port: Port| {
+            let name = format!("service/{}/{}/{port}", service.network_name, service.name);
+            ForwardSpec {
+                direct: direct.clone(),
+                not_direct: self.not_direct(sight),
+                ..forward(name, (address, port), &service.at(port), port)
+            }
+        };
+        service.ports().into_iter().map(spec).collect()
     }
 
     /// `found`, or what was found before when that is nothing: a host whose daemon is away for a while
@@ -102,6 +132,7 @@ fn forward(name: String, at: (Ipv4Addr, Port), to: &[Ipv4Addr], port: Port) -> F
         edge: EdgeSpec::default(),
         balance: Balance::default(),
         direct: Vec::new(),
+        not_direct: None,
     }
 }
 

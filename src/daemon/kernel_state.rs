@@ -33,7 +33,7 @@ impl Daemon {
                     icc: true,
                     linked: Vec::new(),
                     reach: Reach::Routed,
-                    local_addresses: Vec::new(),
+                    local_addresses: service_addresses(sight, &network.id),
                 }),
                 Network::Mesh(record) if !self.own_blocks(&record.id).is_empty() => {
                     segments.push(self.mesh_segment(sight, record, network.is_default())?);
@@ -123,7 +123,7 @@ impl Daemon {
             local_addresses: if default {
                 self.link_addresses(&sight.active)
             } else {
-                Vec::new()
+                service_addresses(sight, &record.id)
             },
         })
     }
@@ -136,6 +136,15 @@ impl Daemon {
         addresses.dedup();
         addresses
     }
+}
+
+/// The bridge's addresses at which the ambassador stands in for a network's services.
+fn service_addresses(sight: &Sight, network: &str) -> Vec<Ipv4Addr> {
+    let services = sight.services.iter();
+    let services = services.filter(|service| service.network == network);
+    let mut addresses: Vec<_> = services.filter_map(|service| service.address).collect();
+    addresses.sort_unstable();
+    addresses
 }
 
 /// What `--link` opens between containers of this host that are kept apart otherwise.

@@ -23,6 +23,7 @@ mod ports;
 pub(crate) mod record;
 pub(crate) mod refusal;
 mod serve;
+mod services;
 mod signal;
 mod start;
 mod state_file;
@@ -60,6 +61,8 @@ pub(crate) use self::serve::run;
 pub(crate) const DEFAULT_BRIDGE: &str = "nuncio0";
 /// File that remembers where links to other hosts led.
 const LINK_TARGETS: &str = "link_targets.json";
+/// File that remembers who was in the services of other hosts.
+const SERVICES: &str = "services.json";
 /// Port of the embedded registry, etcd's own.
 const REGISTRY_PORT: u16 = 2379;
 /// How long the registry may take to answer at start.
@@ -87,6 +90,7 @@ pub(crate) struct Daemon {
     addresses: Mutex<AddressBook>,
     /// Where each link's forward led when that was last known.
     link_targets: Mutex<BTreeMap<String, Vec<Ipv4Addr>>>,
+    services: Mutex<services::KnownServices>,
     kernel: tokio::sync::Mutex<Kernel>,
     ambassador: AmbassadorProcess,
     /// Held while the daemon runs, so that no second one works in the same directory.
@@ -159,6 +163,9 @@ impl Daemon {
             )?),
             link_targets: Mutex::new(
                 state_file::read(&options.data_root.join(LINK_TARGETS))?.unwrap_or_default(),
+            ),
+            services: Mutex::new(
+                state_file::read(&options.data_root.join(SERVICES))?.unwrap_or_default(),
             ),
             kernel: tokio::sync::Mutex::new(Kernel::open().await?),
             ambassador: AmbassadorProcess::new(binary.clone(), &options.exec_root),

@@ -17,6 +17,9 @@ use super::{Daemon, link};
 /// Parent of all containers' cgroups, in every hierarchy.
 pub(super) const CGROUP_PARENT: &str = "/nuncio";
 
+/// More containers than anybody has led to each other by `--network container:…`; they might do so in a circle.
+const LONGEST_CHAIN: usize = 16;
+
 impl Daemon {
     pub(super) fn spec(
         &self,
@@ -89,6 +92,19 @@ impl Daemon {
         }
     }
 
+    /// The container whose network namespace this one is in, as `--network container:…` has it; itself, if it has
+    /// one of its own, and `None` if what is named is not there any more.
+    pub(super) fn namespace_holder(&self, record: &Record) -> Option<Record> {
+        let mut holder = record.clone();
+        for _ in 0..LONGEST_CHAIN {
+            let NetworkMode::Container(other) = &holder.config.host.network else {
+                return Some(holder);
+            };
+            holder = self.container(other).ok()?.view();
+        }
+        None
+    }
+
     /// Writes hosts, hostname and resolv.conf, and lists what is mounted into the container.
     fn mounts(&self, container: &Container, record: &Record) -> anyhow::Result<Vec<Mount>> {
         let host = &record.config.host;
@@ -104,7 +120,8 @@ impl Daemon {
             &host.extra_hosts,
             &link::hosts(&record.links),
         );
-        let resolving = resolving(record);
+        let holder = self.namespace_holder(record);
+        let resolving = resolving(holder.as_ref().unwrap_or(record));
         let contents = [
             ("hosts", hosts),
             ("hostname", format!("{hostname}\n")),

@@ -1,6 +1,7 @@
 //! One view of what is known, and the host brought to it: kernel, ambassador and name server.
 
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 
 use anyhow::Context;
 use nuncio_overlay::{inner_mtu, mtu_of_address};
@@ -11,7 +12,9 @@ use super::config::{Port, Protocol};
 use super::container::locked;
 use super::networks::Network;
 use super::node::Identity;
+use super::outfit::CGROUP_PARENT;
 use super::record::Record;
+use super::services::Service;
 
 /// One view of everything that decides what this host does, so that all parts agree.
 pub(super) struct Sight {
@@ -20,6 +23,9 @@ pub(super) struct Sight {
     /// Containers that run or are about to.
     pub(super) active: Vec<Record>,
     pub(super) mtu: u16,
+    pub(super) services: Vec<Service>,
+    /// Where containers have their cgroups in the hierarchy of cgroup2, if there is one.
+    pub(super) cgroup2: Option<PathBuf>,
 }
 
 impl Daemon {
@@ -35,7 +41,8 @@ impl Daemon {
             tracing::debug!(?report, "kernel changed");
         }
         self.ambassador.configure(&self.forwards(&sight)).await?;
-        self.ambassador.name(&self.names(&sight)).await
+        self.ambassador.name(&self.names(&sight)).await?;
+        self.release_unused_services(&sight)
     }
 
     pub(super) async fn mtu(&self) -> anyhow::Result<u16> {
@@ -50,12 +57,16 @@ impl Daemon {
             .filter(|container| container.is_active())
             .map(|container| container.view());
         let mtu = self.mtu().await?;
-        Ok(Sight {
+        let mut sight = Sight {
             active: active.collect(),
             catalog: self.catalog.borrow().clone(),
             networks: self.all_networks(),
             mtu,
-        })
+            services: Vec::new(),
+            cgroup2: nuncio_runtime::cgroup2(CGROUP_PARENT),
+        };
+        sight.services = self.services(&sight);
+        Ok(sight)
     }
 
     /// Where a container of the default network runs on other hosts, and what it exposes.
@@ -145,7 +156,7 @@ fn record_of(port: &Port) -> nuncio_registry::PortRecord {
     }
 }
 
-fn port_of(port: &nuncio_registry::PortRecord) -> Port {
+pub(super) fn port_of(port: &nuncio_registry::PortRecord) -> Port {
     let protocol = match port.protocol {
         nuncio_registry::Protocol::Tcp => Protocol::Tcp,
         nuncio_registry::Protocol::Udp => Protocol::Udp,

@@ -13,6 +13,7 @@ use super::networks::{DEFAULT_NETWORK, Network};
 use super::outfit::owns_namespace;
 use super::record::{Phase, PublishedPort};
 use super::refusal::Refusal;
+use super::services::service_of;
 use super::{Daemon, ports};
 
 impl Daemon {
@@ -79,6 +80,9 @@ impl Daemon {
         if let Some((rows, columns)) = record.config.terminal_size {
             shim.resize(columns, rows).await?;
         }
+        if self.may_use_services(&container.view()) {
+            self.sync().await?; // its cgroup is there now, and none of its processes has begun
+        }
         let pid = shim.state().await?.pid.unwrap_or_default(); // asked first: it may end at once
         shim.start().await?;
         container.update(|record| {
@@ -90,6 +94,14 @@ impl Daemon {
         container.set_status(|status| status.running = true);
         self.publish(&container.view());
         self.await_registration().await;
+        if service_of(&record.config.labels).is_some()
+            && let Err(error) = self.sync().await
+        {
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "lead a service to its new container"
+            );
+        }
         Ok(shim)
     }
 

@@ -10,6 +10,7 @@ use super::files::Resolving;
 use super::networks::Network;
 use super::plane::Sight;
 use super::record::Record;
+use super::services::Service;
 
 impl Daemon {
     /// The names that containers of user-defined networks resolve.
@@ -85,6 +86,11 @@ impl Daemon {
                 &endpoint.aliases,
             );
         }
+        for service in &sight.services {
+            if service.network == network.id() {
+                enter(service, &mut zone);
+            }
+        }
         zone
     }
 
@@ -131,5 +137,63 @@ impl Daemon {
                 .collect(),
             aliases,
         })
+    }
+}
+
+/// A service has its name to itself: a container that is called the same is found by its short id, and as one of
+/// the service's by `tasks.NAME`.
+fn enter(service: &Service, zone: &mut Zone) {
+    let tasks: Vec<_> = service
+        .members
+        .iter()
+        .map(|member| member.address)
+        .collect();
+    let found = match service.address {
+        Some(address) if !service.ports().is_empty() => vec![address],
+        _ => tasks.clone(), // there is no port to listen on, or no address to listen at
+    };
+    let names = &mut zone.names;
+    names.retain(|name, _| !name.eq_ignore_ascii_case(&service.name));
+    names.insert(format!("tasks.{}", service.name), tasks);
+    names.insert(service.name.clone(), found);
+    zone.reverse.extend(
+        service
+            .address
+            .map(|address| (address, service.name.clone())),
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::services::Member;
+
+    #[test]
+    fn a_service_has_its_name_to_itself() {
+        let mut zone = Zone::default();
+        let own = Ipv4Addr::from([10, 1, 0, 2]);
+        for name in ["Redis", "0123456789ab"] {
+            zone.names.insert(name.to_owned(), vec![own]);
+        }
+        let mut service = Service {
+            network: "0".to_owned(),
+            network_name: "mesh".to_owned(),
+            name: "redis".to_owned(),
+            address: Some([10, 1, 0, 9].into()),
+            members: vec![Member {
+                id: "0123456789abcdef".to_owned(),
+                node: "n".to_owned(),
+                address: own,
+                ports: vec!["6379/tcp".parse().expect("a port")],
+            }],
+        };
+        enter(&service, &mut zone);
+        let names: Vec<_> = zone.names.keys().map(String::as_str).collect();
+        assert_eq!(names, ["0123456789ab", "redis", "tasks.redis"]);
+        assert_eq!(zone.names["redis"], [Ipv4Addr::from([10, 1, 0, 9])]);
+        assert_eq!(zone.names["tasks.redis"], [own]);
+        service.members[0].ports.clear();
+        enter(&service, &mut zone);
+        assert_eq!(zone.names["redis"], [own], "nobody listens at the address");
     }
 }

@@ -1,0 +1,380 @@
+//! Services: containers that are found under one name, at an address that leads to all of them.
+//!
+//! A container joins by its label. Who is in a service is in the registry with the containers
+//! themselves; the address is one of the host's own on whose containers it is used, so that no host
+//! has to ask another for it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::config::{NetworkMode, Port};
+use super::container::locked;
+use super::networks::Network;
+use super::plane::{Sight, port_of};
+use super::record::{Phase, Record};
+use super::refusal::Refusal;
+use super::{Daemon, SERVICES, state_file};
+
+/// The label by which a container joins a service.
+const LABEL: &str = "nuncio.service";
+/// The owners of services' addresses begin with it.
+pub(super) const OWNER: &str = "service:";
+/// As long as a part of a name in DNS may be.
+const LONGEST_NAME: usize = 63;
+
+/// A service of one network, as this host's containers see it.
+#[derive(Clone, Debug)]
+pub(super) struct Service {
+    /// Id of the network.
+    pub(super) network: String,
+    /// What the network is called among those that this host knows.
+    pub(super) network_name: String,
+    /// In lower case.
+    pub(super) name: String,
+    /// Where this host's containers find it. `None` while this host has no address to give.
+    pub(super) address: Option<Ipv4Addr>,
+    pub(super) members: Vec<Member>,
+}
+
+/// A container of a service.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Member {
+    pub(super) id: String,
+    pub(super) node: String,
+    pub(super) address: Ipv4Addr,
+    pub(super) ports: Vec<Port>,
+}
+
+/// The services of one network.
+type Members = BTreeMap<String, Vec<Member>>;
+/// Who was in each service when that was last known, by network.
+pub(crate) type KnownServices = BTreeMap<String, Members>;
+
+impl Service {
+    /// What its containers expose, all together.
+    pub(super) fn ports(&self) -> BTreeSet<Port> {
+        let ports = self.members.iter().flat_map(|member| &member.ports);
+        ports.copied().collect()
+    }
+
+    /// Those that expose `port`.
+    pub(super) fn at(&self, port: Port) -> Vec<Ipv4Addr> {
+        let exposes = |member: &&Member| member.ports.contains(&port);
+        let exposing = self.members.iter().filter(exposes);
+        exposing.map(|member| member.address).collect()
+    }
+}
+
+/// The service that a container of these labels is in, if its name is one.
+pub(super) fn service_of(labels: &BTreeMap<String, String>) -> Option<String> {
+    let name = labels.get(LABEL)?;
+    is_name(name).then(|| name.to_ascii_lowercase())
+}
+
+/// Refuses a label that names no service.
+pub(super) fn check_label(labels: &BTreeMap<String, String>) -> Result<(), Refusal> {
+    match labels.get(LABEL) {
+        Some(name) if !is_name(name) => Err(Refusal::invalid(format!(
+            "invalid service name {name:?} in label {LABEL}: expected 1 to {LONGEST_NAME} letters, digits, '-', \
+             '_' and '.', beginning and ending with a letter or digit"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+fn is_name(name: &str) -> bool {
+    let inside = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    let at_end = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
+    let bytes = name.as_bytes();
+    bytes.len() <= LONGEST_NAME
+        && at_end(bytes.first())
+        && at_end(bytes.last())
+        && bytes.iter().copied().all(inside)
+        && !name.contains("..")
+}
+
+impl Daemon {
+    /// The services of the networks that this host's containers are in. One that is new gets an address.
+    pub(super) fn services(&self, sight: &Sight) -> Vec<Service> {
+        let networks = sight.networks.iter();
+        let used = networks.filter(|network| !network.is_default() && is_used(sight, network));
+        let mut known = locked(&self.services);
+        let mut next = KnownServices::new();
+        let mut services = Vec::new();
+        for network in used {
+            let mut members = self.members(sight, network);
+            if let Some(before) = known.get(network.id()) {
+                let is_away = |member: &Member| self.is_away(sight, network, member);
+                recall(&mut members, before, is_away);
+            }
+            for (name, members) in &members {
+                services.push(Service {
+                    network: network.id().to_owned(),
+                    network_name: title(sight, network),
+                    name: name.clone(),
+                    address: self.service_address(network, name),
+                    members: members.clone(),
+                });
+            }
+            if !members.is_empty() {
+                next.insert(network.id().to_owned(), members);
+            }
+        }
+        if *known != next && sight.catalog.revision > 0 {
+            *known = next;
+            self.keep_services(&known);
+        }
+        services
+    }
+
+    /// Whether a container's processes may look for a service.
+    pub(super) fn may_use_services(&self, record: &Record) -> bool {
+        let known = locked(&self.services);
+        matches!(record.config.host.network, NetworkMode::Container(_)) && !known.is_empty()
+            || (record.endpoints.values()).any(|endpoint| known.contains_key(&endpoint.network_id))
+    }
+
+    /// The cgroups of a network's containers, as far as there are any now.
+    pub(super) fn cgroups(&self, sight: &Sight, service: &Service) -> Vec<PathBuf> {
+        let Some(parent) = sight.cgroup2.as_ref().filter(|_| self.options.direct) else {
+            return Vec::new();
+        };
+        let inside = sight
+            .active
+            .iter()
+            .filter(|record| self.is_in(record, &service.network));
+        let cgroups = inside.map(|record| parent.join(&record.id));
+        cgroups.filter(|cgroup| cgroup.is_dir()).collect()
+    }
+
+    /// Why no container's connections to services can go straight, if that is so.
+    pub(super) fn not_direct(&self, sight: &Sight) -> Option<String> {
+        let reason = if !self.options.direct {
+            "the daemon was started with --no-direct"
+        } else if sight.cgroup2.is_none() {
+            "this machine has no cgroup2 hierarchy for containers, see nuncio doctor"
+        } else {
+            return None;
+        };
+        Some(reason.to_owned())
+    }
+
+    /// Frees the addresses of services that are no more, or not of use here.
+    pub(super) fn release_unused_services(&self, sight: &Sight) -> anyhow::Result<()> {
+        if sight.catalog.revision == 0 {
+            return Ok(()); // nothing is known yet
+        }
+        let owner = |service: &Service| owner(&service.network, &service.name);
+        let wanted: BTreeSet<String> = sight.services.iter().map(owner).collect();
+        let mut addresses = locked(&self.addresses);
+        for owner in addresses.owners() {
+            if owner.starts_with(OWNER) && !wanted.contains(&owner) {
+                addresses.release(&owner)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Who is in each service now.
+    fn members(&self, sight: &Sight, network: &Network) -> Members {
+        let mut members = Members::new();
+        for record in &sight.active {
+            let is_there = matches!(record.phase, Phase::Running { .. });
+            let of_network =
+                |endpoint: &&super::record::Endpoint| endpoint.network_id == network.id();
+            let endpoint = record.endpoints.values().find(of_network);
+            let service = service_of(&record.config.labels);
+            let (true, Some(endpoint), Some(service)) = (is_there, endpoint, service) else {
+                continue;
+            };
+            members.entry(service).or_default().push(Member {
+                id: record.id.clone(),
+                node: self.node.id.clone(),
+                address: endpoint.address,
+                ports: record.config.exposed.clone(),
+            });
+        }
+        for endpoint in sight.catalog.endpoints_in(network.id()) {
+            let service = service_of(&endpoint.labels).filter(|_| endpoint.node != self.node.id);
+            if let Some(service) = service {
+                members.entry(service).or_default().push(Member {
+                    id: endpoint.id.clone(),
+                    node: endpoint.node.clone(),
+                    address: endpoint.address,
+                    ports: endpoint.ports.iter().map(port_of).collect(),
+                });
+            }
+        }
+        members
+    }
+
+    /// Whether a container that is not heard of may well run: its host is not heard of either, and nobody
+    /// else has its address.
+    fn is_away(&self, sight: &Sight, network: &Network, member: &Member) -> bool {
+        let here = sight
+            .active
+            .iter()
+            .flat_map(|record| record.endpoints.values());
+        let mut here = here.filter(|endpoint| endpoint.network_id == network.id());
+        let mut there = sight.catalog.endpoints_in(network.id());
+        member.node != self.node.id
+            && !sight.catalog.alive.contains(&member.node)
+            && !here.any(|endpoint| endpoint.address == member.address)
+            && !there.any(|endpoint| endpoint.address == member.address)
+    }
+
+    /// Whether the container's processes are in the network, be it by way of another container.
+    fn is_in(&self, record: &Record, network: &str) -> bool {
+        self.namespace_holder(record).is_some_and(|holder| {
+            let mut endpoints = holder.endpoints.values();
+            endpoints.any(|endpoint| endpoint.network_id == network)
+        })
+    }
+
+    fn service_address(&self, network: &Network, name: &str) -> Option<Ipv4Addr> {
+        let blocks = match network {
+            Network::Local(network) => vec![network.subnet],
+            Network::Mesh(network) => self.own_blocks(&network.id),
+        };
+        let owner = owner(network.id(), name);
+        let allocated = locked(&self.addresses).allocate(network.id(), &blocks, &owner, None);
+        let told = |error: &nuncio_overlay::AllocateError| {
+            tracing::warn!(service = name, %error, "a service goes without an address");
+        };
+        allocated.inspect_err(told).ok()
+    }
+
+    fn keep_services(&self, known: &KnownServices) {
+        let path = self.options.data_root.join(SERVICES);
+        if let Err(error) = state_file::write(&path, known) {
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "services may break if the next daemon starts without a registry"
+            );
+        }
+    }
+}
+
+fn is_used(sight: &Sight, network: &Network) -> bool {
+    let mut endpoints = sight
+        .active
+        .iter()
+        .flat_map(|record| record.endpoints.values());
+    endpoints.any(|endpoint| endpoint.network_id == network.id())
+}
+
+/// The network's name, or its id if a bridge of this host and a network of the mesh share one.
+fn title(sight: &Sight, network: &Network) -> String {
+    let same = |other: &&Network| other.name() == network.name();
+    match sight.networks.iter().filter(same).count() {
+        0 | 1 => network.name().to_owned(),
+        _ => network.id().to_owned(),
+    }
+}
+
+/// Who holds a service's address.
+fn owner(network: &str, name: &str) -> String {
+    format!("{OWNER}{network}:{name}")
+}
+
+/// Keeps a service with nobody left in it at those of before that may only be out of touch.
+fn recall(now: &mut Members, before: &Members, is_away: impl Fn(&Member) -> bool) {
+    for (name, members) in before {
+        if now.contains_key(name) {
+            continue;
+        }
+        let away: Vec<_> = members
+            .iter()
+            .filter(|member| is_away(member))
+            .cloned()
+            .collect();
+        if !away.is_empty() {
+            now.insert(name.clone(), away);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(name: &str) -> BTreeMap<String, String> {
+        BTreeMap::from([(LABEL.to_owned(), name.to_owned())])
+    }
+
+    fn member(id: &str, node: &str) -> Member {
+        Member {
+            id: id.to_owned(),
+            node: node.to_owned(),
+            address: [10, 1, 0, 2].into(),
+            ports: vec!["6379/tcp".parse().expect("a port")],
+        }
+    }
+
+    #[test]
+    fn a_label_names_a_service() {
+        assert_eq!(service_of(&BTreeMap::new()), None);
+        for (label, name) in [
+            ("redis", "redis"),
+            ("Redis-2", "redis-2"),
+            ("a.b_c", "a.b_c"),
+        ] {
+            assert_eq!(service_of(&labels(label)).as_deref(), Some(name));
+            assert!(check_label(&labels(label)).is_ok());
+        }
+        let long = "x".repeat(LONGEST_NAME + 1);
+        for wrong in ["", "-a", "a-", ".", "a..b", "a/b", "a b", "ä", &long] {
+            assert_eq!(service_of(&labels(wrong)), None, "{wrong:?}");
+            let refusal = check_label(&labels(wrong)).expect_err("refused");
+            assert!(
+                refusal.message.contains("expected 1 to 63"),
+                "{}",
+                refusal.message
+            );
+        }
+    }
+
+    #[test]
+    fn only_those_out_of_touch_are_recalled_and_only_where_nobody_is_left() {
+        let before = Members::from([
+            ("gone".to_owned(), vec![member("a", "here")]),
+            (
+                "left".to_owned(),
+                vec![member("b", "there"), member("c", "away")],
+            ),
+            (
+                "lost".to_owned(),
+                vec![member("d", "there"), member("e", "away")],
+            ),
+        ]);
+        let mut now = Members::from([("left".to_owned(), vec![member("b", "there")])]);
+        recall(&mut now, &before, |member| member.node == "away");
+        let expected = Members::from([
+            ("left".to_owned(), vec![member("b", "there")]),
+            ("lost".to_owned(), vec![member("e", "away")]),
+        ]);
+        assert_eq!(now, expected);
+    }
+
+    #[test]
+    fn each_port_leads_to_those_who_expose_it() {
+        let port = |text: &str| text.parse::<Port>().expect("a port");
+        let mut other = member("b", "n");
+        other.address = [10, 1, 0, 3].into();
+        other.ports.push(port("53/udp"));
+        let service = Service {
+            network: "0".to_owned(),
+            network_name: "mesh".to_owned(),
+            name: "redis".to_owned(),
+            address: None,
+            members: vec![member("a", "n"), other],
+        };
+        let ports: Vec<_> = service.ports().into_iter().collect();
+        assert_eq!(ports, [port("53/udp"), port("6379/tcp")]);
+        assert_eq!(service.at(port("53/udp")), [Ipv4Addr::from([10, 1, 0, 3])]);
+        assert_eq!(service.at(port("6379/tcp")).len(), 2);
+    }
+}
