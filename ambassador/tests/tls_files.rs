@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use nuncio_ambassador::{Ambassador, Control, Options, PutError, Resolver, spec};
@@ -196,5 +197,44 @@ async fn files_are_read_again_when_they_change() -> Result<()> {
         anyhow::Ok(soon(late.read_u8()).await??)
     };
     ensure!(late.await.is_err(), "newcomers of theirs are refused");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_certificate_that_expires_is_told_and_others_are_served() -> Result<()> {
+    let log = log::capture();
+    let authority = Authority::new("authority")?;
+    let brief = "spiffe://mesh/prod/brief";
+    let held = authority.issue_briefly(&[brief], Duration::from_secs(3))?;
+    let files = Files::new(&held, &authority)?;
+    let upstream = naming_server(b'u').await?;
+    let control = control();
+    let plain = format!(
+        "[[forward]]\nname = \"plain\"\nlisten = \"tcp://127.0.0.1:0\"\nto = [\"{upstream}\"]\n"
+    );
+    put(&control, &(files.config(upstream) + &plain)).await?;
+    let listeners = control.ambassador().listeners();
+    let at = |name: &str| listeners.iter().find(|bound| bound.name == name);
+    let (own, plain) = (at("files").context("it")?, at("plain").context("other")?);
+    let west = authority.issue(&["spiffe://mesh/prod/west"])?;
+    let mut open = dial(own.local, Some(&west), &[&TLS13]).await?;
+    ensure!(soon(open.read_u8()).await?? == b'u');
+
+    log.says(&["out of date", brief, "cert.pem", "expired"])
+        .await?;
+    ensure!(who(plain.local).await?.0 == b'u', "the other is served");
+    open.write_all(b"still there").await?;
+    let flows = || control.ambassador().flows();
+    until("the open flow goes on", || {
+        flows().iter().any(|flow| flow.bytes_in == 11)
+    })
+    .await?;
+
+    let renewed = authority.issue(&[brief])?;
+    files.write("cert.pem", &renewed.certificate)?;
+    files.write("key.pem", &renewed.key)?;
+    log.says(&["credentials renewed", brief]).await?;
+    let mut late = dial(own.local, Some(&west), &[&TLS13]).await?;
+    ensure!(soon(late.read_u8()).await?? == b'u');
     Ok(())
 }

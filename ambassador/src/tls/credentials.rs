@@ -131,7 +131,7 @@ impl Credentials {
     }
 
     /// Others may know authorities that this one does not: only time is judged.
-    fn valid_now(&self) -> Result<(), CredentialsError> {
+    pub(super) fn valid_now(&self) -> Result<(), CredentialsError> {
         use CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
         let (own, between) = self
             .certified

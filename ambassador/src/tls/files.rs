@@ -86,7 +86,7 @@ impl FileSource {
 }
 
 async fn refresh(source: FileSource, files: TlsFiles, mut read: Stamp, sender: Arc<Sender>) {
-    let mut before = read;
+    let (mut before, mut expired) = (read, false);
     loop {
         tokio::select! {
             () = sleep(INTERVAL) => {}
@@ -113,9 +113,10 @@ async fn refresh(source: FileSource, files: TlsFiles, mut read: Stamp, sender: A
         };
         before = now;
         match credentials {
-            None => {}
+            None if expired => {}
+            None => expired = tell_expired(&sender.borrow().clone(), &files),
             Some(Ok(credentials)) => {
-                read = now;
+                (read, expired) = (now, false);
                 info!(identity = %credentials.identity(), certificate = %files.certificate.display(), "credentials renewed");
                 sender.send_replace(Arc::new(credentials));
             }
@@ -129,6 +130,20 @@ async fn refresh(source: FileSource, files: TlsFiles, mut read: Stamp, sender: A
             }
         }
     }
+}
+
+/// Tells whoever is to renew them that it is late, if it is.
+fn tell_expired(credentials: &Credentials, files: &TlsFiles) -> bool {
+    let Err(error) = credentials.valid_now() else {
+        return false;
+    };
+    warn!(
+        identity = %credentials.identity(),
+        certificate = %files.certificate.display(),
+        error = crate::edge::chain(&error),
+        "these credentials are out of date, and peers refuse them: renew the files"
+    );
+    true
 }
 
 impl TlsFiles {

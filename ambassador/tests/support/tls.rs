@@ -8,6 +8,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use nuncio_ambassador::{Credentials, Forward, Tls, TlsSide};
@@ -54,13 +55,28 @@ impl Authority {
 
     /// Valid until that year begins.
     pub fn issue_until(&self, names: &[&str], year: i32) -> Result<Held> {
+        self.issue_as(names, |params| params.not_after = date_time_ymd(year, 1, 1))
+    }
+
+    /// Valid for so long from now on.
+    pub fn issue_briefly(&self, names: &[&str], valid: Duration) -> Result<Held> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+        let until = date_time_ymd(1970, 1, 1) + now + valid;
+        self.issue_as(names, |params| params.not_after = until)
+    }
+
+    fn issue_as(
+        &self,
+        names: &[&str],
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Result<Held> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::default();
         for name in names {
             let name = SanType::URI((*name).try_into()?);
             params.subject_alt_names.push(name);
         }
-        params.not_after = date_time_ymd(year, 1, 1);
+        change(&mut params);
         let certificate = params.signed_by(&key, &self.issuer)?.pem();
         let key = key.serialize_pem();
         Ok(Held { certificate, key })
