@@ -3,6 +3,7 @@
 mod end;
 mod filter;
 mod histogram;
+mod joined;
 mod record;
 mod table;
 mod totals;
@@ -14,12 +15,14 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::Protocol;
 pub(crate) use end::{EndCause, EndSide, Ended};
 pub use filter::{Address, FlowFilter, NotAnAddress};
 pub(crate) use histogram::Snapshot;
+pub(crate) use joined::Joined;
+use joined::Kept;
 pub(crate) use record::{Record, rfc3339};
 pub(crate) use table::{Event, FlowTable, OpenFlow, Tap};
 pub(crate) use totals::{EndpointTotals, Totals};
@@ -178,40 +181,19 @@ impl Meter {
     }
 }
 
-/// Whom a flow joins, and how long that took.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Joined {
-    pub(crate) client: SocketAddr,
-    /// The address of this host that the client reached.
-    pub(crate) local: Option<SocketAddr>,
-    /// None if it ends before one was found.
-    pub(crate) upstream: Option<SocketAddr>,
-    pub(crate) connect_time: Option<Duration>,
-}
-
-impl From<(SocketAddr, SocketAddr)> for Joined {
-    fn from((client, upstream): (SocketAddr, SocketAddr)) -> Self {
-        Self {
-            client,
-            local: None,
-            upstream: Some(upstream),
-            connect_time: None,
-        }
-    }
-}
-
 /// A flow, as long as anybody speaks of it: the table while it is open, and the log of its end.
 #[derive(Debug)]
 pub(crate) struct Entry {
     id: u64,
     forward: Arc<str>,
     protocol: Protocol,
-    joined: Joined,
-    since: SystemTime,
+    joined: Kept,
+    /// Nanoseconds since 1970.
+    since: u64,
     begun: Instant,
     /// Nanoseconds from the beginning to the end; 0 while it is open.
     took: AtomicU64,
-    ended: OnceLock<Ended>,
+    ended: OnceLock<Box<Ended>>,
     pub(crate) inward: Meter,
     pub(crate) outward: Meter,
     endpoint: Arc<EndpointTotals>,
@@ -222,7 +204,7 @@ pub(crate) struct Entry {
 impl Entry {
     /// Tells how the flow ends; the first to tell is believed. Who tells nothing has aborted it.
     pub(crate) fn end(&self, cause: EndCause, side: EndSide, error: Option<io::Error>) {
-        let _ = self.ended.set(Ended { cause, side, error });
+        let _ = self.ended.set(Box::new(Ended { cause, side, error }));
     }
 
     /// The datapaths that it took, in either direction.
@@ -238,7 +220,11 @@ impl Entry {
     }
 
     pub(crate) fn since(&self) -> SystemTime {
-        self.since
+        UNIX_EPOCH + Duration::from_nanos(self.since)
+    }
+
+    pub(crate) fn joined(&self) -> Joined {
+        self.joined.joined()
     }
 
     fn settle(&self) {
@@ -249,20 +235,21 @@ impl Entry {
     /// None of a flow that never had an upstream.
     fn snapshot(&self) -> Option<Flow> {
         let (datapath, reason) = self.way().describe();
+        let joined = self.joined();
         Some(Flow {
             id: self.id,
             forward: self.forward.to_string(),
             protocol: self.protocol,
-            client: self.joined.client,
-            local: self.joined.local,
-            upstream: self.joined.upstream?,
+            client: joined.client,
+            local: joined.local,
+            upstream: joined.upstream?,
             datapath,
             reason,
             bytes_in: self.inward.bytes.load(Ordering::Relaxed),
             bytes_out: self.outward.bytes.load(Ordering::Relaxed),
-            since: self.since,
+            since: self.since(),
             duration: self.duration(),
-            connect_time: self.joined.connect_time,
+            connect_time: joined.connect_time,
         })
     }
 

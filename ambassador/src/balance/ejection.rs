@@ -1,5 +1,6 @@
 //! Leaves an endpoint alone for a while after failures, and lets one newcomer at a time try it then.
 
+use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -59,7 +60,7 @@ impl Ejection {
     /// Makes the caller the one who tries. None if another one does.
     pub(super) fn begin_probe(&self, now: Duration) -> Option<Probe> {
         let token = nanos(now);
-        let take = |probe| (!is_fresh(probe, now) && probe != token).then_some(token);
+        let take = |probe| (!is_fresh(probe, now) && probe != token.get()).then_some(token.get());
         (self.probe)
             .try_update(Ordering::Relaxed, Ordering::Relaxed, take)
             .ok()?;
@@ -70,7 +71,7 @@ impl Ejection {
     pub(super) fn end_probe(&self, Probe(token): &Probe) {
         let relaxed = Ordering::Relaxed;
         // Another one's, if it has changed.
-        let _ = (self.probe).compare_exchange(*token, 0, relaxed, relaxed);
+        let _ = (self.probe).compare_exchange(token.get(), 0, relaxed, relaxed);
     }
 
     pub(super) fn succeeded(&self) {
@@ -104,22 +105,24 @@ impl Ejection {
             .store(rounds.saturating_add(1), Ordering::Relaxed);
         let factor = 1_u32.checked_shl(rounds).unwrap_or(u32::MAX);
         let pause = eject.first.saturating_mul(factor).min(eject.longest);
-        self.until.store(nanos(now + pause), Ordering::Relaxed);
+        self.until
+            .store(nanos(now + pause).get(), Ordering::Relaxed);
         Some(pause)
     }
 }
 
-/// The right to be the one who tries.
+/// The right to be the one who tries. A flow holds one or none: not being 0 saves it a word.
 #[derive(Debug)]
-pub(super) struct Probe(u64);
+pub(super) struct Probe(NonZeroU64);
 
 fn is_fresh(probe: u64, now: Duration) -> bool {
     probe != 0 && now < Duration::from_nanos(probe) + PROBE_PATIENCE
 }
 
-/// Never 0.
-fn nanos(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX).max(1)
+/// 0 stands for none.
+fn nanos(time: Duration) -> NonZeroU64 {
+    let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+    NonZeroU64::new(nanos).unwrap_or(NonZeroU64::MIN)
 }
 
 #[cfg(test)]

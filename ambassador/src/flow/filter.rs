@@ -26,7 +26,7 @@ impl FlowFilter {
     }
 
     pub(crate) fn matches(&self, entry: &Entry) -> bool {
-        let joined = &entry.joined;
+        let joined = entry.joined();
         self.id.is_none_or(|id| id == entry.id)
             && (self.forward.as_deref()).is_none_or(|name| *name == *entry.forward)
             && (self.client).is_none_or(|client| client.matches(joined.client))

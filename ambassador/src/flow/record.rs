@@ -43,7 +43,7 @@ struct End {
 
 impl<'a> From<&'a Entry> for Record<'a> {
     fn from(entry: &'a Entry) -> Self {
-        let joined = &entry.joined;
+        let joined = entry.joined();
         let duration = entry.duration();
         let (datapath, reason) = entry.way().describe();
         let end = entry.ended.get().map(|ended| End {
@@ -53,8 +53,8 @@ impl<'a> From<&'a Entry> for Record<'a> {
             errno: ended.error.as_ref().and_then(std::io::Error::raw_os_error),
         });
         let time = match end {
-            Some(_) => entry.since + duration,
-            None => entry.since,
+            Some(_) => entry.since() + duration,
+            None => entry.since(),
         };
         Self {
             time: rfc3339(time),

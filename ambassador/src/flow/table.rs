@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures_util::future::AbortHandle;
 use tokio::sync::broadcast;
@@ -95,7 +95,7 @@ impl FlowTable {
         let endpoint = &entry.endpoint;
         endpoint.opened.fetch_add(1, Ordering::Relaxed);
         endpoint.open.fetch_add(1, Ordering::Relaxed);
-        if let Some(took) = entry.joined.connect_time {
+        if let Some(took) = entry.joined().connect_time {
             endpoint.connect_times.observe(took);
         }
         let mut open = self.shard(entry.id);
@@ -123,9 +123,9 @@ impl FlowTable {
         let mut entry = self.entry(forward, totals, joined, way);
         if let Some(entry) = Arc::get_mut(&mut entry) {
             entry.begun = Instant::now().checked_sub(waited).unwrap_or(entry.begun);
-            entry.since = entry.since.checked_sub(waited).unwrap_or(entry.since);
+            entry.since = entry.since.saturating_sub(nanoseconds(waited));
         }
-        let _ = entry.ended.set(ended);
+        let _ = entry.ended.set(Box::new(ended));
         self.close(entry);
     }
 
@@ -136,12 +136,13 @@ impl FlowTable {
         joined: Joined,
         way: Way,
     ) -> Arc<Entry> {
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
         Arc::new(Entry {
             id: self.next.fetch_add(1, Ordering::Relaxed),
             forward: forward.clone(),
             protocol: way.protocol(),
-            joined,
-            since: SystemTime::now(),
+            joined: joined.into(),
+            since: nanoseconds(since_1970.unwrap_or_default()),
             begun: Instant::now(),
             took: AtomicU64::new(0),
             ended: OnceLock::new(),
@@ -203,7 +204,7 @@ impl FlowTable {
         let mut count = 0;
         self.each(|entry, end| {
             let goes = |upstream| upstreams.contains(&upstream);
-            if Arc::ptr_eq(&entry.totals, forward) && entry.joined.upstream.is_some_and(goes) {
+            if Arc::ptr_eq(&entry.totals, forward) && entry.joined.upstream().is_some_and(goes) {
                 entry.end(EndCause::Removed, EndSide::Ambassador, None);
                 end.abort();
                 count += 1;
@@ -248,9 +249,9 @@ impl FlowTable {
 
     /// Counts and tells the end of a flow that is in no shard any more.
     fn close(&self, entry: Arc<Entry>) {
-        let took = u64::try_from(entry.begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let took = nanoseconds(entry.begun.elapsed());
         entry.took.store(took.max(1), Ordering::Relaxed);
-        let ended = entry.ended.get_or_init(Ended::aborted);
+        let ended = entry.ended.get_or_init(|| Box::new(Ended::aborted()));
         entry.endpoint.ends.count(ended.cause, ended.side);
         self.tell(|| Event::Ended(entry.clone()));
         if let Some(log) = self.log.get() {
@@ -269,6 +270,11 @@ impl FlowTable {
     fn shard(&self, id: u64) -> MutexGuard<'_, HashMap<u64, (Arc<Entry>, AbortHandle)>> {
         lock(&self.shards[id as usize % SHARDS].0)
     }
+}
+
+/// Enough for five centuries.
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
