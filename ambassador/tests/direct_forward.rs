@@ -123,6 +123,53 @@ fn the_set_follows_the_watch_and_the_configuration() -> Result<()> {
     })
 }
 
+const SERVICE_TOO: &str = "10.90.0.1:8081";
+
+#[test]
+fn two_hundred_cgroups_are_told_together() -> Result<()> {
+    Scene::run(|scene| async move {
+        scene.servers()?;
+        let named = |number: usize| scene.cgroup(&number.to_string());
+        let cgroups = (0..200).map(named).collect::<Result<Vec<_>>>()?;
+        let all: Vec<&Cgroup> = cgroups.iter().collect();
+        let ambassador = Ambassador::new(Options::default());
+        let set = live(&[A]);
+        let services =
+            [SERVICE, SERVICE_TOO].map(|service| forward(Protocol::Tcp, service, &set, &all));
+        ambassador.apply(services.to_vec()).await?;
+        let mut first = scene.client(Some(all[0])).await?;
+        let mut last = scene.client(Some(all[199])).await?;
+        for client in [&mut first, &mut last] {
+            client.expect(&format!("hold {SERVICE}"), "a").await?;
+        }
+        set.send_replace(known(&[B]));
+        for client in [&mut first, &mut last] {
+            client
+                .until(&format!("hold {SERVICE_TOO}"), "b", &["a"])
+                .await?;
+        }
+        // The last one sees less than the others from now on, which go on as before.
+        let [mut one, two] = services;
+        one.direct.pop();
+        ambassador.apply(vec![one, two]).await?;
+        first.expect(&format!("hold {SERVICE}"), "b").await?;
+        last.expect(&format!("hold {SERVICE_TOO}"), "b").await?;
+        ensure!(relayed(&ambassador) == 0, "{:?}", ambassador.flows());
+        last.expect(&format!("hold {SERVICE}"), "b").await?;
+        ensure!(relayed(&ambassador) == 1, "{:?}", ambassador.flows());
+        let counts = ambassador.direct();
+        let connects = |report: usize| {
+            counts[report]
+                .connects
+                .iter()
+                .map(|count| count.1)
+                .sum::<u64>()
+        };
+        ensure!(connects(0) == 1 && connects(1) >= 3, "{counts:?}");
+        Ok(())
+    })
+}
+
 #[test]
 fn an_ejected_endpoint_is_left_out() -> Result<()> {
     Scene::run(|scene| async move {

@@ -129,7 +129,9 @@ impl Patient {
                 let begun = Instant::now();
                 let asked = probe(&check, self.endpoint.address).await;
                 drop(turn);
-                self.told(asked, &mut streak, &check, &forward);
+                if self.told(asked, &mut streak, &check, &forward) {
+                    shared.direct.tell();
+                }
                 next = begun + jittered(check.interval);
             }
         };
@@ -141,16 +143,25 @@ impl Patient {
         }
     }
 
-    fn told(&self, asked: Result<(), Fault>, streak: &mut Streak, check: &Check, forward: &str) {
+    /// Whether the endpoint is otherwise than it was.
+    fn told(
+        &self,
+        asked: Result<(), Fault>,
+        streak: &mut Streak,
+        check: &Check,
+        forward: &str,
+    ) -> bool {
         let Some(state) = self.state.upgrade() else {
-            return;
+            return false;
         };
         // A task that was ended may yet come to here, and nobody would take its word back.
         let state = lock(&state);
         let own = state.tasks.get(&self.endpoint.address);
+        let before = self.endpoint.health();
         if own.is_some_and(|own| own.id == self.task) {
             streak.judge(asked, &self.endpoint, check, forward);
         }
+        self.endpoint.health() != before
     }
 }
 
