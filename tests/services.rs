@@ -310,6 +310,54 @@ fn services_go_on_without_daemons() {
 }
 
 #[test]
+fn a_member_that_is_to_end_or_does_not_listen_is_left_out() {
+    let [a, b] = cluster(&[Image::Busybox]);
+    a.ok("network create -d overlay mesh");
+    b.ok("run -d --name client --network mesh busybox sleep 1000");
+    serve(&a, "one", OF_ECHO);
+    // It goes on when it is told to end, and listens only when it may.
+    let script = "trap '' TERM; while [ ! -e /go ]; do sleep 0.05; done; \
+                  socat TCP4-LISTEN:80,fork,reuseaddr SYSTEM:'echo two $SOCAT_PEERADDR' & wait";
+    let flags =
+        format!("run -d --name two --expose 80 --label nuncio.service.check=tcp {OF_ECHO} busybox");
+    let words: Vec<&str> = flags
+        .split_whitespace()
+        .chain(["sh", "-c", script])
+        .collect();
+    b.ok(&*words);
+    ask_until(&b, "client", ASK, &["one"]);
+    b.ok("exec two touch /go");
+    ask_until(&b, "client", ASK, &["one", "two"]);
+    let mut stop = b.spawn("stop -t 600 two");
+    ask_until(&b, "client", ASK, &["one"]);
+    assert!(stop.runs(), "it has not ended");
+    assert_eq!(b.ok("inspect -f {{.State.Running}} two"), "true");
+    b.ok("kill two");
+    assert_eq!(stop.finish().ok(), "two");
+}
+
+#[test]
+fn an_ambassador_that_was_killed_is_replaced_and_spares_containers_again() {
+    let host = single(&[Image::Busybox]);
+    host.ok("network create mesh");
+    serve(&host, "one", OF_ECHO);
+    host.ok("run -d --name client --network mesh busybox sleep 1000");
+    let client = address(&host, "client", "mesh");
+    assert_eq!(ask_until(&host, "client", ASK, &["one"]), only(&client));
+    let log = host.log();
+    let started = log
+        .lines()
+        .find(|line| line.contains("started the host's ambassador"));
+    let pid = started.and_then(|line| line.rsplit_once("pid=")?.1.parse().ok());
+    let pid = nix::unistd::Pid::from_raw(pid.expect("its number"));
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).expect("kill it");
+    wait_until("connections go straight again", || {
+        let answers = answers(&host, "client", ASK, 5);
+        answers.len() == 5 && answers.iter().all(|(_, peer)| *peer == client)
+    });
+}
+
+#[test]
 fn what_names_no_service_is_refused() {
     let host = single(&[Image::Busybox]);
     let refusal = host
@@ -325,5 +373,12 @@ fn what_names_no_service_is_refused() {
     assert!(
         refusal.contains("invalid service name \"a/b\""),
         "{refusal}"
+    );
+    let lost = host.nuncio("run --rm --label nuncio.service=echo busybox true");
+    assert_eq!(lost.code, 0);
+    assert!(
+        lost.stderr
+            .contains("services are on user-defined networks"),
+        "{lost:?}"
     );
 }

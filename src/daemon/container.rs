@@ -42,6 +42,8 @@ pub(crate) struct Container {
 struct Process {
     /// Set from the moment the host begins to make room for it until that room is given back.
     active: bool,
+    /// Set from the moment it is asked to end.
+    leaving: bool,
     shim: Option<Arc<Shim>>,
     waiting: Vec<Waiting>,
 }
@@ -100,7 +102,17 @@ impl Container {
     }
 
     pub(crate) fn set_active(&self, active: bool) {
-        locked(&self.process).active = active;
+        let mut process = locked(&self.process);
+        (process.active, process.leaving) = (active, false);
+    }
+
+    /// Whether it is to get no more work, since it has been asked to end.
+    pub(crate) fn is_leaving(&self) -> bool {
+        locked(&self.process).leaving
+    }
+
+    pub(crate) fn set_leaving(&self) {
+        locked(&self.process).leaving = true;
     }
 
     /// Changes the record, on disk first.

@@ -45,6 +45,7 @@ impl Daemon {
             super::signal::number(&config.stop_signal)?;
         }
         services::check_label(&config.labels)?;
+        warnings.extend(services::warning(&config));
         self.check_networks(&config).await?;
         self.check_links(&config).await?;
         let id = super::new_id();

@@ -162,6 +162,7 @@ impl Daemon {
             let _ = status.wait_for(|status| !status.running).await;
         };
         tokio::pin!(ended);
+        self.leave_service(container).await;
         if shim.signal(signal::number(wanted)?).await.is_err() && !container.is_running() {
             return Ok(true);
         }

@@ -72,6 +72,10 @@ impl Daemon {
         let spec = |port: Port| {
             let name = format!("service/{}/{}/{port}", service.network_name, service.name);
             ForwardSpec {
+                balance: Balance {
+                    check: service.check(port),
+                    ..Balance::default()
+                },
                 direct: direct.clone(),
                 not_direct: self.not_direct(sight),
                 ..forward(name, (address, port), &service.at(port), port)

@@ -1,5 +1,6 @@
 //! One view of what is known, and the host brought to it: kernel, ambassador and name server.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
@@ -22,6 +23,8 @@ pub(super) struct Sight {
     pub(super) networks: Vec<Network>,
     /// Containers that run or are about to.
     pub(super) active: Vec<Record>,
+    /// The ids of those that have been asked to end.
+    pub(super) leaving: BTreeSet<String>,
     pub(super) mtu: u16,
     pub(super) services: Vec<Service>,
     /// Where containers have their cgroups in the hierarchy of cgroup2, if there is one.
@@ -56,9 +59,14 @@ impl Daemon {
             .iter()
             .filter(|container| container.is_active())
             .map(|container| container.view());
+        let leaving = containers
+            .iter()
+            .filter(|container| container.is_leaving())
+            .map(|container| container.id.clone());
         let mtu = self.mtu().await?;
         let mut sight = Sight {
             active: active.collect(),
+            leaving: leaving.collect(),
             catalog: self.catalog.borrow().clone(),
             networks: self.all_networks(),
             mtu,

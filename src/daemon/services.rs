@@ -6,13 +6,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
+use std::time::Duration;
 
+use nuncio_ambassador::{Check, CheckKind};
 use serde::{Deserialize, Serialize};
 
-use super::config::{NetworkMode, Port};
-use super::container::locked;
-use super::networks::Network;
+use super::config::{ContainerConfig, NetworkMode, Port, Protocol};
+use super::container::{Container, locked};
+use super::networks::{DEFAULT_NETWORK, Network};
 use super::plane::{Sight, port_of};
 use super::record::{Phase, Record};
 use super::refusal::Refusal;
@@ -20,6 +23,12 @@ use super::{Daemon, SERVICES, state_file};
 
 /// The label by which a container joins a service.
 const LABEL: &str = "nuncio.service";
+/// The label by which a member has its ports looked at; `tcp` is all that it may say.
+const CHECK_LABEL: &str = "nuncio.service.check";
+/// Between two looks at a member that wants it.
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
+/// How long it may take to answer.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 /// The owners of services' addresses begin with it.
 pub(super) const OWNER: &str = "service:";
 /// As long as a part of a name in DNS may be.
@@ -46,6 +55,9 @@ pub(crate) struct Member {
     pub(super) node: String,
     pub(super) address: Ipv4Addr,
     pub(super) ports: Vec<Port>,
+    /// Whether it is only to be used while it takes connections.
+    #[serde(default)]
+    pub(super) checked: bool,
 }
 
 /// The services of one network.
@@ -58,6 +70,18 @@ impl Service {
     pub(super) fn ports(&self) -> BTreeSet<Port> {
         let ports = self.members.iter().flat_map(|member| &member.ports);
         ports.copied().collect()
+    }
+
+    /// How the members are looked at, if one of them wants it. Datagrams prove nothing to who sends them.
+    pub(super) fn check(&self, port: Port) -> Option<Check> {
+        let is_wanted = self.members.iter().any(|member| member.checked);
+        (is_wanted && port.protocol == Protocol::Tcp).then(|| Check {
+            interval: CHECK_INTERVAL,
+            timeout: CHECK_TIMEOUT,
+            rise: NonZeroU32::MIN,
+            fall: NonZeroU32::MIN,
+            ..Check::new(CheckKind::Tcp)
+        })
     }
 
     /// Those that expose `port`.
@@ -81,8 +105,30 @@ pub(super) fn check_label(labels: &BTreeMap<String, String>) -> Result<(), Refus
             "invalid service name {name:?} in label {LABEL}: expected 1 to {LONGEST_NAME} letters, digits, '-', \
              '_' and '.', beginning and ending with a letter or digit"
         ))),
-        _ => Ok(()),
+        _ => match labels.get(CHECK_LABEL) {
+            Some(check) if check != "tcp" => Err(Refusal::invalid(format!(
+                "invalid check {check:?} in label {CHECK_LABEL}: expected tcp"
+            ))),
+            _ => Ok(()),
+        },
     }
+}
+
+fn is_checked(labels: &BTreeMap<String, String>) -> bool {
+    labels.get(CHECK_LABEL).is_some_and(|check| check == "tcp")
+}
+
+/// What is to be said of a label that has no effect.
+pub(super) fn warning(config: &ContainerConfig) -> Option<String> {
+    let named = matches!(&config.host.network, NetworkMode::Named(name) if name != DEFAULT_NETWORK)
+        || config
+            .endpoints
+            .keys()
+            .any(|name| !matches!(name.as_str(), "default" | DEFAULT_NETWORK));
+    let is_lost = service_of(&config.labels).is_some() && !named;
+    is_lost.then(|| {
+        format!("label {LABEL}: services are on user-defined networks, and the container is in none; give it --network")
+    })
 }
 
 fn is_name(name: &str) -> bool {
@@ -178,11 +224,30 @@ impl Daemon {
         Ok(())
     }
 
+    /// Has new connections to a container's service go to the other members, before it is asked to end.
+    pub(super) async fn leave_service(&self, container: &Container) {
+        let mut record = container.view();
+        if service_of(&record.config.labels).is_none() {
+            return;
+        }
+        container.set_leaving();
+        record.config.labels.remove(LABEL);
+        self.publish(&record);
+        self.await_registration().await;
+        if let Err(error) = self.sync().await {
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "lead a service away from a container that is to end"
+            );
+        }
+    }
+
     /// Who is in each service now.
     fn members(&self, sight: &Sight, network: &Network) -> Members {
         let mut members = Members::new();
         for record in &sight.active {
-            let is_there = matches!(record.phase, Phase::Running { .. });
+            let is_there = matches!(record.phase, Phase::Running { .. })
+                && !sight.leaving.contains(&record.id);
             let of_network =
                 |endpoint: &&super::record::Endpoint| endpoint.network_id == network.id();
             let endpoint = record.endpoints.values().find(of_network);
@@ -195,6 +260,7 @@ impl Daemon {
                 node: self.node.id.clone(),
                 address: endpoint.address,
                 ports: record.config.exposed.clone(),
+                checked: is_checked(&record.config.labels),
             });
         }
         for endpoint in sight.catalog.endpoints_in(network.id()) {
@@ -205,6 +271,7 @@ impl Daemon {
                     node: endpoint.node.clone(),
                     address: endpoint.address,
                     ports: endpoint.ports.iter().map(port_of).collect(),
+                    checked: is_checked(&endpoint.labels),
                 });
             }
         }
@@ -311,6 +378,7 @@ mod tests {
             node: node.to_owned(),
             address: [10, 1, 0, 2].into(),
             ports: vec!["6379/tcp".parse().expect("a port")],
+            checked: false,
         }
     }
 
