@@ -6,6 +6,7 @@ mod cgroups;
 mod cleanup;
 mod client;
 mod executable;
+pub mod files;
 mod identity;
 pub mod image;
 pub mod init;
@@ -19,6 +20,7 @@ mod spec;
 mod status;
 mod sys;
 mod time;
+pub mod volume;
 
 pub use capabilities::UnknownCapability;
 pub use cgroups::cgroup2;
@@ -29,5 +31,7 @@ pub use client::{
 };
 pub use identity::IdentityError;
 pub use probe::{Probe, enter_init_mounts, probe};
-pub use spec::{ContainerSpec, ExecSpec, LogOptions, Mount, MountKind, Resources, Ulimit};
+pub use spec::{
+    BindOptions, ContainerSpec, ExecSpec, LogOptions, Mount, MountKind, Resources, Ulimit,
+};
 pub use status::ExitStatus;

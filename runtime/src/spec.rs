@@ -126,10 +126,12 @@ pub struct Mount {
 /// What a [`Mount`] mounts.
 #[derive(Clone, Debug)]
 pub enum MountKind {
-    /// A directory or file of the host, with all that is mounted below it.
+    /// A directory or file of the host.
     Bind {
         /// Absolute path on the host.
         source: PathBuf,
+        /// With all that is mounted below it and out of touch with the host's later mounts, unless this says other.
+        options: BindOptions,
     },
     /// Memory.
     Tmpfs {
@@ -138,6 +140,17 @@ pub enum MountKind {
         /// Mode of its root, 0o1777 if not given.
         mode: Option<u32>,
     },
+}
+
+/// How a [`MountKind::Bind`] is made.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct BindOptions {
+    /// Leave out what is mounted below the source.
+    pub non_recursive: bool,
+    /// Where the mount is read-only, what is mounted below it is not.
+    pub writable_below: bool,
+    /// What the host mounts below the source later appears in the container too.
+    pub slave: bool,
 }
 
 /// Where a container's output goes, and how much of it is kept.

@@ -7,7 +7,7 @@ use std::fs;
 use std::process::Command;
 
 use anyhow::Result;
-use nuncio_runtime::{Mount, MountKind, Resources};
+use nuncio_runtime::{BindOptions, Mount, MountKind, Resources};
 use support::{Place, owned};
 
 #[tokio::test]
@@ -259,6 +259,7 @@ async fn mounts() -> Result<()> {
     let bind = |target: &str, read_only| Mount {
         kind: MountKind::Bind {
             source: shared.clone(),
+            options: BindOptions::default(),
         },
         target: target.into(),
         read_only,
@@ -266,6 +267,7 @@ async fn mounts() -> Result<()> {
     let file = Mount {
         kind: MountKind::Bind {
             source: shared.join("file"),
+            options: BindOptions::default(),
         },
         target: "/etc/hosts".into(),
         read_only: false,

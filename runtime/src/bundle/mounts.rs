@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{BundleError, INIT_PATH, defaults};
 use crate::plan::Plan;
-use crate::spec::{ContainerSpec, Mount, MountKind};
+use crate::spec::{BindOptions, ContainerSpec, Mount, MountKind};
 
 /// The default ones and the caller's, in the order in which they are made.
 pub(super) fn all(spec: &ContainerSpec, plan: &Plan) -> Result<Vec<Value>, BundleError> {
@@ -14,6 +14,7 @@ pub(super) fn all(spec: &ContainerSpec, plan: &Plan) -> Result<Vec<Value>, Bundl
         mounts.push(mount(&Mount {
             kind: MountKind::Bind {
                 source: binary.clone(),
+                options: BindOptions::default(),
             },
             target,
             read_only: true,
@@ -47,14 +48,15 @@ fn mount(mount: &Mount) -> Result<Value, BundleError> {
     };
     let access = if mount.read_only { "ro" } else { "rw" };
     Ok(match &mount.kind {
-        MountKind::Bind { source } => {
+        MountKind::Bind { source, options } => {
             source
                 .metadata()
                 .map_err(|error| BundleError::MountSource {
                     path: source.clone(),
                     source: error,
                 })?;
-            json!({ "destination": target, "type": "bind", "source": source, "options": ["rbind", "rprivate", access] })
+            let options = bind_options(*options, mount.read_only);
+            json!({ "destination": target, "type": "bind", "source": source, "options": options })
         }
         MountKind::Tmpfs { size, mode } => {
             let mut options = vec![
@@ -68,4 +70,18 @@ fn mount(mount: &Mount) -> Result<Value, BundleError> {
             json!({ "destination": target, "type": "tmpfs", "source": "tmpfs", "options": options })
         }
     })
+}
+
+fn bind_options(options: BindOptions, read_only: bool) -> Vec<&'static str> {
+    let (bind, propagation) = match (options.non_recursive, options.slave) {
+        (false, false) => ("rbind", "rprivate"),
+        (false, true) => ("rbind", "rslave"),
+        (true, false) => ("bind", "private"),
+        (true, true) => ("bind", "slave"),
+    };
+    let mut all = vec![bind, propagation, if read_only { "ro" } else { "rw" }];
+    if read_only && !options.non_recursive && !options.writable_below {
+        all.push("rro");
+    }
+    all
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::spec::{Mount, MountKind, Resources};
+use crate::spec::{BindOptions, Mount, MountKind, Resources};
 
 fn written(change: impl FnOnce(&mut ContainerSpec)) -> (Value, Plan) {
     let root = tempfile::tempdir().expect("a directory");
@@ -120,6 +120,7 @@ fn wrong_input_is_named() {
     let source = refused(|spec| {
         let kind = MountKind::Bind {
             source: "/no/such".into(),
+            options: BindOptions::default(),
         };
         spec.mounts = vec![Mount {
             kind,

@@ -50,4 +50,5 @@ pub use save::{SaveError, SavedArchive};
 pub use store::{ImageStore, OpenStoreError, WriteIndexError};
 pub use tag::TagImageError;
 pub use tarball::TarError;
+pub(crate) use unpack::{Attributes, tree};
 pub use unpack::{PathProblem, UnpackError};

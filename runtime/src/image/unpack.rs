@@ -4,7 +4,7 @@ mod attributes;
 mod error;
 mod lower;
 mod path;
-mod tree;
+pub(crate) mod tree;
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -20,7 +20,7 @@ use rustix::io::Errno;
 use super::decompress::BUFFER;
 use super::limits::Limits;
 use super::tarball::{Entry, Kind, TarError, TarReader};
-use attributes::Attributes;
+pub(crate) use attributes::Attributes;
 pub use error::UnpackError;
 use error::{failed, lost, refused};
 use lower::{Copied, Lower};

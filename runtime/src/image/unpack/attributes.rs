@@ -12,9 +12,13 @@ use tracing::warn;
 use super::tree;
 use crate::image::tarball::Entry;
 
+/// Bytes that the names of an inode's extended attributes take at most, and the value of one (Linux's own limits).
+const XATTR_LIST: usize = 64 << 10;
+const XATTR_VALUE: usize = 64 << 10;
+
 /// What an inode has besides its content.
 #[derive(Clone, Debug)]
-pub(super) struct Attributes {
+pub(crate) struct Attributes {
     uid: Uid,
     gid: Gid,
     mode: Mode,
@@ -24,7 +28,7 @@ pub(super) struct Attributes {
 
 impl Attributes {
     /// As the archive has them; nothing if an owner is beyond what the kernel knows.
-    pub(super) fn of_entry(entry: &Entry) -> Option<Self> {
+    pub(crate) fn of_entry(entry: &Entry) -> Option<Self> {
         // The highest number means "leave as it is" to chown.
         let id = |raw: u64| u32::try_from(raw).ok().filter(|&raw| raw != u32::MAX);
         Some(Self {
@@ -40,7 +44,7 @@ impl Attributes {
     }
 
     /// As an inode has them, without its extended attributes.
-    pub(super) fn of_stat(stat: &Stat) -> Self {
+    pub(crate) fn of_stat(stat: &Stat) -> Self {
         Self {
             uid: Uid::from_raw(stat.st_uid),
             gid: Gid::from_raw(stat.st_gid),
@@ -53,21 +57,49 @@ impl Attributes {
         }
     }
 
+    /// As an inode has them, with those of its extended attributes that mean the same on every host.
+    pub(crate) fn of_inode(inode: BorrowedFd<'_>) -> io::Result<Self> {
+        let stat = rustix::fs::statat(inode, "", AtFlags::EMPTY_PATH)?;
+        let mut attributes = Self::of_stat(&stat);
+        // By this path also what was opened for looking only has its attributes, a link its own.
+        let path = tree::proc_path(inode, OsStr::new(""));
+        let path = path.as_os_str().as_bytes();
+        let path = OsStr::from_bytes(path.strip_suffix(b"/").unwrap_or(path));
+        let mut list = vec![0; XATTR_LIST];
+        let length = match rustix::fs::listxattr(path, &mut list[..]) {
+            Err(Errno::OPNOTSUPP) => 0,
+            length => length?,
+        };
+        let names = list[..length].split(|&byte| byte == 0);
+        for name in names.filter(|name| is_portable(name)) {
+            let mut value = vec![0; XATTR_VALUE];
+            match rustix::fs::getxattr(path, OsStr::from_bytes(name), &mut value[..]) {
+                Ok(length) => {
+                    value.truncate(length);
+                    attributes.xattrs.push((name.to_vec(), value));
+                }
+                Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(attributes)
+    }
+
     pub(super) fn with_xattr(mut self, name: &str, value: Vec<u8>) -> Self {
         self.xattrs.push((name.into(), value));
         self
     }
 
-    pub(super) fn mode(&self) -> Mode {
+    pub(crate) fn mode(&self) -> Mode {
         self.mode
     }
 
-    pub(super) fn modified(&self) -> Timespec {
+    pub(crate) fn modified(&self) -> Timespec {
         self.modified
     }
 
     /// Gives them to an open file or directory.
-    pub(super) fn give(&self, file: BorrowedFd<'_>) -> io::Result<()> {
+    pub(crate) fn give(&self, file: BorrowedFd<'_>) -> io::Result<()> {
         // In this order: a new owner takes away set-user-ID bits and capabilities.
         rustix::fs::fchown(file, Some(self.uid), Some(self.gid))?;
         self.each_xattr(|name, value| {
@@ -78,7 +110,7 @@ impl Attributes {
     }
 
     /// Gives them to what cannot be opened: a link, a device, a fifo.
-    pub(super) fn give_at(
+    pub(crate) fn give_at(
         &self,
         dir: BorrowedFd<'_>,
         name: &OsStr,
