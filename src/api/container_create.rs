@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::endpoint;
 use super::error::ApiError;
 use super::host_options::host_options;
-use super::ports;
+use super::{mounts, ports};
 use crate::daemon::config::{ContainerConfig, NetworkMode};
 use crate::daemon::refusal::Refusal;
 
@@ -69,6 +69,7 @@ fn config(body: ContainerCreateBody) -> Result<ContainerConfig, Refusal> {
         attach_stderr: body.attach_stderr.unwrap_or_default(),
         stop_signal: body.stop_signal.unwrap_or_default(),
         stop_timeout: body.stop_timeout.map(stop_timeout).transpose()?,
+        volumes: mounts::anonymous_targets(body.volumes.into_iter().flatten().map(|(at, _)| at))?,
         endpoints: endpoint::requests(endpoints, &host.network)?,
         host,
     };
@@ -103,12 +104,6 @@ fn refuse_unbuilt(body: &ContainerCreateBody) -> Result<(), Refusal> {
         (
             body.network_disabled == Some(true),
             "NetworkDisabled; use --network none",
-        ),
-        (
-            body.volumes
-                .as_ref()
-                .is_some_and(|volumes| !volumes.is_empty()),
-            "--volume without a host directory; name one, as in --volume /srv/data:/data",
         ),
         (
             body.healthcheck.as_ref().is_some_and(asks_for_checks),

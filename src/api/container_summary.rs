@@ -1,5 +1,7 @@
 //! A container as `ps` shows it, and whether the filters let it through.
 
+use std::path::Path;
+
 use bollard_stubs::models::{
     ContainerSummary, ContainerSummaryHostConfig, ContainerSummaryNetworkSettings,
     ContainerSummaryStateEnum,
@@ -26,7 +28,8 @@ const STATUSES: [&str; 7] = [
     "running",
 ];
 
-pub(crate) fn summary(record: &Record, now: Timestamp) -> ContainerSummary {
+/// `volumes` is where volumes lie.
+pub(crate) fn summary(record: &Record, now: Timestamp, volumes: &Path) -> ContainerSummary {
     let config = &record.config;
     let published = if is_running(record) {
         record.published.as_slice()
@@ -56,7 +59,7 @@ pub(crate) fn summary(record: &Record, now: Timestamp) -> ContainerSummary {
         network_settings: Some(ContainerSummaryNetworkSettings {
             networks: Some(networks(record)),
         }),
-        mounts: Some(mounts::points(&config.host)),
+        mounts: Some(mounts::points(&record.mounts, volumes)),
         ..ContainerSummary::default()
     }
 }

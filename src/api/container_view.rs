@@ -1,6 +1,6 @@
 //! A container as `inspect` shows it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 use std::path::Path;
 
@@ -28,6 +28,8 @@ pub(crate) struct Surroundings<'a> {
     /// Where its hosts, hostname and resolv.conf lie.
     pub(crate) directory: &'a Path,
     pub(crate) netns: &'a Path,
+    /// Where volumes lie.
+    pub(crate) volumes: &'a Path,
 }
 
 pub(crate) fn inspect(record: &Record, around: &Surroundings<'_>) -> ContainerInspectResponse {
@@ -62,7 +64,7 @@ pub(crate) fn inspect(record: &Record, around: &Surroundings<'_>) -> ContainerIn
             name: "overlayfs".to_owned(),
             data: HashMap::new(),
         }),
-        mounts: Some(mounts::points(&config.host)),
+        mounts: Some(mounts::points(&record.mounts, around.volumes)),
         config: Some(config_view(config, &record.id)),
         network_settings: Some(network_settings(record, around)),
         ..ContainerInspectResponse::default()
@@ -150,8 +152,16 @@ fn config_view(config: &ContainerConfig, id: &str) -> models::ContainerConfig {
         labels: Some(config.labels.clone().into_iter().collect()),
         stop_signal: (!config.stop_signal.is_empty()).then(|| config.stop_signal.clone()),
         stop_timeout: config.stop_timeout.map(i64::from),
+        volumes: volumes_view(&config.volumes),
         ..models::ContainerConfig::default()
     }
+}
+
+fn volumes_view(targets: &BTreeSet<String>) -> Option<HashMap<String, HashMap<(), ()>>> {
+    let view = targets
+        .iter()
+        .map(|target| (target.clone(), HashMap::new()));
+    (!targets.is_empty()).then(|| view.collect())
 }
 
 fn network_settings(record: &Record, around: &Surroundings<'_>) -> NetworkSettings {

@@ -14,7 +14,7 @@ use super::container_view::Surroundings;
 use super::error::ApiError;
 use super::filters::Filters;
 use super::query::{Flag, Params, optional};
-use super::{Answer, Server, container_create, container_summary, container_view, json, mounts};
+use super::{Answer, Server, container_create, container_summary, container_view, json};
 use crate::daemon::config::NetworkMode;
 use crate::daemon::record::Record;
 use crate::daemon::refusal::Refusal;
@@ -60,9 +60,10 @@ pub(crate) async fn list(State(daemon): Server, Params(asked): Params<List>) -> 
     }
     records.truncate(limit.unwrap_or(usize::MAX));
     let now = Timestamp::now();
+    let volumes = daemon.volumes_root();
     let list: Vec<_> = records
         .iter()
-        .map(|record| container_summary::summary(record, now))
+        .map(|record| container_summary::summary(record, now, &volumes))
         .collect();
     json::sorted(list)
 }
@@ -84,15 +85,7 @@ pub(crate) async fn create(
         .filter(|name| !name.is_empty())
         .map(container_create::name)
         .transpose()?;
-    let sources = mounts::required_sources(&body);
     let config = container_create::parse(body)?;
-    for source in sources {
-        if tokio::fs::metadata(&source).await.is_err() {
-            return Err(ApiError::bad_request(format!(
-                "invalid mount config for type \"bind\": bind source path does not exist: {source}"
-            )));
-        }
-    }
     let discarded = config.host.network == NetworkMode::Host && !config.host.publish.is_empty();
     let created = daemon
         .create(name, config, asked.platform.as_deref())
@@ -119,12 +112,13 @@ pub(crate) async fn inspect(State(daemon): Server, Path(id): Path<String>) -> An
         log: &container.log_path(),
         directory: &container.directory,
         netns: &container.netns,
+        volumes: &daemon.volumes_root(),
     };
     json::sorted(container_view::inspect(&container.view(), &around))
 }
 
 /// Goes on with a change of a container even if the client does not wait for its end: half of one helps nobody.
-async fn to_the_end<T, F>(work: F) -> Result<T, ApiError>
+pub(crate) async fn to_the_end<T, F>(work: F) -> Result<T, ApiError>
 where
     T: Send + 'static,
     F: Future<Output = anyhow::Result<T>> + Send + 'static,

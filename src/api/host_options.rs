@@ -15,11 +15,19 @@ const LEAST_MEMORY: i64 = 6 << 20;
 pub(crate) fn host_options(host: HostConfig) -> Result<HostOptions, Refusal> {
     unbuilt::refuse(&host)?;
     let seccomp_unconfined = unbuilt::seccomp_unconfined(&host)?;
-    let mounts = mounts::mounts(host.binds, host.mounts, host.tmpfs)?;
+    let volume_driver = host.volume_driver.unwrap_or_default();
+    let mounts = mounts::mounts(host.binds, host.mounts, host.tmpfs, &volume_driver)?;
     let (log_max_size, log_max_file) = log_options(host.log_config.unwrap_or_default())?;
     let links = host.links.unwrap_or_default();
     let options = HostOptions {
-        binds: mounts.binds,
+        mounts: mounts.points,
+        volumes_from: host
+            .volumes_from
+            .iter()
+            .flatten()
+            .map(|text| mounts::volumes_from(text))
+            .collect::<Result<_, _>>()?,
+        volume_driver,
         tmpfs: mounts.tmpfs,
         auto_remove: host.auto_remove.unwrap_or_default(),
         privileged: host.privileged.unwrap_or_default(),

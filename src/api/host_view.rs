@@ -13,7 +13,10 @@ use crate::daemon::config::{HostOptions, LinkRequest};
 /// From which [`super::host_options::host_options`] makes the same options again. `consumer` is the container's name.
 pub(crate) fn host_view(host: &HostOptions, consumer: &str) -> HostConfig {
     HostConfig {
-        binds: mounts::binds_view(&host.binds),
+        binds: mounts::binds_view(&host.mounts),
+        mounts: mounts::mounts_view(&host.mounts),
+        volumes_from: mounts::volumes_from_view(&host.volumes_from),
+        volume_driver: Some(host.volume_driver.clone()),
         tmpfs: some_map(&host.tmpfs),
         auto_remove: Some(host.auto_remove),
         privileged: Some(host.privileged),

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::error::ApiError;
 
 /// Fields whose keys are the user's, not Docker's.
-const MAPS: [&str; 11] = [
+const MAPS: [&str; 12] = [
     "Containers",
     "EndpointsConfig",
     "ExposedPorts",
@@ -20,6 +20,7 @@ const MAPS: [&str; 11] = [
     "Ports",
     "Sysctls",
     "Tmpfs",
+    "Volumes",
 ];
 
 /// An answer whose maps are sorted by key, so that equal things look equal.

@@ -33,6 +33,7 @@ mod top;
 mod unbuilt;
 mod unbuilt_paths;
 mod version;
+mod volumes;
 mod wait;
 
 use std::sync::Arc;
@@ -65,6 +66,7 @@ fn routes() -> Router<Arc<Daemon>> {
         .merge(container_routes())
         .merge(image_routes())
         .merge(network_routes())
+        .merge(volume_routes())
         .merge(unbuilt_routes())
         .fallback(not_found)
         .method_not_allowed_fallback(not_found)
@@ -76,11 +78,6 @@ fn system_routes() -> Router<Arc<Daemon>> {
         .route("/version", get(system::version))
         .route("/info", get(system::info))
         .route("/events", get(system::events))
-        .route("/volumes", get(system::volumes))
-        .route(
-            "/volumes/{name}",
-            get(system::volume).delete(system::volume),
-        )
         .route("/plugins", get(system::plugins))
         .route("/plugins/{name}/json", get(system::plugin))
         .route("/nuncio/v1/nodes", get(system::nodes))
@@ -134,6 +131,17 @@ fn network_routes() -> Router<Arc<Daemon>> {
         )
         .route("/networks/{name}/connect", post(networks::connect))
         .route("/networks/{name}/disconnect", post(networks::disconnect))
+}
+
+fn volume_routes() -> Router<Arc<Daemon>> {
+    Router::new()
+        .route("/volumes", get(volumes::list))
+        .route("/volumes/create", post(volumes::create))
+        .route("/volumes/prune", post(volumes::prune))
+        .route(
+            "/volumes/{name}",
+            get(volumes::inspect).delete(volumes::remove),
+        )
 }
 
 fn unbuilt_routes() -> Router<Arc<Daemon>> {

@@ -1,371 +1,295 @@
-//! Host directories and in-memory file systems: `Binds`, `Mounts` and `Tmpfs`.
+//! `Binds`, `Mounts`, `Tmpfs` and `VolumesFrom`: parsed, or refused in Docker's words.
 
-use std::collections::{BTreeMap, HashMap};
+mod bind;
+mod view;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::{Component, Path};
 
 use bollard_stubs::models::{
-    self, Mount, MountBindOptions, MountBindOptionsPropagationEnum, MountPoint, MountPointTypeEnum,
-    MountTypeEnum,
+    Mount, MountBindOptions, MountBindOptionsPropagationEnum, MountTmpfsOptions, MountTypeEnum,
+    MountVolumeOptions,
 };
+use nuncio_runtime::volume::check_name;
 
-use crate::daemon::config::{Bind, HostOptions};
+use crate::daemon::mount::{
+    BindOptions, MountPoint, MountSource, Propagation, VolumeMount, VolumesFrom,
+};
 use crate::daemon::refusal::Refusal;
+
+use bind::bind;
+pub(crate) use view::{binds_view, mounts_view, points, volumes_from_view};
 
 /// All that a container is to see besides its root file system.
 #[derive(Debug, Default)]
 pub(crate) struct Mounts {
-    pub(crate) binds: Vec<Bind>,
+    pub(crate) points: Vec<MountPoint>,
     pub(crate) tmpfs: BTreeMap<String, String>,
 }
 
+/// `driver` is that of volumes which name none.
 pub(crate) fn mounts(
     binds: Option<Vec<String>>,
     mounts: Option<Vec<Mount>>,
     tmpfs: Option<HashMap<String, String>>,
+    driver: &str,
 ) -> Result<Mounts, Refusal> {
     let mut all = Mounts::default();
-    for text in binds.unwrap_or_default() {
-        all.binds.push(bind(&text)?);
-    }
-    for mount in mounts.unwrap_or_default() {
-        add_mount(&mut all, mount)?;
-    }
     for (target, options) in tmpfs.unwrap_or_default() {
-        check_target(&target, &target)?;
-        all.add_tmpfs(target, options)?;
+        let cleaned = target_of(&target).map_err(|wrong| specification(&target, &wrong))?;
+        if all.tmpfs.insert(cleaned, options).is_some() {
+            return Err(duplicate(&target));
+        }
     }
-    let mut targets: Vec<&str> = all
-        .binds
-        .iter()
-        .map(|bind| bind.target.trim_end_matches('/'))
-        .collect();
-    targets.extend(all.tmpfs.keys().map(|target| target.trim_end_matches('/')));
-    targets.sort_unstable();
-    match targets.windows(2).find(|pair| pair[0] == pair[1]) {
-        Some(pair) => Err(duplicate(pair[0])),
-        None => Ok(all),
+    for text in binds.unwrap_or_default() {
+        all.add(bind(&text, driver)?)?;
     }
+    for asked in mounts.unwrap_or_default() {
+        all.add(mount(asked, driver)?)?;
+    }
+    Ok(all)
 }
 
 impl Mounts {
-    fn add_tmpfs(&mut self, target: String, options: String) -> Result<(), Refusal> {
-        match self.tmpfs.insert(target.clone(), options) {
-            None => Ok(()),
-            Some(_) => Err(duplicate(&target)),
+    fn add(&mut self, point: MountPoint) -> Result<(), Refusal> {
+        let taken = self.tmpfs.contains_key(&point.target)
+            || self.points.iter().any(|other| other.target == point.target);
+        if taken {
+            return Err(duplicate(&point.target));
         }
+        self.points.push(point);
+        Ok(())
     }
 }
 
-/// `SOURCE:TARGET[:OPTIONS]`.
-fn bind(text: &str) -> Result<Bind, Refusal> {
-    let mut parts = text.split(':');
-    let (source, target, options) = match (parts.next(), parts.next(), parts.next(), parts.next()) {
-        (Some(_), None, ..) => return Err(unbuilt_volume(text)),
-        (Some(source), Some(target), options, None) => (source, target, options),
-        _ => {
-            return Err(Refusal::invalid(format!(
-                "invalid volume specification: '{text}'"
+fn mount(asked: Mount, driver: &str) -> Result<MountPoint, Refusal> {
+    let kind = match asked.typ {
+        Some(MountTypeEnum::BIND) => "bind",
+        Some(MountTypeEnum::TMPFS) => "tmpfs",
+        Some(MountTypeEnum::VOLUME | MountTypeEnum::EMPTY) | None => "volume",
+        Some(MountTypeEnum::IMAGE | MountTypeEnum::CLUSTER | MountTypeEnum::NPIPE) => {
+            let kind = asked.typ.map(|kind| kind.to_string()).unwrap_or_default();
+            return Err(Refusal::unsupported(format!(
+                "not built: --mount type={kind}; bind, tmpfs and volume are"
             )));
         }
     };
-    if source.is_empty() {
-        return Err(Refusal::invalid(format!(
-            "invalid volume specification: '{text}': empty source"
-        )));
+    let wrong =
+        |why: String| Refusal::invalid(format!("invalid mount config for type \"{kind}\": {why}"));
+    let extra = |field: &str| wrong(format!("field {field} must not be specified"));
+    let target = target_of(asked.target.as_deref().unwrap_or_default()).map_err(wrong)?;
+    let source = asked.source.unwrap_or_default();
+    let read_only = asked.read_only.unwrap_or_default();
+    let others = [
+        ("BindOptions", "bind", asked.bind_options.is_some()),
+        ("VolumeOptions", "volume", asked.volume_options.is_some()),
+        ("TmpfsOptions", "tmpfs", asked.tmpfs_options.is_some()),
+    ];
+    if let Some((field, ..)) = others.iter().find(|(_, of, given)| *given && *of != kind) {
+        return Err(extra(field));
     }
-    if !source.starts_with('/') {
-        return Err(unbuilt_volume(text));
-    }
-    check_target(target, text)?;
-    check_text(source)?;
-    let mut read_only = false;
-    for option in options.unwrap_or_default().split(',') {
-        match option {
-            "ro" => read_only = true,
-            // The rest changes nothing here: without SELinux there are no labels, and recursive private is the default.
-            "" | "rw" | "z" | "Z" | "rprivate" | "cached" | "delegated" | "consistent"
-            | "default" => {}
-            "shared" | "rshared" | "slave" | "rslave" | "private" => {
-                let message = format!(
-                    "--volume {text}: mount propagation {option} is not built, only rprivate"
-                );
-                return Err(Refusal::unsupported(message));
-            }
-            _ => {
-                return Err(Refusal::invalid(format!(
-                    "invalid mode: {option}: in volume specification '{text}'"
-                )));
-            }
+    let source = match kind {
+        "bind" => MountSource::Bind {
+            path: bind_source(&source).map_err(wrong)?,
+            options: bind_options(&asked.bind_options.unwrap_or_default(), &target)?,
+        },
+        "tmpfs" if !source.is_empty() => return Err(extra("Source")),
+        "tmpfs" => tmpfs(asked.tmpfs_options.unwrap_or_default(), &target)?,
+        _ if source.is_empty() && read_only => {
+            let why = "must not set ReadOnly mode when using anonymous volumes";
+            return Err(wrong(why.to_owned()));
         }
-    }
-    Ok(Bind {
-        source: source.to_owned(),
-        target: target.to_owned(),
+        _ => {
+            if !source.is_empty() {
+                check_name(&source).map_err(|error| wrong(error.to_string()))?;
+            }
+            volume(source, asked.volume_options.unwrap_or_default(), driver)?
+        }
+    };
+    Ok(MountPoint {
+        target,
+        source,
         read_only,
+        mode: String::new(),
+        spelled: None,
     })
 }
 
-fn add_mount(all: &mut Mounts, mount: Mount) -> Result<(), Refusal> {
-    let target = mount.target.unwrap_or_default();
-    let source = mount.source.unwrap_or_default();
-    let read_only = mount.read_only.unwrap_or_default();
-    let described = format!("--mount target={target}");
-    check_target(&target, &described)?;
-    match mount.typ {
-        Some(MountTypeEnum::BIND) => {
-            if !source.starts_with('/') {
-                let message = format!(
-                    "invalid mount config for type \"bind\": invalid mount path: '{source}' must be absolute"
-                );
-                return Err(Refusal::invalid(message));
-            }
-            check_text(&source)?;
-            check_bind_options(&described, &mount.bind_options.unwrap_or_default())?;
-            all.binds.push(Bind {
-                source,
-                target,
-                read_only,
-            });
-            Ok(())
-        }
-        Some(MountTypeEnum::TMPFS) => {
-            if !source.is_empty() {
-                let message =
-                    "invalid mount config for type \"tmpfs\": field Source must not be specified";
-                return Err(Refusal::invalid(message));
-            }
-            let asked = mount.tmpfs_options.unwrap_or_default();
-            if asked.options.is_some_and(|options| !options.is_empty()) {
-                return Err(Refusal::unsupported(format!(
-                    "{described}: tmpfs-options is not built; use --tmpfs"
+fn bind_source(source: &str) -> Result<String, String> {
+    if source.is_empty() {
+        return Err("field Source must not be empty".to_owned());
+    }
+    if !source.starts_with('/') {
+        return Err(format!(
+            "invalid mount path: '{source}' mount path must be absolute"
+        ));
+    }
+    check_text(source)?;
+    Ok(source.to_owned())
+}
+
+fn bind_options(asked: &MountBindOptions, target: &str) -> Result<BindOptions, Refusal> {
+    if asked.read_only_force_recursive == Some(true) && asked.non_recursive == Some(true) {
+        return Err(Refusal::invalid(
+            "mount options conflict: ReadOnlyForceRecursive and NonRecursive",
+        ));
+    }
+    let propagation = match asked.propagation {
+        None
+        | Some(
+            MountBindOptionsPropagationEnum::EMPTY | MountBindOptionsPropagationEnum::RPRIVATE,
+        ) => Propagation::Rprivate,
+        Some(MountBindOptionsPropagationEnum::PRIVATE) => Propagation::Private,
+        Some(MountBindOptionsPropagationEnum::RSLAVE) => Propagation::Rslave,
+        Some(MountBindOptionsPropagationEnum::SLAVE) => Propagation::Slave,
+        Some(
+            other @ (MountBindOptionsPropagationEnum::SHARED
+            | MountBindOptionsPropagationEnum::RSHARED),
+        ) => return Err(unbuilt_propagation(target, other.as_ref())),
+    };
+    Ok(BindOptions {
+        create: asked.create_mountpoint == Some(true),
+        propagation,
+        non_recursive: asked.non_recursive == Some(true),
+        writable_below: asked.read_only_non_recursive == Some(true),
+    })
+}
+
+fn unbuilt_propagation(what: &str, propagation: &str) -> Refusal {
+    Refusal::unsupported(format!(
+        "not built: mount propagation {propagation} of {what}; private, rprivate, slave and rslave are"
+    ))
+}
+
+fn tmpfs(asked: MountTmpfsOptions, target: &str) -> Result<MountSource, Refusal> {
+    if asked.options.is_some_and(|options| !options.is_empty()) {
+        return Err(Refusal::unsupported(format!(
+            "not built: tmpfs-options of {target}; use --tmpfs"
+        )));
+    }
+    let mode = match asked.mode {
+        None | Some(0) => None,
+        Some(mode) => match u32::try_from(mode) {
+            Ok(mode) if mode <= 0o7777 => Some(mode),
+            _ => {
+                return Err(Refusal::invalid(format!(
+                    "invalid mount config for type \"tmpfs\": invalid mode {mode:o}"
                 )));
             }
-            let mut options: Vec<String> = Vec::new();
-            options.extend(read_only.then(|| "ro".to_owned()));
-            options.extend(
-                asked
-                    .size_bytes
-                    .filter(|&bytes| bytes > 0)
-                    .map(|bytes| format!("size={bytes}")),
-            );
-            options.extend(
-                asked
-                    .mode
-                    .filter(|&mode| mode > 0)
-                    .map(|mode| format!("mode={mode:o}")),
-            );
-            all.add_tmpfs(target, options.join(","))
-        }
-        Some(MountTypeEnum::VOLUME) | Some(MountTypeEnum::EMPTY) | None => {
-            Err(unbuilt_volume(&described))
-        }
-        Some(other) => Err(Refusal::unsupported(format!(
-            "{described}: mount type {} is not built, only bind and tmpfs",
-            other.as_ref()
-        ))),
-    }
-}
-
-fn check_bind_options(described: &str, options: &MountBindOptions) -> Result<(), Refusal> {
-    let propagation = !matches!(
-        options.propagation,
-        None | Some(
-            MountBindOptionsPropagationEnum::EMPTY | MountBindOptionsPropagationEnum::RPRIVATE
-        )
-    );
-    let asked = [
-        (propagation, "bind-propagation"),
-        (options.non_recursive == Some(true), "bind-nonrecursive"),
-        (
-            options.read_only_non_recursive == Some(true),
-            "bind-recursive=writable",
-        ),
-        (
-            options.read_only_force_recursive == Some(true),
-            "bind-recursive=readonly",
-        ),
-    ];
-    match asked.iter().find(|(asked, _)| *asked) {
-        Some((_, option)) => Err(Refusal::unsupported(format!(
-            "{described}: {option} is not built"
-        ))),
-        None => Ok(()),
-    }
-}
-
-fn check_target(target: &str, described: &str) -> Result<(), Refusal> {
-    let wrong = if !target.starts_with('/') {
-        format!("invalid mount path: '{target}' mount path must be absolute")
-    } else if target.trim_end_matches('/').is_empty() {
-        "invalid specification: destination can't be '/'".to_owned()
-    } else {
-        return check_text(target);
+        },
     };
-    Err(Refusal::invalid(format!(
-        "invalid volume specification: '{described}': {wrong}"
-    )))
+    let size = asked.size_bytes.unwrap_or_default();
+    let size = u64::try_from(size).map_err(|_| {
+        Refusal::invalid(format!(
+            "invalid mount config for type \"tmpfs\": invalid size {size}"
+        ))
+    })?;
+    Ok(MountSource::Tmpfs {
+        size: (size > 0).then_some(size),
+        mode,
+    })
 }
 
-fn check_text(path: &str) -> Result<(), Refusal> {
+fn volume(name: String, asked: MountVolumeOptions, driver: &str) -> Result<MountSource, Refusal> {
+    if let Some(path) = asked.subpath.filter(|path| !path.is_empty()) {
+        return Err(Refusal::unsupported(format!(
+            "not built: volume-subpath {path}"
+        )));
+    }
+    let config = asked.driver_config.unwrap_or_default();
+    let named = config.name.filter(|name| !name.is_empty());
+    Ok(MountSource::Volume(VolumeMount {
+        anonymous: name.is_empty(),
+        name,
+        copy: asked.no_copy != Some(true),
+        driver: named.unwrap_or_else(|| driver.to_owned()),
+        options: config.options.into_iter().flatten().collect(),
+        labels: asked.labels.into_iter().flatten().collect(),
+    }))
+}
+
+/// `NAME[:MODE]` of `--volumes-from`.
+pub(crate) fn volumes_from(text: &str) -> Result<VolumesFrom, Refusal> {
+    let (container, mode) = text.split_once(':').unwrap_or((text, ""));
+    if container.is_empty() {
+        return Err(Refusal::invalid(format!(
+            "invalid volumes from specification: '{text}'"
+        )));
+    }
+    let known = mode.split(',').all(|option| {
+        matches!(
+            option,
+            "" | "ro" | "rw" | "z" | "Z" | "consistent" | "cached" | "delegated"
+        )
+    });
+    if !known {
+        return Err(Refusal::invalid(format!("invalid mode: {mode}")));
+    }
+    Ok(VolumesFrom {
+        container: container.to_owned(),
+        read_only: mode.split(',').any(|option| option == "ro"),
+        mode: mode.to_owned(),
+    })
+}
+
+/// `Volumes` of a container's or an image's configuration.
+pub(crate) fn anonymous_targets(
+    volumes: impl IntoIterator<Item = String>,
+) -> Result<BTreeSet<String>, Refusal> {
+    let targets = volumes.into_iter().map(|target| {
+        if target.contains(':') {
+            return Err(Refusal::invalid(format!(
+                "invalid volume specification: '{target}': a colon has no place in it"
+            )));
+        }
+        target_of(&target).map_err(|wrong| specification(&target, &wrong))
+    });
+    targets.collect()
+}
+
+/// The path cleaned of `.`, `..` and doubled slashes.
+fn target_of(target: &str) -> Result<String, String> {
+    if target.is_empty() {
+        return Err("field Target must not be empty".to_owned());
+    }
+    check_text(target)?;
+    if !target.starts_with('/') {
+        return Err(format!(
+            "invalid mount path: '{target}' mount path must be absolute"
+        ));
+    }
+    let mut parts: Vec<&str> = Vec::new();
+    for part in Path::new(target).components() {
+        match part {
+            Component::ParentDir => {
+                parts.pop();
+            }
+            Component::Normal(part) => parts.push(part.to_str().unwrap_or_default()),
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    if parts.is_empty() {
+        return Err("invalid specification: destination can't be '/'".to_owned());
+    }
+    Ok(format!("/{}", parts.join("/")))
+}
+
+fn check_text(path: &str) -> Result<(), String> {
     match path.contains('\0') {
-        true => Err(Refusal::invalid(format!(
+        true => Err(format!(
             "invalid mount path: {path:?}: it contains a NUL byte"
-        ))),
+        )),
         false => Ok(()),
     }
 }
 
-fn unbuilt_volume(text: &str) -> Refusal {
-    Refusal::unsupported(format!(
-        "volume {text}: volumes are not built; name an absolute directory of the host, as in --volume /srv/data:/data"
-    ))
+fn specification(text: &str, why: &str) -> Refusal {
+    Refusal::invalid(format!("invalid volume specification: '{text}': {why}"))
 }
 
 fn duplicate(target: &str) -> Refusal {
     Refusal::invalid(format!("Duplicate mount point: {target}"))
 }
 
-/// The host's files and directories that must be there already, as `--mount` demands and `--volume` does not.
-pub(crate) fn required_sources(body: &serde_json::Value) -> Vec<String> {
-    let mounts = body["HostConfig"]["Mounts"].as_array();
-    let required = mounts.into_iter().flatten().filter(|mount| {
-        mount["Type"] == "bind" && mount["BindOptions"]["CreateMountpoint"] != true
-    });
-    required
-        .filter_map(|mount| mount["Source"].as_str().map(str::to_owned))
-        .collect()
-}
-
-/// `HostConfig.Binds`, from which [`mounts`] makes the same binds again.
-pub(crate) fn binds_view(binds: &[Bind]) -> Option<Vec<String>> {
-    let view = |bind: &Bind| {
-        format!(
-            "{}:{}{}",
-            bind.source,
-            bind.target,
-            if bind.read_only { ":ro" } else { "" }
-        )
-    };
-    (!binds.is_empty()).then(|| binds.iter().map(view).collect())
-}
-
-/// `Mounts` of inspect and `ps`.
-pub(crate) fn points(host: &HostOptions) -> Vec<MountPoint> {
-    let binds = host.binds.iter().map(|bind| MountPoint {
-        typ: Some(MountPointTypeEnum::BIND),
-        source: Some(bind.source.clone()),
-        destination: Some(bind.target.clone()),
-        mode: Some(if bind.read_only { "ro" } else { "" }.to_owned()),
-        rw: Some(!bind.read_only),
-        propagation: Some("rprivate".to_owned()),
-        ..models::MountPoint::default()
-    });
-    binds.collect()
-}
-
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use serde_json::{Value, json};
-
-    use super::*;
-    use crate::daemon::refusal::RefusalKind;
-
-    fn parse(body: Value) -> Result<Mounts, Refusal> {
-        let host: models::HostConfig = serde_json::from_value(body).expect("a host configuration");
-        mounts(host.binds, host.mounts, host.tmpfs)
-    }
-
-    #[test]
-    fn host_paths_come_in_two_forms() {
-        let all = parse(json!({
-            "Binds": ["/srv:/data:ro,z"],
-            "Mounts": [
-                {"Type": "bind", "Source": "/etc/x", "Target": "/x", "ReadOnly": true},
-                {"Type": "tmpfs", "Target": "/t", "TmpfsOptions": {"SizeBytes": 1024, "Mode": 448}},
-            ],
-            "Tmpfs": {"/run": "size=64m"},
-        }))
-        .expect("valid");
-        assert_eq!(
-            binds_view(&all.binds).expect("two"),
-            ["/srv:/data:ro", "/etc/x:/x:ro"]
-        );
-        assert_eq!(all.tmpfs["/t"], "size=1024,mode=700");
-        assert_eq!(all.tmpfs["/run"], "size=64m");
-    }
-
-    #[test]
-    fn what_is_wrong_is_told() {
-        for (body, kind, words) in [
-            (
-                json!({"Binds": ["data:/data"]}),
-                RefusalKind::Unsupported,
-                "volume data:/data: volumes are not built",
-            ),
-            (
-                json!({"Binds": ["/data"]}),
-                RefusalKind::Unsupported,
-                "volumes are not built",
-            ),
-            (
-                json!({"Binds": ["/a:b"]}),
-                RefusalKind::Invalid,
-                "mount path must be absolute",
-            ),
-            (
-                json!({"Binds": ["/a:/"]}),
-                RefusalKind::Invalid,
-                "destination can't be '/'",
-            ),
-            (
-                json!({"Binds": ["/a:/b:rx"]}),
-                RefusalKind::Invalid,
-                "invalid mode: rx",
-            ),
-            (
-                json!({"Binds": ["/a:/b:rshared"]}),
-                RefusalKind::Unsupported,
-                "mount propagation rshared",
-            ),
-            (
-                json!({"Binds": ["/a:/b:c:d"]}),
-                RefusalKind::Invalid,
-                "invalid volume specification: '/a:/b:c:d'",
-            ),
-            (
-                json!({"Binds": ["/a:/b", "/c:/b/"]}),
-                RefusalKind::Invalid,
-                "Duplicate mount point: /b",
-            ),
-            (
-                json!({"Mounts": [{"Type": "volume", "Target": "/b"}]}),
-                RefusalKind::Unsupported,
-                "volumes are not built",
-            ),
-            (
-                json!({"Mounts": [{"Type": "image", "Target": "/b"}]}),
-                RefusalKind::Unsupported,
-                "mount type image",
-            ),
-        ] {
-            let error = parse(body).expect_err(words);
-            assert_eq!(error.kind, kind, "{}", error.message);
-            assert!(error.message.contains(words), "{}", error.message);
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn any_bind_is_parsed_or_refused(text in ".*") {
-            let _ = bind(&text);
-        }
-
-        #[test]
-        fn binds_survive_the_round_trip(source in "/[a-z/]{0,9}", target in "/[a-z]{1,9}", read_only: bool) {
-            let wanted = Bind { source, target, read_only };
-            let text = binds_view(std::slice::from_ref(&wanted)).expect("one");
-            let found = bind(&text[0]).expect("our own view is valid");
-            prop_assert_eq!((found.source, found.target, found.read_only), (wanted.source, wanted.target, read_only));
-        }
-    }
-}
+mod tests;

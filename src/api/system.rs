@@ -131,7 +131,7 @@ fn abilities() -> SystemInfo {
         plugins: Some(PluginsInfo {
             network: names(&["bridge", "host", "null", "overlay"]),
             log: names(&["json-file"]),
-            volume: Some(Vec::new()),
+            volume: names(&["local"]),
             authorization: None,
         }),
         memory_limit: Some(true),
@@ -184,14 +184,6 @@ pub(crate) async fn events(Params(asked): Params<Events>) -> Response {
         Body::from_stream(stream::once(wait)),
     )
         .into_response()
-}
-
-pub(crate) async fn volumes() -> Response {
-    Json(json!({ "Volumes": [], "Warnings": null })).into_response()
-}
-
-pub(crate) async fn volume(Path(name): Path<String>) -> Answer {
-    Err(Refusal::not_found(format!("get {name}: no such volume")).into())
 }
 
 pub(crate) async fn plugins() -> Response {

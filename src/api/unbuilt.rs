@@ -105,7 +105,7 @@ fn namespaces(host: &HostConfig) -> Asked<8> {
     ]
 }
 
-fn lifecycle(host: &HostConfig) -> Asked<8> {
+fn lifecycle(host: &HostConfig) -> Asked<6> {
     let restart = host.restart_policy.as_ref().and_then(|policy| policy.name);
     // An empty list takes the masks away, which --privileged does too.
     let unmasked = [&host.masked_paths, &host.readonly_paths]
@@ -119,8 +119,6 @@ fn lifecycle(host: &HostConfig) -> Asked<8> {
             ),
             "--restart other than no",
         ),
-        (list(&host.volumes_from), "--volumes-from"),
-        (text(&host.volume_driver), "--volume-driver"),
         (list(&host.group_add), "--group-add"),
         (map(&host.annotations), "--annotation"),
         (
@@ -209,7 +207,6 @@ mod tests {
                 json!({"Devices": [{"PathOnHost": "/dev/fuse"}]}),
                 "--device",
             ),
-            (json!({"VolumesFrom": ["db"]}), "--volumes-from"),
             (json!({"PidMode": "host"}), "--pid"),
             (json!({"IpcMode": "shareable"}), "--ipc"),
             (json!({"MemorySwappiness": 10}), "--memory-swappiness"),

@@ -57,11 +57,6 @@ pub(crate) const UNBUILT: &[(&str, &str)] = &[
     ("/system/df", "system df"),
     ("/tasks", "services"),
     ("/tasks/{*path}", "services"),
-    (
-        "/volumes/create",
-        "volumes: name a host directory, as in --volume /srv/data:/data",
-    ),
-    ("/volumes/prune", "volumes: there are none"),
 ];
 
 pub(crate) fn refuse(what: &str) -> ApiError {

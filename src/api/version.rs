@@ -44,6 +44,11 @@ pub(crate) const ONE_SIZE: ApiVersion = ApiVersion {
     major: 1,
     minor: 44,
 };
+/// From here on a prune of volumes leaves those that have a name, unless it is asked for all.
+pub(crate) const ANONYMOUS_PRUNE: ApiVersion = ApiVersion {
+    major: 1,
+    minor: 42,
+};
 
 impl fmt::Display for ApiVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,11 +1,13 @@
 //! What a container was asked to be. It is stored with the container and never changes after `create`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::Ipv4Addr;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+
+use super::mount::{MountPoint, VolumesFrom};
 
 /// Transport protocol of a port.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
@@ -91,6 +93,9 @@ pub(crate) struct ContainerConfig {
     pub(crate) stop_signal: String,
     /// Seconds between the stop signal and SIGKILL; `None`: 10.
     pub(crate) stop_timeout: Option<u32>,
+    /// Where anonymous volumes are wanted, the image's among them.
+    #[serde(default)]
+    pub(crate) volumes: BTreeSet<String>,
     pub(crate) host: HostOptions,
     /// By the network's name or id, as asked; empty: `host.network` decides.
     pub(crate) endpoints: BTreeMap<String, EndpointRequest>,
@@ -99,7 +104,14 @@ pub(crate) struct ContainerConfig {
 /// The part of a container's configuration that ties it to its host.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct HostOptions {
-    pub(crate) binds: Vec<Bind>,
+    /// As asked by `-v` and `--mount`; what became of it stands in the container's record.
+    #[serde(default)]
+    pub(crate) mounts: Vec<MountPoint>,
+    #[serde(default)]
+    pub(crate) volumes_from: Vec<VolumesFrom>,
+    /// The driver of volumes that say none; empty: `local`.
+    #[serde(default)]
+    pub(crate) volume_driver: String,
     /// Mount point → options, as in `--tmpfs /run:size=64m`.
     pub(crate) tmpfs: BTreeMap<String, String>,
     pub(crate) auto_remove: bool,
@@ -135,14 +147,6 @@ pub(crate) struct HostOptions {
     pub(crate) log_max_size: Option<u64>,
     /// `max-file`; `None`: 1.
     pub(crate) log_max_file: Option<u32>,
-}
-
-/// A host's file or directory seen inside the container.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Bind {
-    pub(crate) source: String,
-    pub(crate) target: String,
-    pub(crate) read_only: bool,
 }
 
 /// A resource limit as in `--ulimit nofile=1024:2048`.

@@ -48,6 +48,7 @@ impl Daemon {
         warnings.extend(services::warning(&config));
         self.check_networks(&config).await?;
         self.check_links(&config).await?;
+        let mounts = self.choose_mounts(&config)?;
         let id = super::new_id();
         let directory = self.options.data_root.join("containers").join(&id);
         let record = Record {
@@ -59,19 +60,32 @@ impl Daemon {
             endpoints: std::collections::BTreeMap::new(),
             published: Vec::new(),
             links: Vec::new(),
+            unprepared: !mounts.is_empty(),
+            mounts,
             id: id.clone(),
             config,
         };
+        let turn = self.volume_turn.lock().await;
         let container = self.enter(name, record, &directory)?;
-        let written = std::fs::create_dir(&directory)
-            .map_err(anyhow::Error::from)
-            .and_then(|()| container.update(|_| ()));
-        if let Err(error) = written {
+        drop(turn);
+        if let Err(error) = self.establish(&container, &image).await {
+            let mounts = container.view().mounts;
             self.forget_container(&id);
             state_file::remove(&directory)?;
+            self.remove_anonymous(&mounts).await?;
             return Err(error);
         }
         Ok(Created { id, warnings })
+    }
+
+    /// Writes a container down, and makes what it needs before it can be started.
+    async fn establish(&self, container: &Container, image: &Image) -> anyhow::Result<()> {
+        std::fs::create_dir(&container.directory)?;
+        container.update(|_| ())?;
+        match container.view().unprepared {
+            true => self.prepare_mounts(container, image).await,
+            false => Ok(()),
+        }
     }
 
     /// Takes the name and enters the container under its id.
@@ -307,7 +321,15 @@ fn merge(mut config: ContainerConfig, image: &Image) -> anyhow::Result<Container
             .entry(name.clone())
             .or_insert_with(|| value.clone());
     }
+    config.volumes.extend(image_volumes(defaults));
     Ok(config)
+}
+
+/// Where the image wants volumes; it may say so in ways that no path of a container has.
+fn image_volumes(defaults: &Config) -> impl Iterator<Item = String> {
+    let all = defaults.volumes().iter().flatten();
+    all.map(|target| target.trim_end_matches('/').to_owned())
+        .filter(|target| target.starts_with('/'))
 }
 
 #[cfg(test)]

@@ -81,7 +81,7 @@ impl Daemon {
             status.code = code;
         });
         let removed = if container.view().config.host.auto_remove {
-            self.discard(container).await
+            self.discard(container, true).await
         } else {
             Ok(())
         };
@@ -121,22 +121,32 @@ impl Daemon {
                 .await
                 .map_err(Into::into),
         );
+        self.detach_volumes(&record).await;
         match failures.is_empty() {
             true => Ok(()),
             false => Err(anyhow::anyhow!(failures.join("; "))),
         }
     }
 
-    /// Removes a container that does not run: directory, addresses, name.
-    pub(super) async fn discard(&self, container: &Arc<Container>) -> anyhow::Result<()> {
+    /// Removes a container that does not run: directory, addresses, name, and with `volumes` those that have no name.
+    pub(super) async fn discard(
+        &self,
+        container: &Arc<Container>,
+        volumes: bool,
+    ) -> anyhow::Result<()> {
+        let mounts = container.view().mounts;
         locked(&self.addresses).release(&container.id)?;
         state_file::remove(&container.directory)
             .with_context(|| format!("remove {}", container.directory.display()))?;
         state_file::remove(&container.run_directory)?;
         self.forget_container(&container.id);
         self.release_unused_links()?;
+        let removed = match volumes {
+            true => self.remove_anonymous(&mounts).await,
+            false => Ok(()),
+        };
         container.set_status(|status| status.removed = true);
-        Ok(())
+        removed
     }
 
     /// Asks a container to end, and kills it after `seconds`; `false` if it does not run.
@@ -231,7 +241,7 @@ impl Daemon {
         &self,
         container: &Arc<Container>,
         force: bool,
-        _volumes: bool,
+        volumes: bool,
     ) -> anyhow::Result<()> {
         if container.is_running() {
             if !force {
@@ -259,7 +269,7 @@ impl Daemon {
             .into());
         }
         self.tear_down(container).await?;
-        self.discard(container).await
+        self.discard(container, volumes).await
     }
 
     /// Finds out what became of every container while no daemon was there.
@@ -298,7 +308,7 @@ impl Daemon {
                 None if container.view().config.host.auto_remove => self
                     .tear_down(&container)
                     .await
-                    .and(self.discard(&container).await),
+                    .and(self.discard(&container, true).await),
                 None => self.tear_down(&container).await,
             };
             if let Err(error) = done {

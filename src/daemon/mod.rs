@@ -13,6 +13,8 @@ mod forwards;
 mod kernel_state;
 mod link;
 mod link_targets;
+pub(crate) mod mount;
+mod mounting;
 mod names;
 pub(crate) mod network_edit;
 pub(crate) mod networks;
@@ -28,6 +30,7 @@ mod signal;
 mod start;
 mod state_file;
 pub(crate) mod view;
+pub(crate) mod volumes;
 mod zones;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -43,6 +46,7 @@ use nuncio_registry::{
     Catalog, ConnectOptions, Mirror, NetworkRecord, NodeRecord, Presence, Registry, embedded,
 };
 use nuncio_runtime::image::ImageStore;
+use nuncio_runtime::volume::VolumeStore;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -76,6 +80,9 @@ pub(crate) struct Daemon {
     pub(crate) node: Identity,
     binary: PathBuf,
     images: ImageStore,
+    volumes: Arc<VolumeStore>,
+    /// Held by whoever decides by whether a volume is in use, and by whoever begins to use one.
+    volume_turn: tokio::sync::Mutex<()>,
     registry: Registry,
     presence: Presence,
     /// Keeps `catalog` up to date for as long as it lives.
@@ -148,6 +155,8 @@ impl Daemon {
         });
         let daemon = Arc::new(Self {
             images: ImageStore::open(&options.data_root.join("images"))?,
+            volumes: Arc::new(VolumeStore::open(&options.data_root.join("volumes"))?),
+            volume_turn: tokio::sync::Mutex::default(),
             presence,
             catalog: mirror.catalog(),
             _mirror: mirror,

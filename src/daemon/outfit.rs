@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::Context;
-use nuncio_runtime::{ContainerSpec, LogOptions, Mount, MountKind, Resources, Ulimit};
+use nuncio_runtime::{BindOptions, ContainerSpec, LogOptions, Mount, MountKind, Resources, Ulimit};
 
 use super::config::{HostOptions, NetworkMode};
 use super::container::Container;
@@ -25,6 +25,7 @@ impl Daemon {
         &self,
         container: &Container,
         rootfs: PathBuf,
+        mounts: Vec<Mount>,
     ) -> anyhow::Result<ContainerSpec> {
         let record = container.view();
         let (config, host) = (&record.config, &record.config.host);
@@ -46,7 +47,8 @@ impl Daemon {
             (config.tty, config.open_stdin, config.stdin_once);
         spec.init = host.init.then(|| self.binary.clone());
         spec.resources = resources(host);
-        spec.mounts = self.mounts(container, &record)?;
+        spec.mounts = own_mounts(container, &record, self.namespace_holder(&record).as_ref())?;
+        spec.mounts.extend(mounts);
         (spec.cap_add, spec.cap_drop) = (host.cap_add.clone(), host.cap_drop.clone());
         (spec.privileged, spec.readonly_rootfs) = (host.privileged, host.read_only);
         spec.seccomp = !host.seccomp_unconfined;
@@ -104,63 +106,58 @@ impl Daemon {
         }
         None
     }
+}
 
-    /// Writes hosts, hostname and resolv.conf, and lists what is mounted into the container.
-    fn mounts(&self, container: &Container, record: &Record) -> anyhow::Result<Vec<Mount>> {
-        let host = &record.config.host;
-        let hostname = hostname_of(record);
-        let addresses: Vec<_> = record
-            .endpoints
-            .values()
-            .map(|endpoint| endpoint.address)
-            .collect();
-        let hosts = files::hosts(
-            &hostname,
-            &addresses,
-            &host.extra_hosts,
-            &link::hosts(&record.links),
-        );
-        let holder = self.namespace_holder(record);
-        let resolving = resolving(holder.as_ref().unwrap_or(record));
-        let contents = [
-            ("hosts", hosts),
-            ("hostname", format!("{hostname}\n")),
-            ("resolv.conf", resolving.render()),
-        ];
-        let mut mounts = Vec::new();
-        for (name, text) in contents {
-            let source = container.directory.join(name);
-            std::fs::write(&source, text).with_context(|| format!("write {}", source.display()))?;
-            let target = format!("/etc/{name}");
-            mounts.push(Mount {
-                kind: MountKind::Bind { source },
-                target,
-                read_only: false,
-            });
+/// Writes hosts, hostname and resolv.conf, and lists what is mounted into every container. `holder` is that of its
+/// network namespace.
+fn own_mounts(
+    container: &Container,
+    record: &Record,
+    holder: Option<&Record>,
+) -> anyhow::Result<Vec<Mount>> {
+    let host = &record.config.host;
+    let hostname = hostname_of(record);
+    let addresses: Vec<_> = record
+        .endpoints
+        .values()
+        .map(|endpoint| endpoint.address)
+        .collect();
+    let hosts = files::hosts(
+        &hostname,
+        &addresses,
+        &host.extra_hosts,
+        &link::hosts(&record.links),
+    );
+    let resolving = resolving(holder.unwrap_or(record));
+    let contents = [
+        ("hosts", hosts),
+        ("hostname", format!("{hostname}\n")),
+        ("resolv.conf", resolving.render()),
+    ];
+    let mut mounts = Vec::new();
+    for (name, text) in contents {
+        let source = container.directory.join(name);
+        std::fs::write(&source, text).with_context(|| format!("write {}", source.display()))?;
+        let target = format!("/etc/{name}");
+        if record.mounts.iter().any(|point| point.target == target) {
+            continue; // the user's own is there
         }
-        for bind in &host.binds {
-            let source = PathBuf::from(&bind.source);
-            if !source.exists() {
-                std::fs::create_dir_all(&source)
-                    .with_context(|| format!("make {} for a mount", source.display()))?;
-            }
-            let (target, read_only) = (bind.target.clone(), bind.read_only);
-            mounts.push(Mount {
-                kind: MountKind::Bind { source },
-                target,
-                read_only,
-            });
-        }
-        for (target, options) in &host.tmpfs {
-            let (size, mode) = tmpfs_options(options)?;
-            mounts.push(Mount {
-                kind: MountKind::Tmpfs { size, mode },
-                target: target.clone(),
-                read_only: false,
-            });
-        }
-        Ok(mounts)
+        let options = BindOptions::default();
+        mounts.push(Mount {
+            kind: MountKind::Bind { source, options },
+            target,
+            read_only: false,
+        });
     }
+    for (target, options) in &host.tmpfs {
+        let (size, mode) = tmpfs_options(options)?;
+        mounts.push(Mount {
+            kind: MountKind::Tmpfs { size, mode },
+            target: target.clone(),
+            read_only: false,
+        });
+    }
+    Ok(mounts)
 }
 
 /// Whether a container of that mode has a network namespace of its own.

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::config::{ContainerConfig, Port};
+use super::mount::MountPoint;
 
 /// Everything the daemon must remember of a container to go on after a crash.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -30,6 +31,12 @@ pub(crate) struct Record {
     pub(crate) published: Vec<PublishedPort>,
     /// Links of the default bridge, resolved at the last start.
     pub(crate) links: Vec<Link>,
+    /// What is mounted into it, by its path: decided once, when it is created.
+    #[serde(default)]
+    pub(crate) mounts: Vec<MountPoint>,
+    /// Whether its volumes may not all be there yet, or not filled: so it is until its creation is complete.
+    #[serde(default)]
+    pub(crate) unprepared: bool,
 }
 
 /// Where a container is in its life.

@@ -49,7 +49,7 @@ impl Daemon {
                 let code = exit_code_of(&text);
                 container.set_status(|status| (status.error, status.code) = (text, code));
                 let auto_remove = container.view().config.host.auto_remove;
-                if auto_remove && let Err(error) = self.discard(container).await {
+                if auto_remove && let Err(error) = self.discard(container, true).await {
                     tracing::error!(
                         id = container.id,
                         error = format!("{error:#}"),
@@ -64,6 +64,9 @@ impl Daemon {
     async fn bring_up(&self, container: &Arc<Container>) -> anyhow::Result<Arc<Shim>> {
         let record = container.view();
         let image = self.find_image(&record.image_id).await?;
+        if record.unprepared {
+            self.prepare_mounts(container, &image).await?;
+        }
         let rootfs = self.images.mount(&image, &container.directory).await?;
         let joined = self.join_networks(container).await?;
         if owns_namespace(&record.config.host.network) {
@@ -73,7 +76,8 @@ impl Daemon {
         container.set_active(true);
         self.sync().await?;
         self.plug_in(container, &joined).await?;
-        let spec = self.spec(container, rootfs.merged)?;
+        let mounts = self.mount_sources(&record).await?;
+        let spec = self.spec(container, rootfs.merged, mounts)?;
         bundle::write(&container.run_directory, &spec)?;
         let shim = Arc::new(Shim::spawn(&self.binary, &container.run_directory).await?);
         container.adopt(Arc::clone(&shim)).await?;

@@ -89,10 +89,6 @@ fn what_is_wrong_is_told() {
 fn what_is_not_built_is_refused() {
     for (body, words) in [
         (
-            json!({"Image": "x", "Volumes": {"/data": {}}}),
-            "not built: --volume without a host directory",
-        ),
-        (
             json!({"Image": "x", "Healthcheck": {"Test": ["CMD", "true"]}}),
             "not built: --health-cmd",
         ),

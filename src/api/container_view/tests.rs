@@ -46,6 +46,8 @@ pub(crate) fn record(phase: Phase) -> Record {
             host_port: 8080,
         }],
         links: Vec::new(),
+        mounts: Vec::new(),
+        unprepared: false,
     }
 }
 
@@ -56,6 +58,7 @@ fn shown(record: &Record, error: &str) -> Value {
         log: &directory.join("x-json.log"),
         directory: &directory,
         netns: "/run/x".as_ref(),
+        volumes: "/data/volumes".as_ref(),
     };
     serde_json::to_value(inspect(record, &around)).expect("serialises")
 }
