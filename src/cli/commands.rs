@@ -9,7 +9,7 @@ use super::failure::{DAEMON_FAILED, Failure};
 use super::host::Host;
 use super::{
     archive, completion, doctor, events, exec, history, image_prune, images, inspect, lifecycle,
-    logs, network, node, port, ps, pull, remove, run, start, system, top, wait,
+    logs, network, node, port, ps, pull, remove, run, start, system, top, volume, wait,
 };
 use crate::client::Client;
 
@@ -46,6 +46,9 @@ pub(super) enum ClientCommand {
     /// Manage networks
     #[command(arg_required_else_help = true)]
     Network(network::NetworkArgs),
+    /// Manage volumes
+    #[command(arg_required_else_help = true)]
+    Volume(volume::VolumeArgs),
     /// Manage the hosts
     #[command(arg_required_else_help = true)]
     Node(node::NodeArgs),
@@ -231,6 +234,7 @@ impl ClientCommand {
             Self::Rmi(args) => remove::images(args, client).await?,
             Self::Inspect(args) => inspect::run(args, client).await?,
             Self::Network(args) => network::run(args, client).await?,
+            Self::Volume(args) => volume::run(args, client).await?,
             Self::Node(args) => node::run(args, client).await?,
             Self::Info(args) => system::info(args, client).await?,
             Self::Events(args) => events::run(args, client).await?,

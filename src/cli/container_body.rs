@@ -135,6 +135,7 @@ fn host_config(flags: &ContainerFlags) -> anyhow::Result<HostConfig> {
                 .map(|tmpfs| (tmpfs.target.clone(), tmpfs.options.clone())),
         ),
         volumes_from: strings(&flags.volumes_from),
+        volume_driver: flags.volume_driver.clone(),
         container_id_file: flags
             .cidfile
             .as_ref()

@@ -113,6 +113,10 @@ pub(super) struct ContainerFlags {
     #[arg(short, long, value_name = "[SOURCE:]TARGET[:OPTIONS]")]
     pub(super) volume: Vec<VolumeSpec>,
 
+    /// Driver of the volumes; local is the one there is
+    #[arg(long, value_name = "DRIVER")]
+    pub(super) volume_driver: Option<String>,
+
     /// Mount, in words: type=bind,source=/a,target=/b
     #[arg(long, value_name = "KEY=VALUE,..")]
     pub(super) mount: Vec<MountSpec>,
@@ -122,7 +126,7 @@ pub(super) struct ContainerFlags {
     pub(super) tmpfs: Vec<Tmpfs>,
 
     /// Mount the volumes of another container
-    #[arg(long, value_name = "CONTAINER")]
+    #[arg(long, value_name = "CONTAINER[:ro]")]
     pub(super) volumes_from: Vec<String>,
 
     /// Mount the container's root read-only

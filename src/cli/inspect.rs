@@ -63,6 +63,7 @@ pub(super) enum Kind {
     Container,
     Image,
     Network,
+    Volume,
 }
 
 impl Kind {
@@ -71,6 +72,7 @@ impl Kind {
             Self::Container => format!("/containers/{name}/json"),
             Self::Image => format!("/images/{name}/json"),
             Self::Network => format!("/networks/{name}"),
+            Self::Volume => format!("/volumes/{name}"),
         }
     }
 }
@@ -78,7 +80,7 @@ impl Kind {
 pub(super) async fn run(args: InspectArgs, client: &Client) -> anyhow::Result<u8> {
     let kinds = match args.kind {
         Some(kind) => vec![kind],
-        None => vec![Kind::Container, Kind::Image, Kind::Network],
+        None => vec![Kind::Container, Kind::Image, Kind::Network, Kind::Volume],
     };
     print(client, &args.same, &kinds).await
 }
@@ -97,16 +99,30 @@ pub(super) async fn networks(
     format: Option<String>,
     client: &Client,
 ) -> anyhow::Result<u8> {
-    print(
-        client,
-        &SameFlags {
-            format,
-            size: false,
-            names,
-        },
-        &[Kind::Network],
-    )
-    .await
+    of_kind(Kind::Network, names, format, client).await
+}
+
+/// As [`run`], of volumes alone.
+pub(super) async fn volumes(
+    names: Vec<String>,
+    format: Option<String>,
+    client: &Client,
+) -> anyhow::Result<u8> {
+    of_kind(Kind::Volume, names, format, client).await
+}
+
+async fn of_kind(
+    kind: Kind,
+    names: Vec<String>,
+    format: Option<String>,
+    client: &Client,
+) -> anyhow::Result<u8> {
+    let flags = SameFlags {
+        format,
+        size: false,
+        names,
+    };
+    print(client, &flags, &[kind]).await
 }
 
 async fn print(client: &Client, flags: &SameFlags, kinds: &[Kind]) -> anyhow::Result<u8> {

@@ -42,6 +42,7 @@ mod template;
 mod terminal;
 mod top;
 mod usage;
+mod volume;
 mod wait;
 
 use std::ffi::OsString;

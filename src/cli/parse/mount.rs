@@ -3,7 +3,9 @@
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
-use bollard_stubs::models::{Mount, MountBindOptionsPropagationEnum, MountTypeEnum};
+use bollard_stubs::models::{
+    Mount, MountBindOptionsPropagationEnum, MountTypeEnum, MountVolumeOptionsDriverConfig,
+};
 
 use super::Size;
 
@@ -26,6 +28,8 @@ pub(crate) enum InvalidMount {
     Value { key: String, value: String },
     #[error("{0} is required in --mount {1}")]
     Missing(&'static str, String),
+    #[error("invalid argument {0:?} for --mount: a quotation mark is missing, or out of place")]
+    Quotes(String),
     #[error("cannot mix '{key}' with mount type '{kind}'")]
     Mixed {
         key: &'static str,
@@ -148,7 +152,13 @@ const KEYS: &[&str] = &[
     "readonly",
     "ro",
     "bind-propagation",
+    "bind-nonrecursive",
+    "bind-recursive",
+    "consistency",
     "volume-nocopy",
+    "volume-driver",
+    "volume-label",
+    "volume-opt",
     "tmpfs-size",
     "tmpfs-mode",
 ];
@@ -175,8 +185,8 @@ impl FromStr for MountSpec {
             typ: Some(MountTypeEnum::VOLUME),
             ..Mount::default()
         };
-        for field in text.split(',') {
-            set_field(&mut mount, field)?;
+        for field in fields(text).ok_or_else(|| InvalidMount::Quotes(text.to_owned()))? {
+            set_field(&mut mount, &field)?;
         }
         check_options(&mount)?;
         let missing = |what| InvalidMount::Missing(what, text.to_owned());
@@ -188,6 +198,30 @@ impl FromStr for MountSpec {
         }
         Ok(Self(mount))
     }
+}
+
+/// The fields of a line of comma-separated values, which may be in quotation marks.
+fn fields(text: &str) -> Option<Vec<String>> {
+    let mut fields = vec![String::new()];
+    let mut rest = text.chars().peekable();
+    let mut quoted = false;
+    while let Some(next) = rest.next() {
+        let field = fields.last_mut()?;
+        match next {
+            '"' if quoted && rest.peek() == Some(&'"') => field.extend(rest.next()),
+            '"' if quoted => {
+                quoted = false;
+                if !matches!(rest.peek(), None | Some(',')) {
+                    return None;
+                }
+            }
+            '"' if field.is_empty() => quoted = true,
+            '"' => return None,
+            ',' if !quoted => fields.push(String::new()),
+            other => field.push(other),
+        }
+    }
+    (!quoted).then_some(fields)
 }
 
 fn set_field(mount: &mut Mount, field: &str) -> Result<(), InvalidMount> {
@@ -232,6 +266,34 @@ fn set_field(mount: &mut Mount, field: &str) -> Result<(), InvalidMount> {
             mount.bind_options.get_or_insert_default().propagation =
                 Some(propagation(value).ok_or_else(wrong)?);
         }
+        "bind-nonrecursive" => {
+            mount.bind_options.get_or_insert_default().non_recursive = Some(switch()?);
+        }
+        "bind-recursive" => {
+            let options = mount.bind_options.get_or_insert_default();
+            match value {
+                Some("enabled") => {}
+                Some("disabled") => options.non_recursive = Some(true),
+                Some("writable") => options.read_only_non_recursive = Some(true),
+                Some("readonly") => options.read_only_force_recursive = Some(true),
+                _ => return Err(wrong()),
+            }
+        }
+        // It means something on other systems only.
+        "consistency" => drop(text()?),
+        "volume-driver" => driver(mount).name = Some(text()?),
+        "volume-label" | "volume-opt" => {
+            let given = text()?;
+            let (name, value) = given.split_once('=').unwrap_or((&given, ""));
+            let map = match key.as_str() {
+                "volume-opt" => driver(mount).options.get_or_insert_default(),
+                _ => {
+                    let options = mount.volume_options.get_or_insert_default();
+                    options.labels.get_or_insert_default()
+                }
+            };
+            map.insert(name.to_owned(), value.to_owned());
+        }
         "volume-nocopy" => mount.volume_options.get_or_insert_default().no_copy = Some(switch()?),
         "tmpfs-size" => {
             let size: Size = text()?.parse().map_err(|_| wrong())?;
@@ -249,6 +311,11 @@ fn set_field(mount: &mut Mount, field: &str) -> Result<(), InvalidMount> {
         }
     }
     Ok(())
+}
+
+fn driver(mount: &mut Mount) -> &mut MountVolumeOptionsDriverConfig {
+    let options = mount.volume_options.get_or_insert_default();
+    options.driver_config.get_or_insert_default()
 }
 
 fn propagation(value: Option<&str>) -> Option<MountBindOptionsPropagationEnum> {
@@ -356,6 +423,17 @@ mod tests {
             (Some(1 << 20), Some(0o1770))
         );
         let wrong = |text: &str| mount(text).expect_err(text).to_string();
+        let volume =
+            mount(r#"src=db,dst=/db,volume-driver=local,volume-label=a=b,"volume-opt=o=bind,ro""#);
+        let options = volume.expect("a volume").volume_options.expect("options");
+        assert_eq!(options.labels.expect("labels")["a"], "b");
+        let driver = options.driver_config.expect("a driver");
+        assert_eq!(driver.name.as_deref(), Some("local"));
+        assert_eq!(driver.options.expect("options")["o"], "bind,ro");
+        let bind = mount("type=bind,src=/a,dst=/b,bind-recursive=writable,consistency=cached");
+        let options = bind.expect("a bind mount").bind_options.expect("options");
+        assert_eq!(options.read_only_non_recursive, Some(true));
+        assert!(wrong("src=\"db,dst=/b").contains("quotation mark"));
         assert!(wrong("type=bind,target=/b").starts_with("source is required"));
         assert!(wrong("type=bind,source=/b").starts_with("target is required"));
         assert!(wrong("type=nfs,target=/b").starts_with("invalid value for type: nfs"));
