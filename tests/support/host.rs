@@ -12,7 +12,8 @@ use super::remains::Remains;
 use super::underlay::{Namespace, Underlay};
 use super::wait_until;
 
-const NUNCIO: &str = env!("CARGO_BIN_EXE_nuncio");
+/// The program under test.
+pub(super) const NUNCIO: &str = env!("CARGO_BIN_EXE_nuncio");
 
 /// A host. Dropping it removes everything it ran.
 pub(crate) struct Host {

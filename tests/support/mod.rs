@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 #![allow(unused_imports, reason = "each test binary uses a part of it")]
 
+mod clients;
 mod command;
 mod host;
 mod image;
@@ -13,6 +14,7 @@ mod underlay;
 
 use std::time::{Duration, Instant};
 
+pub(crate) use clients::Client;
 pub(crate) use command::{Args, Finished, Spawned, tool};
 pub(crate) use host::Host;
 pub(crate) use image::Image;
