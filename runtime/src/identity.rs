@@ -40,6 +40,15 @@ pub enum IdentityError {
 const LARGEST: u64 = 4 << 20;
 
 /// Looks `user` up, written as Docker writes it: `""`, `name`, `uid`, `name:group`, `uid:gid`.
+/// The numbers of `user`, which is written as in [`crate::ContainerSpec::user`], by the files in `rootfs`.
+///
+/// # Errors
+///
+/// See [`IdentityError`].
+pub fn owner_of(rootfs: &Path, user: &str) -> Result<(u32, u32), IdentityError> {
+    resolve(rootfs, user).map(|identity| (identity.uid, identity.gid))
+}
+
 pub(crate) fn resolve(rootfs: &Path, user: &str) -> Result<Identity, IdentityError> {
     find(
         user,

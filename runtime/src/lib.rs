@@ -29,7 +29,7 @@ pub use client::{
     Attach, AttachError, AttachInput, AttachOptions, AttachOutput, ConnectError, Output, Shim,
     ShimError, ShimState, SpawnError,
 };
-pub use identity::IdentityError;
+pub use identity::{IdentityError, owner_of};
 pub use probe::{Probe, enter_init_mounts, probe};
 pub use spec::{
     BindOptions, ContainerSpec, ExecSpec, LogOptions, Mount, MountKind, Resources, Ulimit,

@@ -5,10 +5,19 @@
 //! name is never followed unless that was asked for.
 
 mod copy;
+mod extract;
+mod pack;
+mod path;
 mod root;
+mod stat;
+mod view;
 mod walk;
 
 pub(crate) use copy::copy_tree;
+pub use extract::{ExtractError, Extraction, extract_untrusted};
+pub use path::{ContainerPath, InvalidPath};
 pub use root::Root;
-pub(crate) use walk::names;
+pub use stat::{Look, PathStat};
+pub use view::{View, with_own_mounts};
+pub(crate) use walk::{Found, names, walk};
 pub use walk::{Usage, usage};

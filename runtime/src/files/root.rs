@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -62,6 +62,43 @@ impl Root {
             OFlags::RDONLY | OFlags::DIRECTORY,
             ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
         )
+    }
+
+    /// Opens the directory at `path` as [`Root::resolve`] does; what is not there of it is made.
+    pub(crate) fn make_directories(&self, path: &Path) -> io::Result<OwnedFd> {
+        self.make(path, ResolveFlags::IN_ROOT)
+    }
+
+    /// As [`Root::make_directories`], but links that lead out of the root are an error.
+    pub(crate) fn make_directories_beneath(&self, path: &Path) -> io::Result<OwnedFd> {
+        self.make(path, ResolveFlags::BENEATH)
+    }
+
+    fn make(&self, path: &Path, how: ResolveFlags) -> io::Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        match self.lookup(path.as_os_str(), flags, how) {
+            Err(Errno::NOENT) => {}
+            found => return Ok(found?),
+        }
+        let mut prefix = PathBuf::new();
+        let mut dir = self.lookup(OsStr::new("."), flags, how)?;
+        for part in path.components() {
+            let Component::Normal(name) = part else {
+                continue;
+            };
+            prefix.push(name);
+            dir = match self.lookup(prefix.as_os_str(), flags, how) {
+                Err(Errno::NOENT) => {
+                    match rustix::fs::mkdirat(&dir, name, Mode::from_raw_mode(0o755)) {
+                        Ok(()) | Err(Errno::EXIST) => {}
+                        Err(errno) => return Err(errno.into()),
+                    }
+                    self.lookup(prefix.as_os_str(), flags, how)?
+                }
+                found => found?,
+            };
+        }
+        Ok(dir)
     }
 
     fn lookup(&self, path: &OsStr, flags: OFlags, how: ResolveFlags) -> Result<OwnedFd, Errno> {

@@ -102,6 +102,15 @@ impl ImageStore {
         tokio::task::spawn_blocking(move || mount_now(&inner, &image, &dir)).await?
     }
 
+    /// As [`ImageStore::mount`], on the calling thread and in its mount namespace.
+    ///
+    /// # Errors
+    ///
+    /// See [`MountError`].
+    pub fn mount_here(&self, image: &Image, container_dir: &Path) -> Result<Rootfs, MountError> {
+        mount_now(&self.inner, image, container_dir)
+    }
+
     /// Takes down what [`ImageStore::mount`] put up; the changes stay. Fine if nothing is mounted.
     ///
     /// # Errors

@@ -19,8 +19,9 @@ const XATTR_VALUE: usize = 64 << 10;
 /// What an inode has besides its content.
 #[derive(Clone, Debug)]
 pub(crate) struct Attributes {
-    uid: Uid,
-    gid: Gid,
+    /// `None`: whose process this is.
+    uid: Option<Uid>,
+    gid: Option<Gid>,
     mode: Mode,
     modified: Timespec,
     xattrs: Vec<(Vec<u8>, Vec<u8>)>,
@@ -32,8 +33,8 @@ impl Attributes {
         // The highest number means "leave as it is" to chown.
         let id = |raw: u64| u32::try_from(raw).ok().filter(|&raw| raw != u32::MAX);
         Some(Self {
-            uid: Uid::from_raw(id(entry.uid)?),
-            gid: Gid::from_raw(id(entry.gid)?),
+            uid: Some(Uid::from_raw(id(entry.uid)?)),
+            gid: Some(Gid::from_raw(id(entry.gid)?)),
             mode: Mode::from_raw_mode(entry.mode),
             modified: Timespec {
                 tv_sec: entry.mtime.0,
@@ -46,8 +47,8 @@ impl Attributes {
     /// As an inode has them, without its extended attributes.
     pub(crate) fn of_stat(stat: &Stat) -> Self {
         Self {
-            uid: Uid::from_raw(stat.st_uid),
-            gid: Gid::from_raw(stat.st_gid),
+            uid: Some(Uid::from_raw(stat.st_uid)),
+            gid: Some(Gid::from_raw(stat.st_gid)),
             mode: Mode::from_raw_mode(stat.st_mode),
             modified: Timespec {
                 tv_sec: stat.st_mtime,
@@ -85,6 +86,30 @@ impl Attributes {
         Ok(attributes)
     }
 
+    pub(crate) fn xattrs(&self) -> &[(Vec<u8>, Vec<u8>)] {
+        &self.xattrs
+    }
+
+    /// The same, but for its owner.
+    pub(crate) fn owned_by(self, uid: u32, gid: u32) -> Self {
+        Self {
+            uid: Some(Uid::from_raw(uid)),
+            gid: Some(Gid::from_raw(gid)),
+            ..self
+        }
+    }
+
+    /// What of them anybody may give to a file of his own.
+    pub(crate) fn unprivileged(self) -> Self {
+        Self {
+            uid: None,
+            gid: None,
+            mode: self.mode & (Mode::RWXU | Mode::RWXG | Mode::RWXO),
+            xattrs: Vec::new(),
+            ..self
+        }
+    }
+
     pub(super) fn with_xattr(mut self, name: &str, value: Vec<u8>) -> Self {
         self.xattrs.push((name.into(), value));
         self
@@ -101,7 +126,7 @@ impl Attributes {
     /// Gives them to an open file or directory.
     pub(crate) fn give(&self, file: BorrowedFd<'_>) -> io::Result<()> {
         // In this order: a new owner takes away set-user-ID bits and capabilities.
-        rustix::fs::fchown(file, Some(self.uid), Some(self.gid))?;
+        rustix::fs::fchown(file, self.uid, self.gid)?;
         self.each_xattr(|name, value| {
             rustix::fs::fsetxattr(file, name, value, XattrFlags::empty())
         })?;
@@ -117,7 +142,7 @@ impl Attributes {
         is_link: bool,
     ) -> io::Result<()> {
         let nofollow = AtFlags::SYMLINK_NOFOLLOW;
-        rustix::fs::chownat(dir, name, Some(self.uid), Some(self.gid), nofollow)?;
+        rustix::fs::chownat(dir, name, self.uid, self.gid, nofollow)?;
         let path = tree::proc_path(dir, name);
         self.each_xattr(|name, value| {
             rustix::fs::lsetxattr(&path, name, value, XattrFlags::empty())

@@ -1,5 +1,6 @@
 //! The layers beneath the one being unpacked, for the few entries that lean on them.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
@@ -12,6 +13,7 @@ use rustix::io::Errno;
 use super::attributes::Attributes;
 use super::path::EntryPath;
 use super::tree::{self, Tree};
+use crate::files::names;
 
 /// What became of a copy.
 pub(super) enum Copied {
@@ -24,10 +26,10 @@ pub(super) enum Copied {
 }
 
 /// The layers beneath, uppermost first.
-pub(super) struct Lower(Vec<Tree>);
+pub(crate) struct Lower(Vec<Tree>);
 
 impl Lower {
-    pub(super) fn open(dirs: &[PathBuf]) -> io::Result<Self> {
+    pub(crate) fn open(dirs: &[PathBuf]) -> io::Result<Self> {
         dirs.iter()
             .map(|dir| Tree::open(dir))
             .collect::<io::Result<_>>()
@@ -79,6 +81,22 @@ impl Lower {
             }
         }
         Ok(Copied::Bytes(0))
+    }
+
+    /// What the inode that shows through at `path` is, if one does.
+    pub(crate) fn stat(&self, path: &EntryPath) -> io::Result<Option<Stat>> {
+        Ok(self.find(path)?.map(|(_, stat)| stat))
+    }
+
+    /// Names that layers have in the directory at `path`, also such as are removed by a layer above.
+    pub(crate) fn names(&self, path: &EntryPath) -> io::Result<BTreeSet<Vec<u8>>> {
+        let mut all = BTreeSet::new();
+        for tree in &self.0 {
+            if let Ok(dir) = tree.dir(path) {
+                all.extend(names(&dir)?);
+            }
+        }
+        Ok(all)
     }
 
     /// What shows through at `path`: the uppermost layer that has it, unless something above hides it.
