@@ -8,6 +8,7 @@ mod cli;
 mod client;
 mod daemon;
 mod names;
+mod pipe;
 
 use std::process::ExitCode;
 

@@ -84,21 +84,6 @@ impl Filters {
         !self.0.contains_key(key) || self.values(key).any(accepts)
     }
 
-    /// The one truth value asked for `key`; `None` if there is none, or both.
-    pub(crate) fn truth(&self, key: &str) -> Result<Option<bool>, Refusal> {
-        let mut asked = BTreeSet::new();
-        for value in self.values(key) {
-            asked.insert(match value {
-                "1" | "t" | "true" | "True" | "TRUE" => true,
-                "0" | "f" | "false" | "False" | "FALSE" => false,
-                other => {
-                    return Err(Refusal::invalid(format!("invalid filter '{key}={other}'")));
-                }
-            });
-        }
-        Ok(asked.pop_first().filter(|_| asked.is_empty()))
-    }
-
     /// Whether `labels` hold every `key` and `key=value` asked for.
     pub(crate) fn labels(&self, labels: &BTreeMap<String, String>) -> bool {
         self.values("label").all(|wanted| is_label(labels, wanted))

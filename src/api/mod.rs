@@ -1,5 +1,6 @@
 //! Docker's HTTP and JSON, and nothing else: every request becomes one call of the daemon.
 
+mod archive;
 mod attach;
 mod body;
 mod container_create;
@@ -24,6 +25,7 @@ mod mounts;
 mod network_view;
 mod networks;
 mod ports;
+mod prune;
 mod pull;
 mod query;
 mod raw_stream;
@@ -77,6 +79,8 @@ fn system_routes() -> Router<Arc<Daemon>> {
         .route("/_ping", get(system::ping))
         .route("/version", get(system::version))
         .route("/info", get(system::info))
+        .route("/system/df", get(prune::usage))
+        .route("/build/prune", post(prune::builds))
         .route("/events", get(system::events))
         .route("/plugins", get(system::plugins))
         .route("/plugins/{name}/json", get(system::plugin))
@@ -87,6 +91,13 @@ fn container_routes() -> Router<Arc<Daemon>> {
     Router::new()
         .route("/containers/json", get(containers::list))
         .route("/containers/create", post(containers::create))
+        .route("/containers/prune", post(prune::containers))
+        .route(
+            "/containers/{id}/archive",
+            get(archive::read).head(archive::stat).put(archive::write),
+        )
+        .route("/containers/{id}/changes", get(archive::changes))
+        .route("/containers/{id}/export", get(archive::export))
         .route("/containers/{id}", delete(containers::remove))
         .route("/containers/{id}/{alias}", delete(containers::remove_link))
         .route("/containers/{id}/json", get(containers::inspect))

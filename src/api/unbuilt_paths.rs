@@ -14,17 +14,7 @@ pub(crate) const UNBUILT: &[(&str, &str)] = &[
     ("/commit", "commit"),
     ("/configs", "configs"),
     ("/configs/{id}", "configs"),
-    (
-        "/containers/prune",
-        "container prune: remove containers by name",
-    ),
-    (
-        "/containers/{id}/archive",
-        "cp: mount a host directory with --volume, or pipe through exec",
-    ),
     ("/containers/{id}/attach/ws", "attach over a web socket"),
-    ("/containers/{id}/changes", "diff"),
-    ("/containers/{id}/export", "export"),
     ("/containers/{id}/pause", "pause"),
     ("/containers/{id}/stats", "stats"),
     ("/containers/{id}/unpause", "unpause"),
@@ -54,7 +44,6 @@ pub(crate) const UNBUILT: &[(&str, &str)] = &[
         "/nodes/{*path}",
         "swarm mode: the mesh's hosts are at /nuncio/v1/nodes",
     ),
-    ("/system/df", "system df"),
     ("/tasks", "services"),
     ("/tasks/{*path}", "services"),
 ];

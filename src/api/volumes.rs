@@ -51,7 +51,7 @@ pub(crate) struct List {
 
 pub(crate) async fn list(State(daemon): Server, Params(asked): Params<List>) -> Answer {
     let filters = Filters::parse(asked.filters.as_deref(), FILTERS)?;
-    let dangling = filters.truth("dangling")?;
+    let dangling = filters.flag("dangling")?;
     let mut volumes = Vec::new();
     for volume in daemon.volume_list() {
         if dangling.is_none_or(|wanted| wanted == (volume.users == 0))
@@ -121,7 +121,7 @@ pub(crate) async fn prune(
     Params(asked): Params<List>,
 ) -> Answer {
     let filters = Filters::parse(asked.filters.as_deref(), PRUNE_FILTERS)?;
-    let all = filters.truth("all")?;
+    let all = filters.flag("all")?;
     let all = all.unwrap_or(version < ANONYMOUS_PRUNE);
     let (mut deleted, mut reclaimed) = (Vec::new(), 0u64);
     for view in daemon.volume_list() {

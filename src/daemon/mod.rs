@@ -3,6 +3,7 @@
 
 mod addresses;
 mod ambassador_process;
+mod archive;
 pub(crate) mod config;
 pub(crate) mod container;
 mod create;

@@ -100,14 +100,12 @@ fn is_mode(text: &str) -> bool {
 }
 
 fn propagation(options: &[&str], text: &str) -> Result<Propagation, Refusal> {
-    for option in options {
-        return Ok(match *option {
-            "private" => Propagation::Private,
-            "slave" => Propagation::Slave,
-            "rslave" => Propagation::Rslave,
-            "shared" | "rshared" => return Err(unbuilt_propagation(text, option)),
-            _ => continue,
-        });
-    }
-    Ok(Propagation::Rprivate)
+    let asked = options.iter().find(|option| GROUPS[2].contains(option));
+    Ok(match asked.copied() {
+        None | Some("rprivate") => Propagation::Rprivate,
+        Some("private") => Propagation::Private,
+        Some("slave") => Propagation::Slave,
+        Some("rslave") => Propagation::Rslave,
+        Some(other) => return Err(unbuilt_propagation(text, other)),
+    })
 }
