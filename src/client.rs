@@ -81,6 +81,14 @@ impl Client {
         self.call(Method::POST, path)
     }
 
+    pub(crate) fn head(&self, path: &str) -> Call<'_> {
+        self.call(Method::HEAD, path)
+    }
+
+    pub(crate) fn put(&self, path: &str) -> Call<'_> {
+        self.call(Method::PUT, path)
+    }
+
     pub(crate) fn delete(&self, path: &str) -> Call<'_> {
         self.call(Method::DELETE, path)
     }
@@ -292,6 +300,11 @@ impl Answer {
         status.is_success()
             || status == StatusCode::SWITCHING_PROTOCOLS
             || status == StatusCode::NOT_MODIFIED
+    }
+
+    /// A header, if it is there and text.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.response.headers().get(name)?.to_str().ok()
     }
 
     /// Reads the body as one JSON document.

@@ -13,7 +13,7 @@ use tokio_util::io::ReaderStream;
 
 use super::output::write_out;
 use super::pull::{Progress, show};
-use crate::client::{Answer, Client};
+use crate::client::{Answer, Call, Client};
 
 /// Bytes sent at a time.
 const CHUNK: usize = 256 << 10;
@@ -87,7 +87,13 @@ pub(super) async fn save(args: SaveArgs, client: &Client) -> anyhow::Result<u8> 
     for image in &args.images {
         call = call.query("names", image);
     }
-    match &args.output {
+    receive(call, args.output.as_deref()).await?;
+    Ok(0)
+}
+
+/// Writes what a call answers to a file, whole or not at all, or to standard output.
+pub(super) async fn receive(call: Call<'_>, output: Option<&Path>) -> anyhow::Result<()> {
+    match output {
         None => {
             let mut answer = call.send().await?;
             while let Some(chunk) = answer.chunk().await? {
@@ -102,7 +108,7 @@ pub(super) async fn save(args: SaveArgs, client: &Client) -> anyhow::Result<u8> 
                 .with_context(|| format!("write {}", path.display()))?;
         }
     }
-    Ok(0)
+    Ok(())
 }
 
 fn check_place(path: &Path) -> anyhow::Result<()> {

@@ -8,8 +8,9 @@ use super::daemon::{DaemonArgs, DaemonOptions};
 use super::failure::{DAEMON_FAILED, Failure};
 use super::host::Host;
 use super::{
-    archive, completion, doctor, events, exec, history, image_prune, images, inspect, lifecycle,
-    logs, network, node, port, ps, pull, remove, run, start, system, top, volume, wait,
+    archive, changes, completion, cp, disk, doctor, events, exec, history, image_prune, images,
+    inspect, lifecycle, logs, network, node, port, ps, pull, remove, run, start, system, top,
+    volume, wait,
 };
 use crate::client::Client;
 
@@ -52,6 +53,9 @@ pub(super) enum ClientCommand {
     /// Manage the hosts
     #[command(arg_required_else_help = true)]
     Node(node::NodeArgs),
+    /// Manage what the daemon keeps
+    #[command(arg_required_else_help = true)]
+    System(SystemGroup),
     /// Show what the daemon says of itself
     Info(system::InfoArgs),
     /// Show what happens, as it happens
@@ -106,6 +110,12 @@ pub(super) enum ContainerCommand {
     Wait(wait::WaitArgs),
     /// List the published ports of a container
     Port(port::PortArgs),
+    /// Copy files between a container and this machine
+    Cp(cp::CpArgs),
+    /// List what a container has changed in its image's files
+    Diff(changes::DiffArgs),
+    /// Fetch the root file system of a container as an archive
+    Export(changes::ExportArgs),
     /// Give a container another name
     Rename(lifecycle::RenameArgs),
     /// List the processes of a container
@@ -143,6 +153,8 @@ enum GroupedContainerCommand {
     Ls(ps::PsArgs),
     /// Show all there is to know of containers, as JSON
     Inspect(inspect::ContainerInspectArgs),
+    /// Remove all containers that do not run
+    Prune(disk::ContainerPruneArgs),
 }
 
 /// `nuncio image`.
@@ -166,6 +178,25 @@ enum GroupedImageCommand {
     Inspect(inspect::ImageInspectArgs),
     /// Remove images that nothing needs
     Prune(image_prune::ImagePruneArgs),
+}
+
+/// `nuncio system`.
+#[derive(Args, Debug)]
+pub(super) struct SystemGroup {
+    #[command(subcommand)]
+    command: SystemCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum SystemCommand {
+    /// Show what takes room on the disk
+    Df(disk::DfArgs),
+    /// Remove what nothing needs
+    Prune(disk::SystemPruneArgs),
+    /// Show what the daemon says of itself
+    Info(system::InfoArgs),
+    /// Show what happens, as it happens
+    Events(events::EventsArgs),
 }
 
 impl Command {
@@ -220,6 +251,7 @@ impl ClientCommand {
                 GroupedContainerCommand::Same(command) => command.run(client).await?,
                 GroupedContainerCommand::Ls(args) => ps::run(args, client).await?,
                 GroupedContainerCommand::Inspect(args) => inspect::containers(args, client).await?,
+                GroupedContainerCommand::Prune(args) => disk::prune_stopped(args, client).await?,
             },
             Self::Image(command) => command.run(client).await?,
             Self::ImageGroup(group) => match group.command {
@@ -237,6 +269,12 @@ impl ClientCommand {
             Self::Volume(args) => volume::run(args, client).await?,
             Self::Node(args) => node::run(args, client).await?,
             Self::Info(args) => system::info(args, client).await?,
+            Self::System(group) => match group.command {
+                SystemCommand::Df(args) => disk::df(args, client).await?,
+                SystemCommand::Prune(args) => disk::prune_all(args, client).await?,
+                SystemCommand::Info(args) => system::info(args, client).await?,
+                SystemCommand::Events(args) => events::run(args, client).await?,
+            },
             Self::Events(args) => events::run(args, client).await?,
         };
         Ok(code)
@@ -258,6 +296,9 @@ impl ContainerCommand {
             Self::Attach(args) => start::attach(args, client).await?,
             Self::Wait(args) => wait::wait(args, client).await?,
             Self::Port(args) => port::run(args, client).await?,
+            Self::Cp(args) => cp::run(args, client).await?,
+            Self::Diff(args) => changes::diff(args, client).await?,
+            Self::Export(args) => changes::export(args, client).await?,
             Self::Rename(args) => lifecycle::rename(args, client).await?,
             Self::Top(args) => top::run(args, client).await?,
         };

@@ -2,13 +2,16 @@
 
 mod ambassador;
 mod archive;
+mod changes;
 mod commands;
 mod completion;
 mod confirm;
 mod container_body;
 mod container_flags;
+mod cp;
 pub(crate) mod daemon;
 mod detach;
+mod disk;
 mod doctor;
 mod events;
 mod exec;

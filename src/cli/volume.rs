@@ -228,7 +228,7 @@ async fn prune(args: PruneArgs, client: &Client) -> anyhow::Result<u8> {
         "WARNING! This will remove {which} local volumes not used by at least one container."
     );
     if !args.force && !confirm(&warning)? {
-        anyhow::bail!("volume prune has been cancelled");
+        return Ok(0);
     }
     let reclaimed = prune_volumes(args.all, &args.filter, client).await?;
     line(&format!(
