@@ -100,7 +100,7 @@ impl Catalog {
                 Some(Upstream {
                     host: endpoint.address.to_string(),
                     port,
-                    weight: weight(endpoint),
+                    weight: weight_of(&endpoint.labels),
                 })
             })
             .collect();
@@ -191,8 +191,10 @@ fn agree(field: &'static str, value: &str, key: &str) -> Result<(), DecodeError>
     }
 }
 
-fn weight(endpoint: &EndpointRecord) -> NonZeroU16 {
-    let label = endpoint.labels.get(WEIGHT);
+/// The share of newcomers that a container's label `nuncio.weight` gives it; 1 if that is none.
+#[must_use]
+pub fn weight_of(labels: &BTreeMap<String, String>) -> NonZeroU16 {
+    let label = labels.get(WEIGHT);
     let weight = label.and_then(|label| label.parse().ok());
     let weight = weight.filter(|weight: &NonZeroU16| weight.get() <= Upstream::MOST_WEIGHT);
     weight.unwrap_or(NonZeroU16::MIN)

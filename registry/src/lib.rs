@@ -24,7 +24,7 @@ mod subnets;
 mod wire;
 
 pub use blocks::{ClaimBlockError, ReleaseBlockError};
-pub use catalog::Catalog;
+pub use catalog::{Catalog, weight_of};
 pub use client::{CallError, Registry};
 pub use connect::{ConnectError, ConnectOptions, Failures};
 pub use keys::BadName;

@@ -78,7 +78,8 @@ impl Daemon {
                 },
                 direct: direct.clone(),
                 not_direct: self.not_direct(sight),
-                ..forward(name, (address, port), &service.at(port), port)
+                target: Target::Host(service.at(port)),
+                ..forward(name, (address, port), &[], port)
             }
         };
         service.ports().into_iter().map(spec).collect()

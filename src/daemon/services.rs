@@ -6,11 +6,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use nuncio_ambassador::{Check, CheckKind};
+use nuncio_ambassador::{Check, CheckKind, Host};
+use nuncio_registry::weight_of;
 use serde::{Deserialize, Serialize};
 
 use super::config::{ContainerConfig, NetworkMode, Port, Protocol};
@@ -55,9 +56,16 @@ pub(crate) struct Member {
     pub(super) node: String,
     pub(super) address: Ipv4Addr,
     pub(super) ports: Vec<Port>,
+    /// Its share of newcomers, against the other members'.
+    #[serde(default = "usual")]
+    pub(super) weight: NonZeroU16,
     /// Whether it is only to be used while it takes connections.
     #[serde(default)]
     pub(super) checked: bool,
+}
+
+fn usual() -> NonZeroU16 {
+    NonZeroU16::MIN
 }
 
 /// The services of one network.
@@ -85,10 +93,14 @@ impl Service {
     }
 
     /// Those that expose `port`.
-    pub(super) fn at(&self, port: Port) -> Vec<Ipv4Addr> {
+    pub(super) fn at(&self, port: Port) -> Vec<Host> {
         let exposes = |member: &&Member| member.ports.contains(&port);
-        let exposing = self.members.iter().filter(exposes);
-        exposing.map(|member| member.address).collect()
+        let host = |member: &Member| Host {
+            name: member.address.to_string(),
+            port: port.number,
+            weight: member.weight,
+        };
+        self.members.iter().filter(exposes).map(host).collect()
     }
 }
 
@@ -260,6 +272,7 @@ impl Daemon {
                 node: self.node.id.clone(),
                 address: endpoint.address,
                 ports: record.config.exposed.clone(),
+                weight: weight_of(&record.config.labels),
                 checked: is_checked(&record.config.labels),
             });
         }
@@ -271,6 +284,7 @@ impl Daemon {
                     node: endpoint.node.clone(),
                     address: endpoint.address,
                     ports: endpoint.ports.iter().map(port_of).collect(),
+                    weight: weight_of(&endpoint.labels),
                     checked: is_checked(&endpoint.labels),
                 });
             }
@@ -378,6 +392,7 @@ mod tests {
             node: node.to_owned(),
             address: [10, 1, 0, 2].into(),
             ports: vec!["6379/tcp".parse().expect("a port")],
+            weight: usual(),
             checked: false,
         }
     }
@@ -433,6 +448,7 @@ mod tests {
         let mut other = member("b", "n");
         other.address = [10, 1, 0, 3].into();
         other.ports.push(port("53/udp"));
+        other.weight = NonZeroU16::new(3).expect("not 0");
         let service = Service {
             network: "0".to_owned(),
             network_name: "mesh".to_owned(),
@@ -442,7 +458,13 @@ mod tests {
         };
         let ports: Vec<_> = service.ports().into_iter().collect();
         assert_eq!(ports, [port("53/udp"), port("6379/tcp")]);
-        assert_eq!(service.at(port("53/udp")), [Ipv4Addr::from([10, 1, 0, 3])]);
+        let [only] = &service.at(port("53/udp"))[..] else {
+            panic!("one of them");
+        };
+        assert_eq!(
+            (only.name.as_str(), only.port, only.weight.get()),
+            ("10.1.0.3", 53, 3)
+        );
         assert_eq!(service.at(port("6379/tcp")).len(), 2);
     }
 }

@@ -185,6 +185,7 @@ mod tests {
                 node: "n".to_owned(),
                 address: own,
                 ports: vec!["6379/tcp".parse().expect("a port")],
+                weight: std::num::NonZeroU16::MIN,
                 checked: false,
             }],
         };
