@@ -17,7 +17,7 @@ RELEASE = target/$(TRIPLE)/release/nuncio
 help: ## list the targets
 	@echo "nuncio: containers that find each other by name, on one host or on two hundred"
 	@echo
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
 
 demo: deps build ## redis across two hosts, three ways, with nothing left behind (KEEP=1 leaves it up, IMAGE=redis:7 pulls)
 	@NUNCIO=$(RELEASE) KEEP=$(KEEP) IMAGE=$(IMAGE) examples/demo/demo.sh
