@@ -63,11 +63,12 @@ start() {
     esac
 }
 
-# A --listen and a --to for each service.
+# A --listen and a --to for each service. What is rewritten is one address, so the path has no wildcard.
 nuncio_forwards() {
-    local service
+    local service at=0.0.0.0
+    [ "$1" != rewrite ] || at=$middle
     for service in "${tcp_services[@]}" udp; do
-        printf ' --listen %s://0.0.0.0:%s --to %s://%s:%s' "$(protocol "$service")" "$(port "$service" "$1")" \
+        printf ' --listen %s://%s:%s --to %s://%s:%s' "$(protocol "$service")" "$at" "$(port "$service" "$1")" \
             "$(protocol "$service")" "$server" "$(port "$service" direct)"
     done
 }

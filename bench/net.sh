@@ -117,7 +117,7 @@ is_up() {
 wait_for() {
     local deadline=$((SECONDS + 10))
     until is_up "$1"; do
-        [ $SECONDS -lt $deadline ] || { tail "$work/log" >&2; fail "$1 does not listen"; }
+        [ $SECONDS -lt $deadline ] || { tail -n 40 "$work/log" >&2; fail "$1 does not listen"; }
         sleep 0.05
     done
 }
