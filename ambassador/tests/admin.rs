@@ -126,7 +126,7 @@ async fn what_cannot_be_applied_changes_nothing() -> Result<()> {
     }
     let (status, body) = admin.ask("PUT", "/config", "[{").await?;
     ensure!(status == 400 && body.contains("line 1"), "{body}");
-    let huge = " ".repeat(5 << 20);
+    let huge = " ".repeat(17 << 20);
     ensure!(
         admin
             .ask("PUT", "/config", &huge)
