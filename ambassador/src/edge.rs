@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use tokio::time::timeout;
 use tracing::{debug, info};
 
 use crate::flow::{EndCause, EndSide, Ended};
@@ -14,6 +13,7 @@ use crate::proxy::{self, AcceptError, AcceptProxy, Ends, Header, ProxyVersion};
 use crate::running::Running;
 use crate::sni::{self, NoName, Sni, Unserved};
 use crate::tcp::{Socket, WRITABLE};
+use crate::time::timeout;
 use crate::tls::{self, HandshakeError, Stream, Tls, TlsSide};
 use crate::{sys, tcp};
 

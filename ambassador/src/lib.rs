@@ -36,6 +36,7 @@ mod sni;
 pub mod spec;
 mod sys;
 mod tcp;
+mod time;
 mod tls;
 mod udp;
 

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use rustls::server::Acceptor;
 use tokio::sync::watch;
-use tokio::time::timeout;
 
 use crate::peek::{PeekError, Peeked};
 use crate::running::Running;
 use crate::tcp::{READABLE, Socket, WRITABLE};
+use crate::time::timeout;
 use crate::{Edge, EndpointSet, Forward, sys};
 
 /// A ClientHello is read up to this many bytes; most have a few hundred.

@@ -21,7 +21,8 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
-use tokio::time::timeout;
+
+use crate::time::timeout;
 
 pub(crate) use endpoint::{Choice, Endpoint, Health};
 use leaving::Leaving;

@@ -269,6 +269,7 @@ async fn all_who_wait_get_what_is_freed() {
         ..Rules::default()
     });
     let now = Instant::now();
+    std::rc::Rc::new(crate::time::Clock::default()).install();
     let held: Vec<_> = (0..2)
         .map(|_| balancer.choose(CLIENT, &[], now).unwrap())
         .collect();

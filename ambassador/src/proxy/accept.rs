@@ -3,12 +3,11 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
-use tokio::time::timeout;
-
 use super::parse::{HeaderError, LONGEST, parse};
 use super::{AcceptProxy, Header};
 use crate::peek::{PeekError, Peeked};
 use crate::tcp::Socket;
+use crate::time::timeout;
 
 /// Why a connection is not let in.
 #[derive(Debug, thiserror::Error)]

@@ -4,9 +4,8 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{debug, warn};
 
 use super::reactor::{FAILED, Reactor, Socket, WRITABLE};
@@ -14,6 +13,7 @@ use crate::balance::Choice;
 use crate::flow::{EndCause, EndSide, Ended};
 use crate::running::Running;
 use crate::sys::{self, Congestion};
+use crate::time::{sleep, timeout_at};
 
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(50);
 
@@ -55,14 +55,18 @@ impl ConnectError {
     }
 }
 
-/// Waits until discovery has answered once, for a bounded time.
-pub(crate) async fn resolved(running: &Running) -> Result<(), ConnectError> {
+/// Waits until discovery has answered once, for a bounded time that `sleep` measures.
+pub(crate) async fn resolved<S: Future<Output = ()>>(
+    running: &Running,
+    sleep: impl FnOnce(Duration) -> S,
+) -> Result<(), ConnectError> {
     if !*running.resolved.borrow() {
         let hold = running.shared.options.hold;
         let mut resolved = running.resolved.subscribe();
-        let answered = timeout(hold, resolved.wait_for(|resolved| *resolved)).await;
-        if answered.is_err() {
-            return Err(ConnectError::Unresolved(hold));
+        tokio::select! {
+            biased;
+            _ = resolved.wait_for(|resolved| *resolved) => {}
+            () = sleep(hold) => return Err(ConnectError::Unresolved(hold)),
         }
     }
     if running.balancer.is_empty() {
@@ -82,7 +86,7 @@ pub(super) async fn connect(
     let limits = *running.limits.borrow();
     let pending = running.pend();
     let _pending = pending.ok_or(ConnectError::Queue(limits.max_pending))?;
-    resolved(running).await?;
+    resolved(running, sleep).await?;
     let deadline = Instant::now() + limits.connect_timeout;
     let mut tried = Vec::new();
     let mut last = None;
@@ -101,13 +105,13 @@ pub(super) async fn connect(
         let left = deadline.saturating_duration_since(begun);
         // One that swallows the SYN must leave time for another.
         let may_retry = tried.len() < limits.retries;
-        let others = may_retry && (running.balancer).has_others(address, &tried, begun.into_std());
+        let others = may_retry && (running.balancer).has_others(address, &tried, begun);
         let until = begun + if others { left / 2 } else { left };
         let error = match timeout_at(until, attempt(running, address, reactor)).await {
             Ok(Ok(_)) if choice.is_over() => ConnectError::Left(address),
             Ok(Ok(stream)) => {
                 let now = Instant::now();
-                (running.balancer).succeeded(address, now - begun, now.into_std());
+                (running.balancer).succeeded(address, now - begun, now);
                 return Ok((stream, choice, now - begun));
             }
             Ok(Err(source)) => failed(running, address, source),
@@ -124,7 +128,7 @@ pub(super) async fn connect(
 /// Counts a failure against the endpoint, which may eject it for a while.
 pub(crate) fn failed(running: &Running, address: SocketAddr, source: io::Error) -> ConnectError {
     let name = &running.name;
-    let ejected = (running.balancer).failed(address, &source, std::time::Instant::now());
+    let ejected = (running.balancer).failed(address, &source, Instant::now());
     running.totals.failed(address, ejected.is_some());
     match ejected {
         Some(pause) => {

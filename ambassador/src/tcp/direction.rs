@@ -7,13 +7,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use rustix::pipe::{SpliceFlags, splice};
-use tokio::time::{Sleep, sleep};
 
 use super::pipe::Pipe;
 use super::reactor::{FAILED, READABLE, Socket, WRITABLE};
 use crate::RelayMode;
 use crate::flow::{Meter, Way};
 use crate::running::Shared;
+use crate::time::{Sleep, sleep};
 
 const BUFFER: usize = 64 << 10;
 /// Reads at least this large in a row, up to [`BULK`] bytes, make a direction bulk.
@@ -59,7 +59,7 @@ pub(super) struct Direction {
     pending: Option<Box<Pending>>,
     pipe: Option<Pipe>,
     /// When what is pending is given up, since `from` has failed.
-    give_up: Option<Pin<Box<Sleep>>>,
+    give_up: Option<Box<Sleep>>,
     large: u32,
     turn: u32,
     small_rounds: u8,
@@ -156,8 +156,8 @@ impl Direction {
             ready!(lane.from.poll_ready(cx, FAILED));
         }
         let linger = lane.shared.options.linger;
-        let give_up = self.give_up.get_or_insert_with(|| Box::pin(sleep(linger)));
-        ready!(give_up.as_mut().poll(cx));
+        let give_up = self.give_up.get_or_insert_with(|| Box::new(sleep(linger)));
+        ready!(Pin::new(&mut **give_up).poll(cx));
         Poll::Ready(Err(from(ErrorKind::ConnectionReset.into())))
     }
 

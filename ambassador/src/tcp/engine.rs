@@ -1,16 +1,19 @@
 //! One event loop per core: whatever a worker accepts stays on its thread.
 
+use std::cell::Cell;
 use std::io;
 use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::thread::JoinHandle;
 
-use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::spawn_local;
 use tracing::error;
 
+use super::bell::Bell;
 use super::listener::serve;
 use super::reactor::Reactor;
 use crate::running::Running;
@@ -105,11 +108,13 @@ impl Worker {
         let thread = std::thread::Builder::new()
             .name(format!("tcp-{number}"))
             .spawn(move || {
-                // The runtime is bound to the thread, so it is made here.
+                // The reactor is bound to the thread, so it is made here.
                 match prepare() {
-                    Ok((runtime, reactor)) => {
+                    Ok((reactor, bell)) => {
                         let _ = started.send(Ok(()));
-                        runtime.block_on(work(inbox, reactor));
+                        if let Err(error) = work(inbox, &reactor, &bell) {
+                            error!(%error, "a worker cannot wait for its sockets");
+                        }
                     }
                     Err(error) => {
                         let _ = started.send(Err(error));
@@ -126,25 +131,55 @@ impl Worker {
     }
 }
 
-fn prepare() -> io::Result<(LocalRuntime, Rc<Reactor>)> {
-    let mut builder = Builder::new_current_thread();
-    let runtime = builder.enable_all().build_local(LocalOptions::default())?;
-    Ok((runtime, Reactor::new()?))
+fn prepare() -> io::Result<(Rc<Reactor>, Arc<Bell>)> {
+    let (reactor, bell) = (Reactor::new()?, Bell::new()?);
+    reactor.hear(&bell)?;
+    Ok((reactor, bell))
 }
 
-/// Works until no more orders can come.
-async fn work(mut orders: mpsc::UnboundedReceiver<Order>, reactor: Rc<Reactor>) {
-    let taking = async {
-        while let Some(order) = orders.recv().await {
+/// Works until no more orders can come. No runtime: of what one has, tasks and alarms are needed, and
+/// its own wait for events would double the calls of each turn.
+fn work(
+    orders: mpsc::UnboundedReceiver<Order>,
+    reactor: &Rc<Reactor>,
+    bell: &Arc<Bell>,
+) -> io::Result<()> {
+    reactor.clock().install();
+    let over = Rc::new(Cell::new(false));
+    reactor.spawn(take(orders, reactor.clone(), over.clone()));
+    let waker = Waker::from(bell.clone());
+    let mut cx = Context::from_waker(&waker);
+    let mut tasks = FuturesUnordered::new();
+    loop {
+        // Pending as well when all have had a turn, and some are ready for another.
+        loop {
+            tasks.extend(reactor.born());
+            if !matches!(tasks.poll_next_unpin(&mut cx), Poll::Ready(Some(()))) {
+                break;
+            }
+        }
+        if over.get() {
+            return Ok(());
+        }
+        if reactor.is_barren() {
+            reactor.turn(bell)?;
+        }
+    }
+}
+
+async fn take(
+    mut orders: mpsc::UnboundedReceiver<Order>,
+    reactor: Rc<Reactor>,
+    over: Rc<Cell<bool>>,
+) {
+    while let Some(order) = orders.recv().await {
+        reactor.spawn({
             let reactor = reactor.clone();
-            spawn_local(async move {
+            async move {
                 serve(order.listener, &order.running, &reactor).await;
                 drop(order.open);
-            });
-        }
-    };
-    tokio::select! {
-        () = taking => {}
-        Err(error) = reactor.drive() => error!(%error, "a worker cannot wait for its sockets"),
+            }
+        });
     }
+    over.set(true);
 }

@@ -10,9 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use futures_util::future::{AbortHandle, Abortable};
-use tokio::task::{spawn_local, yield_now};
-use tokio::time::timeout;
+use futures_util::future::{AbortHandle, Abortable, FutureExt};
+use tokio::task::yield_now;
 use tracing::{debug, error, info, warn};
 
 use super::connect::{ConnectError, connect, gone};
@@ -22,6 +21,7 @@ use crate::balance::Choice;
 use crate::edge::{self, EdgeError};
 use crate::flow::{EndCause, EndSide, Ended, Joined, OpenFlow, Way};
 use crate::running::{Entered, Running, Shared};
+use crate::time::timeout;
 use crate::tls::{self, Stream};
 use crate::{RelayMode, sys};
 
@@ -114,7 +114,9 @@ fn start(
     };
     let (end, ended) = AbortHandle::new_pair();
     let begin = Box::pin(begin(client, peer, end, entered));
-    spawn_local(Abortable::new(flow(begin), ended));
+    let flow = Abortable::new(flow(begin), ended);
+    // Who aborts it has said why. Not by an async block, which would keep room for it twice.
+    reactor.spawn(flow.map(drop));
 }
 
 /// Its future is what an idle flow costs: what comes before is boxed, and gone by then.

@@ -1,5 +1,6 @@
 //! The TCP side: accept, connect, relay.
 
+mod bell;
 mod connect;
 mod direction;
 mod engine;

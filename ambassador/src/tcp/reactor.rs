@@ -1,7 +1,4 @@
-//! Readiness of the sockets of one worker.
-//!
-//! An epoll instance of its own, inside the one of the worker's runtime: the runtime spends some
-//! 400 bytes and two system calls on each socket more than this does.
+//! Readiness of the sockets of one worker, which waits for nothing else but its alarms and its bell.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -11,16 +8,17 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use super::bell::Bell;
+use crate::time::Clock;
+use futures_util::future::LocalBoxFuture;
 use rustix::event::{Timespec, epoll};
-use tokio::sync::Notify;
-use tokio::time::MissedTickBehavior;
-
-use crate::sys;
 
 /// Events taken at once; more wait for the next turn.
 const EVENTS: usize = 256;
 /// From this age on a socket is told that it is old, within as much time again.
 const OLD: Duration = Duration::from_secs(1);
+/// What the bell's events bear; no socket has that key, for there are fewer descriptors than slots.
+const BELL: u64 = u64::MAX;
 
 pub(crate) const READABLE: u8 = 1;
 pub(crate) const WRITABLE: u8 = 2;
@@ -35,11 +33,16 @@ const ENDED: u8 = 16;
 pub(crate) struct Reactor {
     epoll: OwnedFd,
     slots: RefCell<Slots>,
+    clock: Rc<Clock>,
     /// Those that will be old, by the time they began.
     young: RefCell<VecDeque<(Instant, Key)>>,
-    /// Told when there is a first one, for without them there is no sweep.
-    first: Notify,
+    /// When the first of them are looked at; none without them.
+    sweep: Cell<Option<Instant>>,
+    /// Tasks that nobody has polled yet.
+    born: RefCell<Vec<LocalBoxFuture<'static, ()>>>,
     events: Cell<Vec<epoll::Event>>,
+    /// The last turn brought events.
+    busy: Cell<bool>,
     wakers: Cell<Vec<Waker>>,
 }
 
@@ -76,50 +79,100 @@ impl Reactor {
         Ok(Rc::new(Self {
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
             slots: RefCell::default(),
+            clock: Rc::default(),
             young: RefCell::default(),
-            first: Notify::new(),
+            sweep: Cell::default(),
+            born: RefCell::default(),
+            busy: Cell::new(false),
             events: Cell::new(Vec::with_capacity(EVENTS)),
             wakers: Cell::new(Vec::with_capacity(EVENTS)),
         }))
     }
 
-    /// Wakes those whose sockets are ready, for as long as it is polled.
-    pub(crate) async fn drive(&self) -> io::Result<()> {
-        let epoll = sys::register(self.epoll.try_clone()?)?;
-        let mut sweep = tokio::time::interval(OLD);
-        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            let young = !self.young.borrow().is_empty();
-            tokio::select! {
-                biased;
-                ready = epoll.readable() => {
-                    let mut ready = ready?;
-                    if self.turn()? < EVENTS {
-                        ready.clear_ready();
-                    }
-                }
-                _ = sweep.tick(), if young => self.age(Instant::now()),
-                () = self.first.notified(), if !young => {}
-            }
-        }
+    pub(super) fn clock(&self) -> &Rc<Clock> {
+        &self.clock
     }
 
-    /// Takes the events that have come, and returns how many they were.
-    fn turn(&self) -> io::Result<usize> {
-        let mut events = self.events.take();
-        events.clear();
-        let spare = rustix::buffer::spare_capacity(&mut events);
-        match epoll::wait(&self.epoll, spare, Some(&Timespec::default())) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let count = events.len();
-        self.wake(events.drain(..).map(|event| {
+    /// Hands the worker a task.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        self.born.borrow_mut().push(Box::pin(task));
+    }
+
+    /// The tasks that were handed over since the last call.
+    pub(super) fn born(&self) -> Vec<LocalBoxFuture<'static, ()>> {
+        self.born.take()
+    }
+
+    /// Whether there are none of those.
+    pub(super) fn is_barren(&self) -> bool {
+        self.born.borrow().is_empty()
+    }
+
+    /// Has `bell` end a wait.
+    pub(super) fn hear(&self, bell: &Bell) -> io::Result<()> {
+        let data = epoll::EventData::new_u64(BELL);
+        Ok(epoll::add(&self.epoll, bell, data, epoll::EventFlags::IN)?)
+    }
+
+    /// Waits until something has happened, or just looks whether it has, and wakes whom it concerns.
+    pub(super) fn turn(&self, bell: &Bell) -> io::Result<()> {
+        let next = [self.clock.next(), self.sweep.get()];
+        let next = next.into_iter().flatten().min();
+        let patience = if bell.lie_down() {
+            next.map(|at| at.saturating_duration_since(Instant::now()))
+        } else {
+            Some(Duration::ZERO)
+        };
+        let waited = self.wait_or_give_way(patience);
+        bell.rise();
+        let events = waited?;
+        self.busy.set(!events.is_empty());
+        self.wake(events.iter().filter_map(|event| {
             let (flags, data) = (event.flags, event.data.u64());
-            (Key::from(data), ready(flags))
+            if data == BELL {
+                bell.silence();
+                return None;
+            }
+            Some((Key::from(data), ready(flags)))
         }));
         self.events.set(events);
-        Ok(count)
+        if next.is_some() {
+            let now = Instant::now();
+            self.clock.strike(now);
+            if self.sweep.get().is_some_and(|at| at <= now) {
+                self.age(now);
+            }
+        }
+        Ok(())
+    }
+
+    /// One who was busy a moment ago first lets others run: what they have for it by then costs them
+    /// no wake-up, and comes together.
+    fn wait_or_give_way(&self, patience: Option<Duration>) -> io::Result<Vec<epoll::Event>> {
+        if self.busy.get() && patience != Some(Duration::ZERO) {
+            rustix::thread::sched_yield();
+            let events = self.wait(Some(Duration::ZERO))?;
+            if !events.is_empty() {
+                return Ok(events);
+            }
+            self.events.set(events);
+        }
+        self.wait(patience)
+    }
+
+    fn wait(&self, patience: Option<Duration>) -> io::Result<Vec<epoll::Event>> {
+        let mut events = self.events.take();
+        events.clear();
+        let patience = patience.map(|time| Timespec {
+            // Further away than anybody's alarm.
+            tv_sec: time.as_secs().try_into().unwrap_or(i64::MAX),
+            tv_nsec: time.subsec_nanos().into(),
+        });
+        let spare = rustix::buffer::spare_capacity(&mut events);
+        match epoll::wait(&self.epoll, spare, patience.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(events),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn age(&self, now: Instant) {
@@ -129,6 +182,7 @@ impl Reactor {
         if young.is_empty() {
             young.shrink_to(EVENTS);
         }
+        self.sweep.set((!young.is_empty()).then(|| now + OLD));
     }
 
     /// Wakes after all is noted, since what is woken may drop its socket.
@@ -243,11 +297,11 @@ impl Socket {
 
     /// Will be [`AGED`] in a second or two.
     pub(super) fn tell_age(&self) {
-        let mut young = self.reactor.young.borrow_mut();
-        if young.is_empty() {
-            self.reactor.first.notify_one();
+        let now = Instant::now();
+        if self.reactor.sweep.get().is_none() {
+            self.reactor.sweep.set(Some(now + OLD));
         }
-        young.push_back((Instant::now(), self.key));
+        self.reactor.young.borrow_mut().push_back((now, self.key));
     }
 
     /// What it is ready for out of `interest`; if nothing, the task is woken once it is.

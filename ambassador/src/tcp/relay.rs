@@ -3,15 +3,15 @@
 use std::future::poll_fn;
 use std::io::{self, ErrorKind};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tokio::time::{Instant, sleep, timeout_at};
 use tracing::debug;
 
 use super::direction::{Broken, Direction, Lane, Side};
 use super::listener::Begun;
 use super::reactor::{AGED, FAILED, Socket};
 use crate::sys;
+use crate::time::{sleep, timeout_at};
 
 /// One of the two ends of a flow.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

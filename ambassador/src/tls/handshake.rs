@@ -12,13 +12,13 @@ use rustls::server::NoServerSessionStorage;
 use rustls::sign::SingleCertAndKey;
 use rustls::version::TLS13;
 use rustls::{ClientConfig, ServerConfig};
-use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 use super::raw::Raw;
 use super::verify::{self, Verifier};
 use super::{Identity, Tls, TlsSide, provider};
 use crate::tcp::Socket;
+use crate::time::timeout;
 
 /// A connection whose peer has been verified.
 pub(crate) struct Encrypted {

@@ -9,10 +9,9 @@ use std::io::{self, ErrorKind};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, ReadHalf, WriteHalf, split};
-use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_rustls::TlsStream;
 
 use super::handshake::{Encrypted, Peer as Holder};
@@ -24,6 +23,7 @@ use crate::flow::{Entry, Meter};
 use crate::running::Running;
 use crate::sys;
 use crate::tcp::{Broken, End, FAILED, Peer, Side, Socket, delivered};
+use crate::time::{sleep_until, timeout_at};
 
 /// What one TLS record holds at most.
 const BUFFER: usize = 16 << 10;

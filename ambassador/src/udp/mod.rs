@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering;
 
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::debug;
 
 use crate::running::Running;
@@ -54,7 +54,7 @@ pub(crate) async fn serve(socket: Arc<UdpSocket>, running: Arc<Running>) {
     let mut sessions = Sessions::new(socket.clone(), running.clone());
     // Until discovery has answered, newcomers wait in the socket's queue.
     tokio::select! {
-        resolved = tcp::resolved(&running) => if let Err(error) = resolved {
+        resolved = tcp::resolved(&running, sleep) => if let Err(error) = resolved {
             debug!(forward = %running.name, %error, "datagrams are dropped");
         },
         () = closed.cancelled() => {}
