@@ -15,6 +15,13 @@ pub(crate) mod mmsg;
 
 /// Newcomers that may wait to be accepted.
 pub(crate) const BACKLOG: i32 = 4096;
+/// What may be received ahead of the writes where the path holds next to nothing.
+const LEAST_AHEAD: usize = 512 << 10;
+/// And beside that what a path of 8 Gb/s holds.
+const BYTES_A_MICROSECOND: usize = 1 << 10;
+/// Longer paths are left to the kernel.
+const MOST_AHEAD: usize = 32 << 20;
+const MOST_UNSENT: u32 = 512 << 10;
 const PROBES: u32 = 5;
 const PROBE_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -114,6 +121,23 @@ pub(crate) fn begin_connect(address: SocketAddr, congestion: Congestion) -> io::
         Err(error) if error.raw_os_error() != Some(nix::libc::EINPROGRESS) => Err(error),
         _ => Ok(socket.into()),
     }
+}
+
+/// Keeps the kernel from holding more and more for a reader that is slower than the writer: what
+/// `from` receives ahead, and what waits in `to` unsent.
+///
+/// Left to itself the kernel lets both grow to `tcp_rmem` and `tcp_wmem`, which may be tens of
+/// mebibytes. A path that is longer may hold more, or it could not be filled. Without
+/// `CAP_NET_ADMIN` the kernel's bound stays: what `SO_RCVBUF` allows by itself is too little.
+pub(crate) fn bound_buffers<F: AsFd, T: AsFd>(from: &F, to: &T) {
+    let round_trip = info::least_round_trip(from.as_fd()).unwrap_or(Duration::MAX);
+    let micros = usize::try_from(round_trip.as_micros()).unwrap_or(usize::MAX);
+    let bytes = LEAST_AHEAD.saturating_add(micros.saturating_mul(BYTES_A_MICROSECOND));
+    if bytes <= MOST_AHEAD {
+        // The kernel doubles it, for its own bookkeeping.
+        let _ = rustix::net::sockopt::set_socket_recv_buffer_size_force(from, bytes);
+    }
+    let _ = SockRef::from(to).set_tcp_notsent_lowat(MOST_UNSENT);
 }
 
 /// Where a socket is bound.
@@ -251,5 +275,41 @@ mod ioctl {
         let done = unsafe { nix::libc::ioctl(socket.as_raw_fd(), nix::libc::TIOCOUTQ, &mut bytes) };
         nix::errno::Errno::result(done)?;
         Ok(u64::try_from(bytes).unwrap_or(0))
+    }
+}
+
+mod info {
+    #![allow(unsafe_code, reason = "no safe wrapper has TCP_INFO")]
+
+    use std::io;
+    use std::mem::{MaybeUninit, offset_of, size_of};
+    use std::os::fd::{AsRawFd, BorrowedFd};
+    use std::time::Duration;
+
+    use nix::libc::{IPPROTO_TCP, TCP_INFO, getsockopt, socklen_t, tcp_info};
+
+    /// The shortest round trip that the connection has seen.
+    pub(super) fn least_round_trip(socket: BorrowedFd<'_>) -> io::Result<Duration> {
+        let mut info = MaybeUninit::<tcp_info>::zeroed();
+        let mut length = size_of::<tcp_info>() as socklen_t;
+        // SAFETY: the descriptor is borrowed for the call, which writes `length` bytes at most.
+        let done = unsafe {
+            getsockopt(
+                socket.as_raw_fd(),
+                IPPROTO_TCP,
+                TCP_INFO,
+                info.as_mut_ptr().cast(),
+                &mut length,
+            )
+        };
+        nix::errno::Errno::result(done)?;
+        // SAFETY: it is plain numbers, all of which zeroes are valid for.
+        let info = unsafe { info.assume_init() };
+        // Linux 4.6 and later tell it, and by all ones that none was seen.
+        let told = length as usize > offset_of!(tcp_info, tcpi_min_rtt);
+        match info.tcpi_min_rtt {
+            micros if told && micros != u32::MAX => Ok(Duration::from_micros(micros.into())),
+            _ => Err(io::ErrorKind::Unsupported.into()),
+        }
     }
 }

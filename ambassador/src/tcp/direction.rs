@@ -13,6 +13,7 @@ use super::reactor::{FAILED, READABLE, Socket, WRITABLE};
 use crate::RelayMode;
 use crate::flow::{Meter, Way};
 use crate::running::Shared;
+use crate::sys;
 use crate::time::{Sleep, sleep};
 
 const BUFFER: usize = 64 << 10;
@@ -64,6 +65,8 @@ pub(super) struct Direction {
     turn: u32,
     small_rounds: u8,
     bulk: bool,
+    /// The kernel's buffers at both ends are kept from growing further.
+    bounded: bool,
 }
 
 #[derive(Debug)]
@@ -97,7 +100,13 @@ impl Direction {
                 self.copy(lane)
             };
             match step {
-                Ok(Step::Moved(bytes)) => self.moved(bytes, lane.mode),
+                Ok(Step::Moved(bytes)) => {
+                    self.moved(bytes, lane.mode);
+                    if self.bulk && !self.bounded {
+                        self.bounded = true;
+                        sys::bound_buffers(lane.from, lane.to);
+                    }
+                }
                 Ok(Step::Eof) => return Poll::Ready(Ok(())),
                 Ok(Step::NothingToRead) => {
                     // What sleeps holds no pipe.
