@@ -1,7 +1,9 @@
 //! Writes the OCI bundle of a container: `config.json`, and `shim.json` for what the shim does itself.
 
 mod defaults;
+mod devices;
 mod mounts;
+pub(crate) mod resources;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -14,14 +16,13 @@ use crate::cgroups::Layout;
 use crate::executable::DEFAULT_PATH;
 use crate::identity::{self, Identity, IdentityError};
 use crate::plan::{Payload, Plan, Role};
-use crate::spec::{ContainerSpec, ExecSpec, Ulimit};
+use crate::spec::{ContainerSpec, ExecSpec, Namespace, Ulimit};
 use crate::status;
 
 pub(crate) const CONFIG_FILE: &str = "config.json";
 pub(crate) const PROCESS_FILE: &str = "process.json";
 /// Where the reaper is put in; Docker's path, so that images that look for it find it.
 const INIT_PATH: &str = "/sbin/docker-init";
-const CPU_PERIOD: i64 = 100_000;
 
 /// Why a bundle could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +45,14 @@ pub enum BundleError {
         /// The source.
         path: PathBuf,
         /// What the kernel said.
+        source: io::Error,
+    },
+    /// A device is missing, or none.
+    #[error("error gathering device information while adding custom device {path:?}")]
+    Device {
+        /// The device.
+        path: PathBuf,
+        /// What is wrong.
         source: io::Error,
     },
     /// The user cannot be found.
@@ -73,7 +82,10 @@ pub fn write(run_dir: &Path, spec: &ContainerSpec) -> Result<(), BundleError> {
         return Err(BundleError::Id(spec.id.clone()));
     }
     let capabilities = capabilities(spec)?;
-    let identity = identity::resolve(&spec.rootfs, &spec.user)?;
+    let mut identity = identity::resolve(&spec.rootfs, &spec.user)?;
+    identity
+        .groups
+        .extend(identity::groups(&spec.rootfs, &spec.groups)?);
     let cwd = working_directory(&spec.cwd, "/")?;
     let mut env = environment(&spec.env, &identity, spec.tty);
     default_variable(&mut env, "HOSTNAME", &spec.hostname);
@@ -246,33 +258,56 @@ fn config(spec: &ContainerSpec, plan: &Plan, identity: &Identity) -> Result<Valu
     let mut process = process(plan, identity);
     process["noNewPrivileges"] = spec.no_new_privileges.into();
     process["rlimits"] = spec.ulimits.iter().map(rlimit).collect();
-    let mut namespaces: Vec<_> = ["pid", "mount", "uts", "ipc", "cgroup"]
-        .map(|kind| json!({ "type": kind }))
-        .into();
-    if let Some(path) = &spec.netns {
-        namespaces.push(json!({ "type": "network", "path": path }));
-    }
-    let (masked, read_only) = if spec.privileged {
-        (&[][..], &[][..])
-    } else {
-        (defaults::MASKED, defaults::READ_ONLY)
+    let (devices, device_rules) = devices::all(&spec.devices, &spec.device_rules)?;
+    let paths = |asked: &Option<Vec<String>>, default: &[&str]| match asked {
+        Some(paths) => paths.clone(),
+        None if spec.privileged => Vec::new(),
+        None => default.iter().map(|path| (*path).to_owned()).collect(),
     };
+    let all_devices = if spec.privileged {
+        defaults::host_devices()
+    } else {
+        devices
+    };
+    let hostname = (spec.utsns == Namespace::Own).then_some(&spec.hostname);
     Ok(json!({
         "ociVersion": "1.0.2",
-        "hostname": spec.hostname,
+        "hostname": hostname,
         "root": { "path": spec.rootfs, "readonly": spec.readonly_rootfs },
         "process": process,
         "mounts": mounts::all(spec, plan)?,
         "linux": {
-            "namespaces": namespaces,
+            "namespaces": namespaces(spec),
             "cgroupsPath": plan.cgroup,
-            "resources": resources(spec),
-            "devices": if spec.privileged { defaults::host_devices() } else { Vec::new() },
-            "maskedPaths": masked,
-            "readonlyPaths": read_only,
+            "resources": resources::all(spec, device_rules),
+            "devices": all_devices,
+            "maskedPaths": paths(&spec.masked_paths, defaults::MASKED),
+            "readonlyPaths": paths(&spec.readonly_paths, defaults::READ_ONLY),
             "sysctl": sysctls(spec),
         },
     }))
+}
+
+fn namespaces(spec: &ContainerSpec) -> Vec<Value> {
+    let cgroups = match spec.host_cgroups {
+        true => Namespace::Host,
+        false => Namespace::Own,
+    };
+    let kinds = [
+        ("pid", &spec.pidns),
+        ("mount", &Namespace::Own),
+        ("uts", &spec.utsns),
+        ("ipc", &spec.ipcns),
+        ("cgroup", &cgroups),
+    ];
+    let entry = |(kind, of): (&str, &Namespace)| match of {
+        Namespace::Own => Some(json!({ "type": kind })),
+        Namespace::Host => None,
+        Namespace::Of(path) => Some(json!({ "type": kind, "path": path })),
+    };
+    let network = spec.netns.as_ref();
+    let network = network.map(|path| json!({ "type": "network", "path": path }));
+    kinds.into_iter().filter_map(entry).chain(network).collect()
 }
 
 /// As Docker does in a network namespace of its own: low ports and ping without privileges, unless the caller says other.
@@ -302,50 +337,6 @@ fn process(plan: &Plan, identity: &Identity) -> Value {
 
 fn rlimit(limit: &Ulimit) -> Value {
     json!({ "type": format!("RLIMIT_{}", limit.name.to_ascii_uppercase()), "soft": limit.soft, "hard": limit.hard })
-}
-
-fn resources(spec: &ContainerSpec) -> Value {
-    let limits = &spec.resources;
-    let mut resources = json!({ "devices": defaults::device_rules(spec.privileged) });
-    if let Some(limit) = limits.memory {
-        let swap = limits.memory_swap.unwrap_or(limit.saturating_mul(2));
-        resources["memory"] = if swap_is_counted() {
-            json!({ "limit": limit, "swap": swap })
-        } else {
-            json!({ "limit": limit })
-        };
-    }
-    let mut cpu = serde_json::Map::new();
-    if let Some(nano) = limits.nano_cpus {
-        cpu.insert("period".into(), CPU_PERIOD.into());
-        cpu.insert(
-            "quota".into(),
-            (nano / 1_000 * CPU_PERIOD / 1_000_000).max(1_000).into(),
-        );
-    }
-    if let Some(shares) = limits.cpu_shares {
-        cpu.insert("shares".into(), shares.into());
-    }
-    if let Some(cpus) = &limits.cpuset_cpus {
-        cpu.insert("cpus".into(), cpus.clone().into());
-    }
-    if !cpu.is_empty() {
-        resources["cpu"] = cpu.into();
-    }
-    if let Some(limit) = limits.pids_limit {
-        resources["pids"] = json!({ "limit": limit });
-    }
-    resources
-}
-
-/// A v1 kernel without swap accounting has no file to write the limit to.
-fn swap_is_counted() -> bool {
-    match Layout::detect() {
-        Layout::V1 { hierarchies, .. } => hierarchies
-            .iter()
-            .any(|path| path.join("memory.memsw.limit_in_bytes").exists()),
-        Layout::Unified | Layout::Absent => true,
-    }
 }
 
 impl Payload {

@@ -54,6 +54,23 @@ impl Layout {
         }
     }
 
+    /// Where `controller` keeps the group `cgroup`; `None` if this machine has no such controller.
+    pub(crate) fn group(&self, controller: &str, cgroup: &Path) -> Option<PathBuf> {
+        let relative = cgroup.strip_prefix("/").unwrap_or(cgroup);
+        match self {
+            Self::Unified => Some(Path::new(ROOT).join(relative)),
+            Self::V1 { hierarchies, .. } => {
+                let of = |path: &&PathBuf| {
+                    path.file_name()
+                        .and_then(|name| name.to_str())
+                        .is_some_and(|name| name.split(',').any(|name| name == controller))
+                };
+                Some(hierarchies.iter().find(of)?.join(relative))
+            }
+            Self::Absent => None,
+        }
+    }
+
     /// Where each hierarchy keeps the group `cgroup`.
     fn paths(&self, cgroup: &Path) -> Vec<PathBuf> {
         let relative = cgroup.strip_prefix("/").unwrap_or(cgroup);
@@ -181,6 +198,7 @@ pub(crate) fn remove_empty(parent: &Path) {
 /// Kills until the groups are empty, since a process may fork while it is being killed.
 fn kill(cgroup: &Path, limit: Duration) -> io::Result<()> {
     let deadline = Instant::now() + limit;
+    thaw(cgroup);
     loop {
         let pids = processes(cgroup);
         if pids.is_empty() {
@@ -208,6 +226,19 @@ fn kill(cgroup: &Path, limit: Duration) -> io::Result<()> {
             ));
         }
     }
+}
+
+/// Lets a group go on that is frozen, for what is frozen does not die.
+fn thaw(cgroup: &Path) {
+    let layout = Layout::detect();
+    let Some(group) = layout.group("freezer", cgroup) else {
+        return;
+    };
+    let (file, word) = match layout {
+        Layout::V1 { .. } => ("freezer.state", "THAWED"),
+        Layout::Unified | Layout::Absent => ("cgroup.freeze", "0"),
+    };
+    let _ = fs::write(group.join(file), word); // it is gone, or was never frozen
 }
 
 /// Waits until the process behind `pidfd` ended.
@@ -257,5 +288,8 @@ mod tests {
         let expected = ["cpu", "memory", "unified"]
             .map(|name| PathBuf::from(format!("/sys/fs/cgroup/{name}/nuncio/c1")));
         assert_eq!(paths, expected);
+        let group = |controller| layout.group(controller, Path::new("/nuncio/c1"));
+        assert_eq!(group("memory"), Some(expected[1].clone()));
+        assert_eq!(group("freezer"), None);
     }
 }

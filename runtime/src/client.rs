@@ -253,7 +253,7 @@ impl Shim {
         self.ask(Op::Signal { signal, all: false }).await.map(drop)
     }
 
-    /// Sends a signal to every process of the container.
+    /// Sends a signal to every process of the container; of an exec, to those of its process group.
     ///
     /// # Errors
     ///

@@ -57,6 +57,23 @@ pub(crate) fn resolve(rootfs: &Path, user: &str) -> Result<Identity, IdentityErr
     )
 }
 
+/// Looks further groups up, each a name or a number.
+pub(crate) fn groups(rootfs: &Path, wanted: &[String]) -> Result<Vec<u32>, IdentityError> {
+    if wanted.is_empty() {
+        return Ok(Vec::new());
+    }
+    let file = read(rootfs, "etc/group")?;
+    wanted.iter().map(|name| group(name, &file)).collect()
+}
+
+fn group(name: &str, file: &str) -> Result<u32, IdentityError> {
+    rows(file)
+        .find(|row| row[0] == name)
+        .and_then(|row| row.get(2)?.parse().ok())
+        .or_else(|| name.parse().ok())
+        .ok_or_else(|| IdentityError::NoGroup(name.into()))
+}
+
 fn find(user: &str, passwd: &str, group: &str) -> Result<Identity, IdentityError> {
     let (name, group_name) = user.split_once(':').unwrap_or((user, ""));
     let name = if name.is_empty() { "0" } else { name };
@@ -88,11 +105,7 @@ fn find(user: &str, passwd: &str, group: &str) -> Result<Identity, IdentityError
             .filter_map(|row| row.get(2)?.parse().ok())
             .collect();
     } else {
-        identity.gid = rows(group)
-            .find(|row| row[0] == group_name)
-            .and_then(|row| row.get(2)?.parse().ok())
-            .or_else(|| group_name.parse().ok())
-            .ok_or_else(|| IdentityError::NoGroup(group_name.into()))?;
+        identity.gid = self::group(group_name, group)?;
     }
     Ok(identity)
 }

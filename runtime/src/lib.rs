@@ -7,6 +7,7 @@ mod cleanup;
 mod client;
 mod executable;
 pub mod files;
+mod freeze;
 mod identity;
 pub mod image;
 pub mod init;
@@ -17,9 +18,11 @@ mod protocol;
 mod seccomp;
 pub mod shim;
 mod spec;
+mod stats;
 mod status;
 mod sys;
 mod time;
+mod update;
 pub mod volume;
 
 pub use capabilities::UnknownCapability;
@@ -29,9 +32,13 @@ pub use client::{
     Attach, AttachError, AttachInput, AttachOptions, AttachOutput, ConnectError, Output, Shim,
     ShimError, ShimState, SpawnError,
 };
+pub use freeze::{FreezeError, freeze, is_frozen, thaw};
 pub use identity::{IdentityError, owner_of};
 pub use probe::{Probe, enter_init_mounts, probe};
 pub use spec::{
-    BindOptions, ContainerSpec, ExecSpec, LogOptions, Mount, MountKind, Resources, Ulimit,
+    BindOptions, ContainerSpec, Device, DeviceRule, ExecSpec, LogOptions, Mount, MountKind,
+    Namespace, Resources, Ulimit,
 };
+pub use stats::{CpuStats, IoStats, MemoryStats, Stats, processes, stats};
 pub use status::ExitStatus;
+pub use update::update;

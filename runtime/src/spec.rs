@@ -14,12 +14,22 @@ pub struct ContainerSpec {
     pub rootfs: PathBuf,
     /// Network namespace to join, for example `/run/netns/web`; `None` shares the caller's.
     pub netns: Option<PathBuf>,
+    /// The namespace of process numbers.
+    pub pidns: Namespace,
+    /// The namespace of shared memory and message queues. Sharing one does not share `/dev/shm`: mount it.
+    pub ipcns: Namespace,
+    /// The namespace of host and domain name. The container's `hostname` is set in one of its own only.
+    pub utsns: Namespace,
+    /// See the whole machine's cgroups instead of those below the container's own.
+    pub host_cgroups: bool,
     /// Name in the UTS namespace, and `HOSTNAME` unless `env` has one.
     pub hostname: String,
     /// The process and its arguments; the first is looked up in `PATH` unless it has a slash.
     pub args: Vec<String>,
     /// `KEY=value`, in order. `PATH`, `HOME`, `HOSTNAME` and, with a terminal, `TERM` are added when absent.
     pub env: Vec<String>,
+    /// Further groups of the process, by name or number.
+    pub groups: Vec<String>,
     /// Working directory, made when absent. Empty is `/`.
     pub cwd: String,
     /// `""`, `user`, `uid`, `user:group` or `uid:gid`, looked up in the root file system's `/etc/passwd` and `/etc/group`.
@@ -42,6 +52,16 @@ pub struct ContainerSpec {
     pub cap_drop: Vec<String>,
     /// Every capability and device, no seccomp, nothing masked.
     pub privileged: bool,
+    /// Devices of the host.
+    pub devices: Vec<Device>,
+    /// Devices that may be used if there are nodes for them.
+    pub device_rules: Vec<DeviceRule>,
+    /// Bytes of `/dev/shm`; `None` is Docker's 64 MiB, and with 0 there is none.
+    pub shm_size: Option<u64>,
+    /// Paths that read as empty; `None` is Docker's list, or none if privileged.
+    pub masked_paths: Option<Vec<String>>,
+    /// Paths that cannot be written; `None` is Docker's list, or none if privileged.
+    pub readonly_paths: Option<Vec<String>>,
     /// Mount the root file system read-only.
     pub readonly_rootfs: bool,
     /// Install the default seccomp filter.
@@ -70,10 +90,15 @@ impl ContainerSpec {
             id,
             rootfs: rootfs.into(),
             netns: None,
+            pidns: Namespace::Own,
+            ipcns: Namespace::Own,
+            utsns: Namespace::Own,
+            host_cgroups: false,
             args,
             env: Vec::new(),
             cwd: "/".into(),
             user: String::new(),
+            groups: Vec::new(),
             tty: false,
             open_stdin: false,
             stdin_once: false,
@@ -83,6 +108,11 @@ impl ContainerSpec {
             cap_add: Vec::new(),
             cap_drop: Vec::new(),
             privileged: false,
+            devices: Vec::new(),
+            device_rules: Vec::new(),
+            shm_size: None,
+            masked_paths: None,
+            readonly_paths: None,
             readonly_rootfs: false,
             seccomp: true,
             no_new_privileges: false,
@@ -106,10 +136,58 @@ pub struct Resources {
     pub nano_cpus: Option<i64>,
     /// Weight against other containers, 1024 being usual.
     pub cpu_shares: Option<u64>,
+    /// Microseconds in which `cpu_quota` is counted; not beside `nano_cpus`.
+    pub cpu_period: Option<i64>,
+    /// Microseconds of processor time in each period; not beside `nano_cpus`.
+    pub cpu_quota: Option<i64>,
     /// Processors the container may use, `0-2,5` for example.
     pub cpuset_cpus: Option<String>,
+    /// Memory nodes the container may use.
+    pub cpuset_mems: Option<String>,
+    /// Bytes of memory that it is to keep when memory is scarce.
+    pub memory_reservation: Option<i64>,
+    /// How readily its memory is swapped, 0 to 100; cgroup v1 only.
+    pub memory_swappiness: Option<u64>,
+    /// Let it wait instead of killing it when there is no memory left; cgroup v1 only.
+    pub oom_kill_disable: bool,
     /// Number of processes and threads.
     pub pids_limit: Option<i64>,
+}
+
+/// Where a container stands for its processes.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub enum Namespace {
+    /// In a namespace of its own.
+    #[default]
+    Own,
+    /// In the caller's.
+    Host,
+    /// In the one at this path, `/proc/<pid>/ns/<kind>` for example.
+    Of(PathBuf),
+}
+
+/// A device of the host, or a directory of devices.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Device {
+    /// Path on the host.
+    pub source: PathBuf,
+    /// Path in the container.
+    pub target: String,
+    /// What may be done: of `r`, `w` and `m`.
+    pub access: String,
+}
+
+/// Devices that may be used.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct DeviceRule {
+    /// `a`, `b` or `c`.
+    pub kind: char,
+    /// `None` is any.
+    pub major: Option<i64>,
+    /// `None` is any.
+    pub minor: Option<i64>,
+    /// Of `r`, `w` and `m`.
+    pub access: String,
 }
 
 /// A mount to make in the container.

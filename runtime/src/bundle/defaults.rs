@@ -105,7 +105,8 @@ pub(super) fn host_devices() -> Vec<Value> {
     devices
 }
 
-pub(super) fn mounts(cgroup: &Path, privileged: bool) -> Vec<Value> {
+pub(super) fn mounts(cgroup: &Path, privileged: bool, shm: u64) -> Vec<Value> {
+    let shm = format!("size={shm}");
     let sys = if privileged { "rw" } else { "ro" };
     let mut mounts = vec![
         entry("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
@@ -146,7 +147,7 @@ pub(super) fn mounts(cgroup: &Path, privileged: bool) -> Vec<Value> {
         "/dev/shm",
         "tmpfs",
         "shm",
-        &["nosuid", "noexec", "nodev", "mode=1777", "size=67108864"],
+        &["nosuid", "noexec", "nodev", "mode=1777", &shm],
     ));
     mounts
 }

@@ -6,9 +6,16 @@ use super::{BundleError, INIT_PATH, defaults};
 use crate::plan::Plan;
 use crate::spec::{BindOptions, ContainerSpec, Mount, MountKind};
 
+/// Bytes of `/dev/shm` unless the caller says otherwise; Docker's.
+const SHM_SIZE: u64 = 64 << 20;
+
 /// The default ones and the caller's, in the order in which they are made.
 pub(super) fn all(spec: &ContainerSpec, plan: &Plan) -> Result<Vec<Value>, BundleError> {
-    let mut mounts = defaults::mounts(&plan.cgroup, spec.privileged);
+    let shm = spec.shm_size.unwrap_or(SHM_SIZE);
+    let mut mounts = defaults::mounts(&plan.cgroup, spec.privileged, shm);
+    if shm == 0 {
+        mounts.retain(|mount| mount["destination"] != "/dev/shm");
+    }
     if let Some(binary) = &spec.init {
         let target = INIT_PATH.into();
         mounts.push(mount(&Mount {

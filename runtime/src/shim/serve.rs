@@ -337,6 +337,8 @@ impl Shim {
             return Ok(());
         }
         match container.pid() {
+            // it leads a session, and what it began is in its process group unless it chose another
+            Some(pid) if all => sys::kill(-pid, signal).map_err(failed),
             // it is our child and not reaped, so the number is still its own
             Some(pid) => sys::kill(pid, signal).map_err(failed),
             None => {
