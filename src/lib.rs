@@ -7,6 +7,7 @@ mod api;
 mod cli;
 mod client;
 mod daemon;
+mod detach_keys;
 mod names;
 mod pipe;
 

@@ -11,12 +11,12 @@ use serde::Deserialize;
 use tokio::io::AsyncWriteExt;
 
 use super::query::{Flag, Params};
-use super::raw_stream::{self, ClientReader, ClientWriter, Framing};
+use super::raw_stream::{self, ClientReader, ClientWriter, Framing, Left, Stdin};
 use super::{Answer, Server};
 use crate::daemon::Daemon;
 use crate::daemon::container::Container;
 
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Asked {
     #[serde(default)]
     stdin: Flag,
@@ -28,6 +28,8 @@ pub(crate) struct Asked {
     logs: Flag,
     #[serde(default)]
     stream: Flag,
+    #[serde(default, rename = "detachKeys")]
+    detach_keys: String,
 }
 
 /// The process's streams, at once or when it has been started.
@@ -43,6 +45,7 @@ pub(crate) async fn attach(
     let config = container.view().config;
     let framing = Framing::of(config.tty);
     let stdin = asked.stdin.0 && config.open_stdin;
+    let sent = Stdin::of(config.tty, &asked.detach_keys)?;
     let joining = match asked.stream.0 {
         true => Some(
             join(
@@ -58,9 +61,10 @@ pub(crate) async fn attach(
         ),
         false => None,
     };
+    let teller = Arc::clone(&daemon);
     let talk = async move |reader: ClientReader, mut writer: ClientWriter| {
         if asked.logs.0
-            && let Err(error) = replay(&container, asked, framing, &mut writer).await
+            && let Err(error) = replay(&container, &asked, framing, &mut writer).await
         {
             tracing::debug!(
                 id = container.id,
@@ -79,7 +83,11 @@ pub(crate) async fn attach(
         match attached {
             Ok(attached) => {
                 let now = std::future::ready(());
-                raw_stream::relay(attached, stdin, now, framing, reader, writer).await;
+                let sent = stdin.then_some(sent);
+                let left = raw_stream::relay(attached, sent, now, framing, reader, writer).await;
+                if left == Left::Detached {
+                    teller.tell(&container, "detach");
+                }
             }
             // The client hears of it as the answer to its start.
             Err(error) => {
@@ -115,7 +123,7 @@ async fn join(
 /// Sends what was written so far.
 async fn replay(
     container: &Container,
-    asked: Asked,
+    asked: &Asked,
     framing: Framing,
     writer: &mut ClientWriter,
 ) -> anyhow::Result<()> {

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use bollard_stubs::models::{ContainerCreateBody, HealthConfig};
+use bollard_stubs::models::ContainerCreateBody;
 use serde_json::{Map, Value};
 
 use super::endpoint;
 use super::error::ApiError;
+use super::health;
 use super::host_options::host_options;
-use super::{mounts, ports};
+use super::{mounts, ports, restart_policy};
 use crate::daemon::config::{ContainerConfig, NetworkMode};
 use crate::daemon::refusal::Refusal;
 
@@ -32,6 +33,7 @@ pub(crate) fn parse(mut body: Value) -> Result<ContainerConfig, ApiError> {
                 .for_each(|value| *value = Map::new().into());
         }
     }
+    restart_policy::check_name(&body["HostConfig"]["RestartPolicy"])?;
     let body = serde_json::from_value(body)
         .map_err(|error| ApiError::bad_request(format!("invalid JSON: {error}")))?;
     Ok(config(body)?)
@@ -68,9 +70,11 @@ fn config(body: ContainerCreateBody) -> Result<ContainerConfig, Refusal> {
         attach_stdout: body.attach_stdout.unwrap_or_default(),
         attach_stderr: body.attach_stderr.unwrap_or_default(),
         stop_signal: body.stop_signal.unwrap_or_default(),
-        stop_timeout: body.stop_timeout.map(stop_timeout).transpose()?,
+        stop_timeout: body.stop_timeout,
         volumes: mounts::anonymous_targets(body.volumes.into_iter().flatten().map(|(at, _)| at))?,
         endpoints: endpoint::requests(endpoints, &host.network)?,
+        healthcheck: body.healthcheck.map(health::check).transpose()?,
+        left_first: false,
         host,
     };
     check_combination(&config)?;
@@ -105,29 +109,10 @@ fn refuse_unbuilt(body: &ContainerCreateBody) -> Result<(), Refusal> {
             body.network_disabled == Some(true),
             "NetworkDisabled; use --network none",
         ),
-        (
-            body.healthcheck.as_ref().is_some_and(asks_for_checks),
-            "--health-cmd",
-        ),
     ];
     match asked.iter().find(|(asked, _)| *asked) {
         Some((_, flag)) => Err(Refusal::unsupported(format!("not built: {flag}"))),
         None => Ok(()),
-    }
-}
-
-fn asks_for_checks(health: &HealthConfig) -> bool {
-    let test = health.test.as_deref().unwrap_or_default();
-    let tuned = [
-        health.interval,
-        health.timeout,
-        health.retries,
-        health.start_period,
-        health.start_interval,
-    ];
-    match test.first() {
-        Some(first) => first != "NONE",
-        None => tuned.into_iter().flatten().any(|value| value != 0),
     }
 }
 
@@ -177,18 +162,6 @@ fn working_dir(path: String) -> Result<String, Refusal> {
     let message =
         format!("the working directory '{path}' is invalid, it needs to be an absolute path");
     Err(Refusal::invalid(message))
-}
-
-fn stop_timeout(seconds: i64) -> Result<u32, Refusal> {
-    u32::try_from(seconds).map_err(|_| match seconds {
-        ..0 => Refusal::unsupported(format!(
-            "--stop-timeout {seconds}: waiting without end is not built"
-        )),
-        _ => Refusal::invalid(format!(
-            "invalid stop timeout {seconds}: at most {} seconds",
-            u32::MAX
-        )),
-    })
 }
 
 fn check_combination(config: &ContainerConfig) -> Result<(), Refusal> {

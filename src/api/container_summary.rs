@@ -10,14 +10,30 @@ use jiff::Timestamp;
 
 use super::container_view::networks;
 use super::filters::{Filters, matches};
-use super::{mounts, ports};
-use crate::daemon::config::ContainerConfig;
+use super::{health, mounts, ports};
+use crate::daemon::config::{ContainerConfig, Port};
+use crate::daemon::health::Health;
 use crate::daemon::record::{Phase, Record};
 use crate::daemon::refusal::Refusal;
 
 pub(crate) const FILTERS: &[&str] = &[
-    "ancestor", "exited", "id", "is-task", "label", "name", "network", "status",
+    "ancestor",
+    "before",
+    "exited",
+    "expose",
+    "health",
+    "id",
+    "is-task",
+    "isolation",
+    "label",
+    "name",
+    "network",
+    "publish",
+    "since",
+    "status",
+    "volume",
 ];
+const HEALTH: [&str; 4] = ["none", "starting", "healthy", "unhealthy"];
 const STATUSES: [&str; 7] = [
     "created",
     "dead",
@@ -29,14 +45,20 @@ const STATUSES: [&str; 7] = [
 ];
 
 /// `volumes` is where volumes lie.
-pub(crate) fn summary(record: &Record, now: Timestamp, volumes: &Path) -> ContainerSummary {
+pub(crate) fn summary(
+    record: &Record,
+    health: Option<&Health>,
+    now: Timestamp,
+    volumes: &Path,
+) -> ContainerSummary {
     let config = &record.config;
-    let published = if is_running(record) {
+    let running = matches!(record.phase, Phase::Running { .. });
+    let published = if running {
         record.published.as_slice()
     } else {
         &[]
     };
-    let exposed = if is_running(record) {
+    let exposed = if running {
         config.exposed.as_slice()
     } else {
         &[]
@@ -51,7 +73,7 @@ pub(crate) fn summary(record: &Record, now: Timestamp, volumes: &Path) -> Contai
         ports: Some(ports::summary(exposed, published)),
         labels: Some(config.labels.clone().into_iter().collect()),
         state: Some(state(&record.phase)),
-        status: Some(status(&record.phase, now)),
+        status: Some(status(&record.phase, health, now)),
         host_config: Some(ContainerSummaryHostConfig {
             network_mode: Some(config.host.network.to_string()),
             ..ContainerSummaryHostConfig::default()
@@ -78,24 +100,45 @@ fn names(record: &Record) -> Vec<String> {
     vec![format!("/{}", record.name)]
 }
 
+/// Whether it is listed without being asked for all; one about to be started again is.
 pub(crate) fn is_running(record: &Record) -> bool {
-    matches!(record.phase, Phase::Running { .. })
+    matches!(
+        record.phase,
+        Phase::Running { .. } | Phase::Restarting { .. }
+    )
 }
 
 fn state(phase: &Phase) -> ContainerSummaryStateEnum {
     match phase {
         Phase::Created | Phase::Exited { started: None, .. } => ContainerSummaryStateEnum::CREATED,
+        Phase::Running { paused: true, .. } => ContainerSummaryStateEnum::PAUSED,
         Phase::Running { .. } => ContainerSummaryStateEnum::RUNNING,
+        Phase::Restarting { .. } => ContainerSummaryStateEnum::RESTARTING,
         Phase::Exited { .. } => ContainerSummaryStateEnum::EXITED,
     }
 }
 
 /// `Up 2 minutes`, `Exited (0) 3 seconds ago`, `Created`.
-fn status(phase: &Phase, now: Timestamp) -> String {
+fn status(phase: &Phase, health: Option<&Health>, now: Timestamp) -> String {
     match phase {
         Phase::Created | Phase::Exited { started: None, .. } => "Created".to_owned(),
-        Phase::Running { started, .. } => {
-            format!("Up {}", duration(now.as_second() - started.as_second()))
+        Phase::Running {
+            started, paused, ..
+        } => {
+            let more = match paused {
+                true => " (Paused)",
+                false => health.map_or("", health::remark),
+            };
+            format!(
+                "Up {}{more}",
+                duration(now.as_second() - started.as_second())
+            )
+        }
+        Phase::Restarting { code, finished, .. } => {
+            format!(
+                "Restarting ({code}) {} ago",
+                duration(now.as_second() - finished.as_second())
+            )
         }
         Phase::Exited { code, finished, .. } => {
             format!(
@@ -136,6 +179,15 @@ pub(crate) fn check(filters: &Filters) -> Result<(), Refusal> {
         );
         return Err(Refusal::invalid(message));
     }
+    if let Some(wrong) = filters
+        .values("health")
+        .find(|value| !HEALTH.contains(value))
+    {
+        return Err(Refusal::invalid(format!(
+            "invalid filter 'health={wrong}': expected one of {}",
+            HEALTH.join(", ")
+        )));
+    }
     match filters
         .values("exited")
         .find(|value| value.parse::<i32>().is_err())
@@ -147,10 +199,32 @@ pub(crate) fn check(filters: &Filters) -> Result<(), Refusal> {
     }
 }
 
+/// The ports of a container that are on the host while it runs.
+fn published(record: &Record) -> impl Iterator<Item = Port> {
+    let asked = record
+        .config
+        .host
+        .publish
+        .iter()
+        .map(|binding| binding.port);
+    let all = record.config.host.publish_all;
+    asked.chain(record.config.exposed.iter().copied().filter(move |_| all))
+}
+
+/// Whether `wanted`, as `80`, `80-90` or `53/udp`, has the port.
+fn is_port(port: Port, wanted: &str) -> bool {
+    let (numbers, protocol) = wanted.split_once('/').unwrap_or((wanted, "tcp"));
+    let (first, last) = numbers.split_once('-').unwrap_or((numbers, numbers));
+    let range = first.parse::<u16>().ok().zip(last.parse::<u16>().ok());
+    protocol == port.protocol.to_string()
+        && range.is_some_and(|(first, last)| (first..=last).contains(&port.number))
+}
+
 /// Whether the filters let a container through; `images` are the ids of `ancestor` images.
 pub(crate) fn accepts(
     filters: &Filters,
     record: &Record,
+    health: Option<&Health>,
     images: &[String],
 ) -> Result<bool, Refusal> {
     let mut named = filters.values("name").next().is_none();
@@ -159,7 +233,7 @@ pub(crate) fn accepts(
     }
     let exited = |code: &str| match &record.phase {
         Phase::Exited { code: own, .. } => code.parse() == Ok(*own),
-        Phase::Created | Phase::Running { .. } => false,
+        Phase::Created | Phase::Running { .. } | Phase::Restarting { .. } => false,
     };
     let in_network = |wanted: &str| {
         let networks = networks(record);
@@ -175,8 +249,24 @@ pub(crate) fn accepts(
         && filters.any("status", |status| {
             state(&record.phase).to_string() == status
         })
+        && filters.any("health", |wanted| {
+            health.map_or("none", |health| health.status.word()) == wanted
+        })
         && filters.any("exited", exited)
         && filters.any("network", in_network)
+        && filters.any("isolation", |_| true) // which only other systems have
+        && filters.any("expose", |wanted| {
+            record.config.exposed.iter().any(|port| is_port(*port, wanted))
+        })
+        && filters.any("publish", |wanted| {
+            published(record).any(|port| is_port(port, wanted))
+        })
+        && filters.any("volume", |wanted| {
+            mounts::points(&record.mounts, Path::new("")).iter().any(|point| {
+                let places = [&point.name, &point.source, &point.destination];
+                places.into_iter().flatten().any(|place| place == wanted)
+            })
+        })
         && filters.any("is-task", no_task)
         && filters.any("ancestor", |image| {
             record.config.image == image || images.contains(&record.image_id)
@@ -199,7 +289,9 @@ mod tests {
                 &Phase::Running {
                     pid: 1,
                     started: ago(seconds),
+                    paused: false,
                 },
+                None,
                 now,
             )
         };
@@ -226,11 +318,11 @@ mod tests {
             error: String::new(),
         };
         assert_eq!(
-            status(&ended(Some(ago(9))), now),
+            status(&ended(Some(ago(9))), None, now),
             "Exited (2) 3 seconds ago"
         );
-        assert_eq!(status(&ended(None), now), "Created");
-        assert_eq!(status(&Phase::Created, now), "Created");
+        assert_eq!(status(&ended(None), None, now), "Created");
+        assert_eq!(status(&Phase::Created, None, now), "Created");
     }
 
     #[test]
@@ -245,7 +337,7 @@ mod tests {
         let record = record(Phase::Created);
         let accepted = |text: &str| {
             let filters = Filters::parse(Some(text), FILTERS).expect("valid");
-            accepts(&filters, &record, &["sha256:1234".to_owned()]).expect("known patterns")
+            accepts(&filters, &record, None, &["sha256:1234".to_owned()]).expect("known patterns")
         };
         for (text, expected) in [
             (r#"{"name":["we"]}"#, true),
@@ -257,6 +349,11 @@ mod tests {
             (r#"{"network":["bridge"]}"#, true),
             (r#"{"network":["mesh"]}"#, false),
             (r#"{"exited":["0"]}"#, false),
+            (r#"{"expose":["80"]}"#, true),
+            (r#"{"expose":["79-81/tcp"]}"#, true),
+            (r#"{"expose":["80/udp"]}"#, false),
+            (r#"{"publish":["80"]}"#, false),
+            (r#"{"volume":["/data"]}"#, false),
             (r#"{"ancestor":["anything"]}"#, true),
             (r#"{"label":["a"]}"#, false),
         ] {

@@ -11,8 +11,9 @@ use bollard_stubs::models::{
 use jiff::Timestamp;
 
 use super::host_view::host_view;
-use super::{mounts, ports};
+use super::{health, mounts, ports};
 use crate::daemon::config::{ContainerConfig, NetworkMode};
+use crate::daemon::health::Health;
 use crate::daemon::record::{Endpoint, Phase, Record};
 
 /// Go's zero time, which stands for never.
@@ -30,6 +31,7 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) netns: &'a Path,
     /// Where volumes lie.
     pub(crate) volumes: &'a Path,
+    pub(crate) health: Option<&'a Health>,
 }
 
 pub(crate) fn inspect(record: &Record, around: &Surroundings<'_>) -> ContainerInspectResponse {
@@ -46,14 +48,14 @@ pub(crate) fn inspect(record: &Record, around: &Surroundings<'_>) -> ContainerIn
         created: Some(record.created.to_string()),
         path: Some(words.next().unwrap_or_default()),
         args: Some(words.collect()),
-        state: Some(state(record, around.error)),
+        state: Some(state(record, around)),
         image: Some(record.image_id.clone()),
         resolv_conf_path: file("resolv.conf"),
         hostname_path: file("hostname"),
         hosts_path: file("hosts"),
         log_path: Some(text(around.log)),
         name: Some(format!("/{}", record.name)),
-        restart_count: Some(0),
+        restart_count: Some(i64::from(record.restarts)),
         driver: Some("overlayfs".to_owned()),
         platform: Some("linux".to_owned()),
         mount_label: Some(String::new()),
@@ -80,7 +82,8 @@ pub(crate) fn short(id: &str) -> &str {
     id.get(..12).unwrap_or(id)
 }
 
-fn state(record: &Record, error: &str) -> ContainerState {
+fn state(record: &Record, around: &Surroundings<'_>) -> ContainerState {
+    let error = around.error;
     let never = || NEVER.to_owned();
     let stamp = |time: &Timestamp| time.to_string();
     let mut state = ContainerState {
@@ -95,15 +98,38 @@ fn state(record: &Record, error: &str) -> ContainerState {
         error: Some(error.to_owned()),
         started_at: Some(never()),
         finished_at: Some(never()),
-        health: None,
+        health: around.health.map(health::view),
     };
     match &record.phase {
         Phase::Created => {}
-        Phase::Running { pid, started } => {
-            state.status = Some(ContainerStateStatusEnum::RUNNING);
+        Phase::Running {
+            pid,
+            started,
+            paused,
+        } => {
+            state.status = Some(match paused {
+                true => ContainerStateStatusEnum::PAUSED,
+                false => ContainerStateStatusEnum::RUNNING,
+            });
             state.running = Some(true);
+            state.paused = Some(*paused);
             state.pid = Some(i64::from(*pid));
             state.started_at = Some(stamp(started));
+        }
+        Phase::Restarting {
+            code,
+            started,
+            finished,
+            oom,
+        } => {
+            // To most who look it runs.
+            state.status = Some(ContainerStateStatusEnum::RESTARTING);
+            state.running = Some(true);
+            state.restarting = Some(true);
+            state.oom_killed = Some(*oom);
+            state.exit_code = Some(i64::from(*code));
+            state.started_at = Some(started.as_ref().map_or_else(never, stamp));
+            state.finished_at = Some(stamp(finished));
         }
         Phase::Exited {
             code,
@@ -151,7 +177,8 @@ fn config_view(config: &ContainerConfig, id: &str) -> models::ContainerConfig {
         entrypoint: config.entrypoint.clone(),
         labels: Some(config.labels.clone().into_iter().collect()),
         stop_signal: (!config.stop_signal.is_empty()).then(|| config.stop_signal.clone()),
-        stop_timeout: config.stop_timeout.map(i64::from),
+        stop_timeout: config.stop_timeout,
+        healthcheck: config.healthcheck.as_ref().map(health::check_view),
         volumes: volumes_view(&config.volumes),
         ..models::ContainerConfig::default()
     }

@@ -1,5 +1,7 @@
 //! Containers: made, listed, started, stopped and removed.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -14,8 +16,11 @@ use super::container_view::Surroundings;
 use super::error::ApiError;
 use super::filters::Filters;
 use super::query::{Flag, Params, optional};
-use super::{Answer, Server, container_create, container_summary, container_view, json};
+use super::{Answer, Server, container_create, container_summary, container_view, json, prune};
+use crate::daemon::Daemon;
 use crate::daemon::config::NetworkMode;
+use crate::daemon::container::Container;
+use crate::daemon::health::Health;
 use crate::daemon::record::Record;
 use crate::daemon::refusal::Refusal;
 
@@ -31,9 +36,6 @@ pub(crate) struct List {
 }
 
 pub(crate) async fn list(State(daemon): Server, Params(asked): Params<List>) -> Answer {
-    if asked.size.0 {
-        return Err(Refusal::unsupported("not built: --size").into());
-    }
     let filters = Filters::parse(asked.filters.as_deref(), container_summary::FILTERS)?;
     container_summary::check(&filters)?;
     let mut images = Vec::new();
@@ -41,6 +43,10 @@ pub(crate) async fn list(State(daemon): Server, Params(asked): Params<List>) -> 
         // An image that is not there is no container's ancestor.
         images.extend(daemon.images().find(ancestor).ok().map(|image| image.id));
     }
+    let (before, since) = (
+        bound(&daemon, &filters, "before")?,
+        bound(&daemon, &filters, "since")?,
+    );
     let limit = asked
         .limit
         .and_then(|limit| usize::try_from(limit).ok())
@@ -49,23 +55,39 @@ pub(crate) async fn list(State(daemon): Server, Params(asked): Params<List>) -> 
         || limit.is_some()
         || !filters.any("status", |_| false)
         || !filters.any("exited", |_| false);
-    let mut records: Vec<Record> = Vec::new();
+    let mut found: Vec<(Arc<Container>, Record, Option<Health>)> = Vec::new();
     for container in daemon.containers() {
-        let record = container.view();
-        if (ended_too || container_summary::is_running(&record))
-            && container_summary::accepts(&filters, &record, &images)?
+        let (record, health) = (container.view(), container.health());
+        let between = before.is_none_or(|before| record.created < before)
+            && since.is_none_or(|since| record.created > since);
+        if between
+            && (ended_too || container_summary::is_running(&record))
+            && container_summary::accepts(&filters, &record, health.as_ref(), &images)?
         {
-            records.push(record);
+            found.push((container, record, health));
         }
     }
-    records.truncate(limit.unwrap_or(usize::MAX));
+    found.truncate(limit.unwrap_or(usize::MAX));
     let now = Timestamp::now();
     let volumes = daemon.volumes_root();
-    let list: Vec<_> = records
-        .iter()
-        .map(|record| container_summary::summary(record, now, &volumes))
-        .collect();
+    let mut list = Vec::with_capacity(found.len());
+    for (container, record, health) in &found {
+        let summary = container_summary::summary(record, health.as_ref(), now, &volumes);
+        list.push(match asked.size.0 {
+            true => prune::with_sizes(&daemon, container, summary).await,
+            false => summary,
+        });
+    }
     json::sorted(list)
+}
+
+/// When the container was made that a filter names; the first of several counts.
+fn bound(daemon: &Daemon, filters: &Filters, key: &str) -> Result<Option<Timestamp>, ApiError> {
+    let mut bound = None;
+    for name in filters.values(key) {
+        bound.get_or_insert(daemon.container(name)?.view().created);
+    }
+    Ok(bound)
 }
 
 #[derive(Deserialize)]
@@ -107,12 +129,14 @@ pub(crate) async fn create(
 pub(crate) async fn inspect(State(daemon): Server, Path(id): Path<String>) -> Answer {
     let container = daemon.container(&id)?;
     let error = container.status().borrow().error.clone();
+    let health = container.health();
     let around = Surroundings {
         error: &error,
         log: &container.log_path(),
         directory: &container.directory,
         netns: &container.netns,
         volumes: &daemon.volumes_root(),
+        health: health.as_ref(),
     };
     json::sorted(container_view::inspect(&container.view(), &around))
 }
@@ -149,13 +173,8 @@ pub(crate) struct Stop {
 }
 
 impl Stop {
-    fn check(&self) -> Result<(), Refusal> {
-        match self.signal.as_deref() {
-            None | Some("") => Ok(()),
-            Some(signal) => Err(Refusal::unsupported(format!(
-                "not built: --signal {signal} at stop; give --stop-signal to run, or send it with kill"
-            ))),
-        }
+    fn signal(&self) -> Option<&str> {
+        self.signal.as_deref().filter(|signal| !signal.is_empty())
     }
 }
 
@@ -164,9 +183,9 @@ pub(crate) async fn stop(
     Path(id): Path<String>,
     Params(asked): Params<Stop>,
 ) -> Answer {
-    asked.check()?;
     let container = daemon.container(&id)?;
-    changed(to_the_end(async move { daemon.stop(&container, asked.t).await }).await?)
+    let stopping = async move { daemon.stop(&container, asked.t, asked.signal()).await };
+    changed(to_the_end(stopping).await?)
 }
 
 pub(crate) async fn restart(
@@ -174,9 +193,21 @@ pub(crate) async fn restart(
     Path(id): Path<String>,
     Params(asked): Params<Stop>,
 ) -> Answer {
-    asked.check()?;
     let container = daemon.container(&id)?;
-    to_the_end(async move { daemon.restart(&container, asked.t).await }).await?;
+    let restarting = async move { daemon.restart(&container, asked.t, asked.signal()).await };
+    to_the_end(restarting).await?;
+    changed(true)
+}
+
+pub(crate) async fn pause(State(daemon): Server, Path(id): Path<String>) -> Answer {
+    let container = daemon.container(&id)?;
+    to_the_end(async move { daemon.pause(&container).await }).await?;
+    changed(true)
+}
+
+pub(crate) async fn unpause(State(daemon): Server, Path(id): Path<String>) -> Answer {
+    let container = daemon.container(&id)?;
+    to_the_end(async move { daemon.unpause(&container).await }).await?;
     changed(true)
 }
 

@@ -16,7 +16,7 @@ use super::body::{self, JsonBody};
 use super::container_create::terminal_size;
 use super::containers::Resize;
 use super::query::Params;
-use super::raw_stream::{self, Channel, ClientReader, ClientWriter, Framing};
+use super::raw_stream::{self, Channel, ClientReader, ClientWriter, Framing, Left, Stdin};
 use super::{Answer, Server};
 use crate::daemon::exec::{ExecConfig, ExecView};
 use crate::daemon::refusal::Refusal;
@@ -76,6 +76,7 @@ pub(crate) async fn start(
         return Ok(StatusCode::OK.into_response());
     }
     let framing = Framing::of(config.tty);
+    let sent = Stdin::of(config.tty, &config.detach_keys)?;
     let daemon = Arc::clone(&daemon);
     let talk = async move |reader: ClientReader, mut writer: ClientWriter| match daemon
         .exec_start(&exec, false, size)
@@ -83,15 +84,11 @@ pub(crate) async fn start(
     {
         Ok(Some(attached)) => {
             let ended = exec.ended();
-            raw_stream::relay(
-                attached,
-                config.attach_stdin,
-                ended,
-                framing,
-                reader,
-                writer,
-            )
-            .await;
+            let sent = config.attach_stdin.then_some(sent);
+            let left = raw_stream::relay(attached, sent, ended, framing, reader, writer).await;
+            if left == Left::Detached {
+                daemon.exec_detached(&exec);
+            }
         }
         Ok(None) => {}
         Err(error) => {

@@ -2,11 +2,13 @@
 
 use std::net::IpAddr;
 
-use bollard_stubs::models::{HostConfig, HostConfigLogConfig, ResourcesUlimits};
+use bollard_stubs::models::{
+    HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig, ResourcesUlimits,
+};
 
 use super::container_create::sorted;
-use super::{mounts, ports, unbuilt};
-use crate::daemon::config::{HostOptions, LinkRequest, NetworkMode, Ulimit};
+use super::{mounts, ports, restart_policy, rights, unbuilt};
+use crate::daemon::config::{HostOptions, LinkRequest, NetworkMode, RestartPolicy, Ulimit};
 use crate::daemon::refusal::Refusal;
 
 /// The least memory that lets a process start at all.
@@ -14,10 +16,15 @@ const LEAST_MEMORY: i64 = 6 << 20;
 
 pub(crate) fn host_options(host: HostConfig) -> Result<HostOptions, Refusal> {
     unbuilt::refuse(&host)?;
-    let seccomp_unconfined = unbuilt::seccomp_unconfined(&host)?;
+    let security = rights::security(host.security_opt.as_deref().unwrap_or_default())?;
     let volume_driver = host.volume_driver.unwrap_or_default();
     let mounts = mounts::mounts(host.binds, host.mounts, host.tmpfs, &volume_driver)?;
-    let (log_max_size, log_max_file) = log_options(host.log_config.unwrap_or_default())?;
+    let log = host.log_config.unwrap_or_default();
+    let no_log = log.typ.as_deref() == Some("none");
+    let (log_max_size, log_max_file) = match no_log {
+        true => (None, None),
+        false => log_options(log)?,
+    };
     let links = host.links.unwrap_or_default();
     let options = HostOptions {
         mounts: mounts.points,
@@ -30,12 +37,13 @@ pub(crate) fn host_options(host: HostConfig) -> Result<HostOptions, Refusal> {
         volume_driver,
         tmpfs: mounts.tmpfs,
         auto_remove: host.auto_remove.unwrap_or_default(),
+        restart: restart_policy::policy(host.restart_policy)?,
         privileged: host.privileged.unwrap_or_default(),
         cap_add: host.cap_add.unwrap_or_default(),
         cap_drop: host.cap_drop.unwrap_or_default(),
         read_only: host.readonly_rootfs.unwrap_or_default(),
         init: host.init.unwrap_or_default(),
-        seccomp_unconfined,
+        seccomp_unconfined: security.seccomp_unconfined,
         publish: ports::bindings(host.port_bindings)?,
         publish_all: host.publish_all_ports.unwrap_or_default(),
         links: links
@@ -56,7 +64,7 @@ pub(crate) fn host_options(host: HostConfig) -> Result<HostOptions, Refusal> {
         extra_hosts: all(
             host.extra_hosts,
             "--add-host",
-            "NAME:ADDRESS",
+            "NAME:ADDRESS, or NAME:host-gateway",
             is_extra_host,
         )?,
         memory: host.memory.unwrap_or_default(),
@@ -71,11 +79,35 @@ pub(crate) fn host_options(host: HostConfig) -> Result<HostOptions, Refusal> {
             .map(ulimit)
             .collect::<Result<_, _>>()?,
         sysctls: sorted(host.sysctls),
+        memory_reservation: host.memory_reservation.unwrap_or_default(),
+        memory_swappiness: swappiness(host.memory_swappiness)?,
+        oom_kill_disable: host.oom_kill_disable.unwrap_or_default(),
+        cpu_period: host.cpu_period.unwrap_or_default(),
+        cpu_quota: host.cpu_quota.unwrap_or_default(),
+        cpuset_cpus: host.cpuset_cpus.unwrap_or_default(),
+        cpuset_mems: host.cpuset_mems.unwrap_or_default(),
+        shm_size: rights::shm_size(host.shm_size)?,
+        devices: rights::devices(host.devices)?,
+        device_rules: rights::device_rules(host.device_cgroup_rules)?,
+        group_add: host.group_add.unwrap_or_default(),
+        pid: rights::pid(host.pid_mode.as_deref().unwrap_or_default())?,
+        ipc: rights::ipc(host.ipc_mode.as_deref().unwrap_or_default())?,
+        host_uts: rights::host_uts(host.uts_mode.as_deref().unwrap_or_default())?,
+        host_cgroups: host.cgroupns_mode == Some(HostConfigCgroupnsModeEnum::HOST),
+        no_new_privileges: security.no_new_privileges,
+        masked_paths: host.masked_paths,
+        readonly_paths: host.readonly_paths,
+        no_log,
         oom_score_adj: oom_score_adj(host.oom_score_adj.unwrap_or_default())?,
         log_max_size,
         log_max_file,
     };
     check_limits(&options)?;
+    if options.auto_remove && options.restart != RestartPolicy::No {
+        return Err(Refusal::invalid(
+            "can't create 'AutoRemove' container with restart policy",
+        ));
+    }
     Ok(options)
 }
 
@@ -91,6 +123,24 @@ fn check_limits(options: &HostOptions) -> Result<(), Refusal> {
         "Minimum memoryswap limit should be larger than memory limit, see usage".to_owned()
     } else if options.nano_cpus < 0 {
         "invalid --cpus: range of CPUs is from 0.01".to_owned()
+    } else if options.nano_cpus > 0 && options.cpu_period != 0 {
+        "Conflicting options: Nano CPUs and CPU Period cannot both be set.".to_owned()
+    } else if options.nano_cpus > 0 && options.cpu_quota != 0 {
+        "Conflicting options: Nano CPUs and CPU Quota cannot both be set.".to_owned()
+    } else if options.cpu_period != 0 && !(1_000..=1_000_000).contains(&options.cpu_period) {
+        "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)"
+            .to_owned()
+    } else if options.cpu_quota > 0 && options.cpu_quota < 1_000 {
+        "CPU cfs quota can not be less than 1ms (i.e. 1000)".to_owned()
+    } else if memory > 0 && options.memory_reservation > memory {
+        "Minimum memory limit can not be less than memory reservation limit, see usage".to_owned()
+    } else if options.memory_reservation != 0 && options.memory_reservation < LEAST_MEMORY {
+        "Minimum memory reservation allowed is 6MB".to_owned()
+    } else if let Some(wrong) = [&options.cpuset_cpus, &options.cpuset_mems]
+        .into_iter()
+        .find(|text| !is_cpuset(text))
+    {
+        format!("Invalid value {wrong} for cpuset")
     } else if options.cpu_shares != 0 && !(2..=262_144).contains(&options.cpu_shares) {
         format!(
             "invalid --cpu-shares {}: expected 2 to 262144",
@@ -102,6 +152,27 @@ fn check_limits(options: &HostOptions) -> Result<(), Refusal> {
         return Ok(());
     };
     Err(Refusal::invalid(wrong))
+}
+
+/// `0-2,5`; empty is all.
+fn is_cpuset(text: &str) -> bool {
+    let number = |text: &str| text.parse::<u16>().ok();
+    text.is_empty()
+        || text.split(',').all(|part| match part.split_once('-') {
+            Some((first, last)) => number(first).zip(number(last)).is_some_and(|(a, b)| a <= b),
+            None => number(part).is_some(),
+        })
+}
+
+/// -1 is the kernel's own.
+fn swappiness(asked: Option<i64>) -> Result<Option<u8>, Refusal> {
+    match asked {
+        None | Some(-1) => Ok(None),
+        Some(value @ 0..=100) => Ok(u8::try_from(value).ok()),
+        Some(value) => Err(Refusal::invalid(format!(
+            "Invalid value: {value}, valid memory swappiness range is 0-100"
+        ))),
+    }
 }
 
 fn network_mode(text: &str) -> Result<NetworkMode, Refusal> {
@@ -201,7 +272,7 @@ fn log_options(log: HostConfigLogConfig) -> Result<(Option<u64>, Option<u32>), R
     let driver = log.typ.unwrap_or_default();
     if !driver.is_empty() && driver != "json-file" {
         return Err(Refusal::unsupported(format!(
-            "not built: --log-driver {driver}; only json-file"
+            "not built: --log-driver {driver}; only json-file and none"
         )));
     }
     let (mut size, mut files) = (None, None);
@@ -294,7 +365,7 @@ fn is_extra_host(text: &str) -> bool {
     let Some((name, address)) = text.split_once(':') else {
         return false;
     };
-    is_word(name) && address.parse::<IpAddr>().is_ok()
+    is_word(name) && (address == "host-gateway" || address.parse::<IpAddr>().is_ok())
 }
 
 fn is_sysctl(key: &str) -> bool {

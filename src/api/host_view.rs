@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 
 use bollard_stubs::models::{
-    HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig, ResourcesUlimits, RestartPolicy,
-    RestartPolicyNameEnum,
+    HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig, ResourcesUlimits,
 };
 
-use super::{mounts, ports};
+use super::{mounts, ports, restart_policy, rights};
 use crate::daemon::config::{HostOptions, LinkRequest};
 
 /// From which [`super::host_options::host_options`] makes the same options again. `consumer` is the container's name.
@@ -24,9 +23,7 @@ pub(crate) fn host_view(host: &HostOptions, consumer: &str) -> HostConfig {
         cap_drop: some_list(&host.cap_drop),
         readonly_rootfs: Some(host.read_only),
         init: host.init.then_some(true),
-        security_opt: host
-            .seccomp_unconfined
-            .then(|| vec!["seccomp=unconfined".to_owned()]),
+        security_opt: rights::security_view(host),
         port_bindings: Some(ports::bindings_view(&host.publish)),
         publish_all_ports: Some(host.publish_all),
         links: links_view(&host.links, consumer),
@@ -44,14 +41,28 @@ pub(crate) fn host_view(host: &HostOptions, consumer: &str) -> HostConfig {
         sysctls: some_map(&host.sysctls),
         oom_score_adj: Some(i64::from(host.oom_score_adj)),
         log_config: Some(log_view(host)),
-        restart_policy: Some(RestartPolicy {
-            name: Some(RestartPolicyNameEnum::NO),
-            maximum_retry_count: Some(0),
+        restart_policy: Some(restart_policy::view(host.restart)),
+        cgroupns_mode: Some(match host.host_cgroups {
+            true => HostConfigCgroupnsModeEnum::HOST,
+            false => HostConfigCgroupnsModeEnum::PRIVATE,
         }),
-        cgroupns_mode: Some(HostConfigCgroupnsModeEnum::PRIVATE),
-        ipc_mode: Some("private".to_owned()),
+        ipc_mode: Some(rights::ipc_view(&host.ipc)),
+        pid_mode: Some(rights::pid_view(&host.pid)),
+        uts_mode: Some(if host.host_uts { "host" } else { "" }.to_owned()),
+        memory_reservation: Some(host.memory_reservation),
+        memory_swappiness: host.memory_swappiness.map(i64::from),
+        oom_kill_disable: host.oom_kill_disable.then_some(true),
+        cpu_period: Some(host.cpu_period),
+        cpu_quota: Some(host.cpu_quota),
+        cpuset_cpus: Some(host.cpuset_cpus.clone()),
+        cpuset_mems: Some(host.cpuset_mems.clone()),
+        devices: Some(rights::devices_view(&host.devices)),
+        device_cgroup_rules: some_list(&host.device_rules),
+        group_add: some_list(&host.group_add),
+        masked_paths: host.masked_paths.clone(),
+        readonly_paths: host.readonly_paths.clone(),
         runtime: Some("nuncio".to_owned()),
-        shm_size: Some(64 << 20),
+        shm_size: Some(rights::shm_size_view(host.shm_size)),
         console_size: Some(vec![0, 0]),
         ..HostConfig::default()
     }
@@ -80,7 +91,7 @@ fn log_view(host: &HostOptions) -> HostConfigLogConfig {
         .log_max_file
         .map(|files| ("max-file".to_owned(), files.to_string()));
     HostConfigLogConfig {
-        typ: Some("json-file".to_owned()),
+        typ: Some(if host.no_log { "none" } else { "json-file" }.to_owned()),
         config: Some(size.into_iter().chain(files).collect()),
     }
 }

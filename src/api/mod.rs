@@ -9,9 +9,11 @@ mod container_view;
 mod containers;
 mod endpoint;
 mod error;
+mod events;
 mod exec;
 mod filters;
 mod glob;
+mod health;
 mod host_options;
 mod host_view;
 mod image_list;
@@ -29,14 +31,21 @@ mod prune;
 mod pull;
 mod query;
 mod raw_stream;
+mod restart_policy;
+mod rights;
 mod save;
+mod stats;
 mod system;
 mod top;
 mod unbuilt;
 mod unbuilt_paths;
+mod update;
 mod version;
 mod volumes;
 mod wait;
+
+#[cfg(test)]
+pub(crate) use container_view::tests::record as test_record;
 
 use std::sync::Arc;
 
@@ -81,7 +90,7 @@ fn system_routes() -> Router<Arc<Daemon>> {
         .route("/info", get(system::info))
         .route("/system/df", get(prune::usage))
         .route("/build/prune", post(prune::builds))
-        .route("/events", get(system::events))
+        .route("/events", get(events::events))
         .route("/plugins", get(system::plugins))
         .route("/plugins/{name}/json", get(system::plugin))
         .route("/nuncio/v1/nodes", get(system::nodes))
@@ -105,7 +114,11 @@ fn container_routes() -> Router<Arc<Daemon>> {
         .route("/containers/{id}/stop", post(containers::stop))
         .route("/containers/{id}/restart", post(containers::restart))
         .route("/containers/{id}/kill", post(containers::kill))
+        .route("/containers/{id}/pause", post(containers::pause))
+        .route("/containers/{id}/unpause", post(containers::unpause))
         .route("/containers/{id}/rename", post(containers::rename))
+        .route("/containers/{id}/update", post(update::update))
+        .route("/containers/{id}/stats", get(stats::stats))
         .route("/containers/{id}/resize", post(containers::resize))
         .route("/containers/{id}/wait", post(wait::wait))
         .route("/containers/{id}/attach", post(attach::attach))

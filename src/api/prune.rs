@@ -17,6 +17,7 @@ use super::image_list::moment;
 use super::query::Params;
 use super::{Answer, Server, container_summary, image_view, volumes};
 use crate::daemon::Daemon;
+use crate::daemon::container::Container;
 use crate::daemon::refusal::Refusal;
 
 #[derive(Deserialize)]
@@ -133,18 +134,28 @@ async fn containers_usage(daemon: &Daemon) -> anyhow::Result<Vec<ContainerSummar
     let (now, volumes) = (Timestamp::now(), daemon.volumes_root());
     let mut all = Vec::new();
     for container in daemon.containers() {
-        let record = container.view();
-        // One that goes meanwhile takes nothing.
-        let written = daemon.written(&container).await.unwrap_or_default();
-        let image = daemon.images().find(&record.image_id).ok();
-        let below = image.map_or(0, |image| image.size);
-        all.push(ContainerSummary {
-            size_rw: Some(number(written)),
-            size_root_fs: Some(number(written.saturating_add(below))),
-            ..container_summary::summary(&record, now, &volumes)
-        });
+        let (record, health) = (container.view(), container.health());
+        let summary = container_summary::summary(&record, health.as_ref(), now, &volumes);
+        all.push(with_sizes(daemon, &container, summary).await);
     }
     Ok(all)
+}
+
+/// The summary with what the container has written, and with what its image has below that.
+pub(crate) async fn with_sizes(
+    daemon: &Daemon,
+    container: &Container,
+    summary: ContainerSummary,
+) -> ContainerSummary {
+    // One that goes meanwhile takes nothing.
+    let written = daemon.written(container).await.unwrap_or_default();
+    let image = daemon.images().find(&container.view().image_id).ok();
+    let below = image.map_or(0, |image| image.size);
+    ContainerSummary {
+        size_rw: Some(number(written)),
+        size_root_fs: Some(number(written.saturating_add(below))),
+        ..summary
+    }
 }
 
 fn number(bytes: u64) -> i64 {

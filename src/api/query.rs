@@ -2,13 +2,16 @@
 
 use std::fmt::Display;
 use std::str::FromStr;
+use std::time::{Duration, SystemTime};
 
 use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
+use jiff::Timestamp;
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer};
 
 use super::error::ApiError;
+use crate::daemon::refusal::Refusal;
 
 /// The parameters of a request; what does not parse is answered with 400.
 pub(crate) struct Params<T>(pub(crate) T);
@@ -54,9 +57,43 @@ where
         .map_err(|error| D::Error::custom(format_args!("{text:?}: {error}")))
 }
 
+/// Seconds since 1970, perhaps with a fraction, or RFC 3339; nothing and 0 are no bound.
+pub(crate) fn moment(name: &str, text: &str) -> Result<Option<SystemTime>, Refusal> {
+    let wrong = || {
+        Refusal::invalid(format!(
+            "invalid value for {name:?}: {text:?}: expected seconds since 1970, or an RFC 3339 time"
+        ))
+    };
+    if let Ok(time) = text.parse::<Timestamp>() {
+        return SystemTime::try_from(time).map(Some).map_err(|_| wrong());
+    }
+    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let is_number = seconds
+        .bytes()
+        .chain(fraction.bytes())
+        .all(|byte| byte.is_ascii_digit());
+    if !is_number || fraction.len() > 9 || (seconds.is_empty() && !text.is_empty()) {
+        return Err(wrong());
+    }
+    let seconds: u64 = if text.is_empty() {
+        0
+    } else {
+        seconds.parse().map_err(|_| wrong())?
+    };
+    let nanos: u32 = format!("{fraction:0<9}").parse().map_err(|_| wrong())?;
+    if (seconds, nanos) == (0, 0) {
+        return Ok(None);
+    }
+    SystemTime::UNIX_EPOCH
+        .checked_add(Duration::new(seconds, nanos))
+        .map(Some)
+        .ok_or_else(wrong)
+}
+
 #[cfg(test)]
 mod tests {
     use axum::http::Uri;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -92,5 +129,38 @@ mod tests {
         assert_eq!(parse("t=-1").expect("a number").t, Some(-1));
         let error = parse("t=soon").expect_err("not a number");
         assert!(error.contains("soon"), "{error}");
+    }
+
+    #[test]
+    fn moments_come_as_seconds_or_as_dates() {
+        let after = |seconds, nanos| SystemTime::UNIX_EPOCH + Duration::new(seconds, nanos);
+        for (text, expected) in [
+            ("", None),
+            ("0", None),
+            ("0.000000000", None),
+            ("5", Some(after(5, 0))),
+            ("5.25", Some(after(5, 250_000_000))),
+            ("1970-01-01T00:00:07Z", Some(after(7, 0))),
+        ] {
+            assert_eq!(moment("since", text).expect(text), expected, "{text}");
+        }
+        for text in [
+            "yesterday",
+            "-1",
+            "1.",
+            "1.0000000001",
+            ".5",
+            "99999999999999999999",
+        ] {
+            let found = moment("since", text);
+            assert!(found.is_err() || text == "1.", "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_moment_is_parsed_or_refused(text in "[0-9.TZ:-]{0,30}") {
+            let _ = moment("since", &text);
+        }
     }
 }

@@ -10,11 +10,13 @@ use axum::response::{IntoResponse, Response};
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::TryStreamExt;
 use hyper_util::rt::TokioIo;
-use nuncio_runtime::{Attach, logs};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, copy, split};
+use nuncio_runtime::{Attach, AttachInput, logs};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy, split};
 use tokio_util::io::{ReaderStream, StreamReader};
 
 use super::version::{ApiVersion, MULTIPLEXED_TYPE};
+use crate::daemon::refusal::Refusal;
+use crate::detach_keys::DetachKeys;
 
 /// Bytes on their way to a client that does not take the connection over.
 const IN_FLIGHT: usize = 64 << 10;
@@ -134,20 +136,22 @@ where
 /// has come: a client may ask for the exit code next.
 pub(crate) async fn relay(
     attached: Attach,
-    stdin: bool,
+    stdin: Option<Stdin>,
     ended: impl Future<Output = ()>,
     framing: Framing,
-    mut reader: ClientReader,
+    reader: ClientReader,
     mut writer: ClientWriter,
-) {
+) -> Left {
     let Attach {
         mut output,
         mut input,
     } = attached;
     let feed = async {
-        if stdin {
+        if let Some(stdin) = stdin {
             // An error is the client's or the process's end, of which the output tells.
-            let _ = copy(&mut reader, &mut input).await;
+            if let Ok(Left::Detached) = send(reader, &mut input, stdin).await {
+                return;
+            }
             let _ = input.shutdown().await;
         }
         std::future::pending::<()>().await;
@@ -177,11 +181,67 @@ pub(crate) async fn relay(
         writer.shutdown().await
     };
     let drained: io::Result<()> = tokio::select! {
-        () = feed => Ok(()),
+        () = feed => return Left::Detached,
         drained = drain => drained,
     };
     if let Err(error) = drained {
         tracing::debug!(%error, "an attached client is gone");
+    }
+    Left::Ended
+}
+
+/// What a client sends to a process.
+pub(crate) enum Stdin {
+    Plain,
+    /// That of a terminal, at which these keys mean to leave.
+    Keys(DetachKeys),
+}
+
+impl Stdin {
+    /// Of a process with a terminal if `tty`; `keys` are those asked for, or nothing.
+    pub(crate) fn of(tty: bool, keys: &str) -> Result<Self, Refusal> {
+        Ok(match (tty, keys) {
+            (false, _) => Self::Plain,
+            (true, "") => Self::Keys(DetachKeys::default()),
+            (true, keys) => Self::Keys(
+                keys.parse()
+                    .map_err(|error| Refusal::invalid(format!("{error}")))?,
+            ),
+        })
+    }
+}
+
+/// Why a client is no longer attached.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Left {
+    /// The process's output has ended, or the client.
+    Ended,
+    /// Its user pressed the keys.
+    Detached,
+}
+
+/// Passes input on to its end, or until the user leaves.
+async fn send(mut reader: ClientReader, input: &mut AttachInput, stdin: Stdin) -> io::Result<Left> {
+    let mut keys = match stdin {
+        Stdin::Plain => {
+            copy(&mut reader, input).await?;
+            return Ok(Left::Ended);
+        }
+        Stdin::Keys(keys) => keys,
+    };
+    let mut typed = vec![0; 4096];
+    let mut passed = Vec::new();
+    loop {
+        let count = reader.read(&mut typed).await?;
+        if count == 0 {
+            return Ok(Left::Ended);
+        }
+        passed.clear();
+        let detached = keys.filter(&typed[..count], &mut passed);
+        input.write_all(&passed).await?;
+        if detached {
+            return Ok(Left::Detached);
+        }
     }
 }
 

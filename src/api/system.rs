@@ -1,9 +1,6 @@
 //! The daemon itself, and the lists that are always empty here.
 
-use std::convert::Infallible;
-
 use axum::Json;
-use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, PRAGMA};
 use axum::response::{IntoResponse, Response};
@@ -12,12 +9,10 @@ use bollard_stubs::models::{
     SystemInfoCgroupDriverEnum, SystemInfoCgroupVersionEnum, SystemVersion,
     SystemVersionComponents, SystemVersionPlatform,
 };
-use futures_util::stream;
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::json;
 
-use super::query::{Params, optional};
 use super::version::{CURRENT, MINIMUM};
 use super::{Answer, Server, json};
 use crate::daemon::refusal::Refusal;
@@ -160,30 +155,6 @@ fn abilities() -> SystemInfo {
         security_options: names(&["name=seccomp,profile=builtin"]),
         ..SystemInfo::default()
     }
-}
-
-#[derive(Deserialize)]
-pub(crate) struct Events {
-    #[serde(default, deserialize_with = "optional")]
-    until: Option<f64>,
-}
-
-/// Nothing is told yet: the stream is there for clients that open it beside what they do, and ends at `until`.
-pub(crate) async fn events(Params(asked): Params<Events>) -> Response {
-    let wait = async move {
-        let Some(until) = asked.until else {
-            return std::future::pending().await;
-        };
-        let now = Timestamp::now().as_duration().as_secs_f64();
-        let left = std::time::Duration::try_from_secs_f64(until - now).unwrap_or_default();
-        tokio::time::sleep(left).await;
-        Ok::<Bytes, Infallible>(Bytes::new())
-    };
-    (
-        [(CONTENT_TYPE, "application/json")],
-        Body::from_stream(stream::once(wait)),
-    )
-        .into_response()
 }
 
 pub(crate) async fn plugins() -> Response {

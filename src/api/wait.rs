@@ -44,7 +44,7 @@ impl Condition {
     fn holds(self, before: &Status, now: &Status) -> bool {
         now.removed
             || match self {
-                Self::NotRunning => !now.running,
+                Self::NotRunning => now.ends > before.ends || !now.running && !now.restarting,
                 Self::NextExit => now.ends > before.ends,
                 Self::Removed => false,
             }

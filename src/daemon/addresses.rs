@@ -110,6 +110,7 @@ impl Daemon {
             gateway: (!network.internal()).then(|| gateway_of(block)),
             mac: MacAddr::of_address(address).0,
             aliases: request.aliases.clone(),
+            index: 0,
         })
     }
 }

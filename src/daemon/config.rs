@@ -91,14 +91,33 @@ pub(crate) struct ContainerConfig {
     pub(crate) attach_stderr: bool,
     /// Empty: the image's, else SIGTERM.
     pub(crate) stop_signal: String,
-    /// Seconds between the stop signal and SIGKILL; `None`: 10.
-    pub(crate) stop_timeout: Option<u32>,
+    /// Seconds between the stop signal and SIGKILL; `None`: 10; negative: never.
+    pub(crate) stop_timeout: Option<i64>,
+    /// `None`: the image's, if it has one.
+    #[serde(default)]
+    pub(crate) healthcheck: Option<HealthCheck>,
     /// Where anonymous volumes are wanted, the image's among them.
     #[serde(default)]
     pub(crate) volumes: BTreeSet<String>,
     pub(crate) host: HostOptions,
+    /// It was taken out of the network that `host.network` names.
+    #[serde(default)]
+    pub(crate) left_first: bool,
     /// By the network's name or id, as asked; empty: `host.network` decides.
     pub(crate) endpoints: BTreeMap<String, EndpointRequest>,
+}
+
+/// How to find out whether a container is well. Times are in nanoseconds; what is 0 or empty is the image's, else
+/// Docker's default.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub(crate) struct HealthCheck {
+    /// `NONE`; `CMD` and the words of a command; `CMD-SHELL` and a line for the shell.
+    pub(crate) test: Vec<String>,
+    pub(crate) interval: i64,
+    pub(crate) timeout: i64,
+    pub(crate) start_period: i64,
+    pub(crate) start_interval: i64,
+    pub(crate) retries: u32,
 }
 
 /// The part of a container's configuration that ties it to its host.
@@ -115,6 +134,8 @@ pub(crate) struct HostOptions {
     /// Mount point → options, as in `--tmpfs /run:size=64m`.
     pub(crate) tmpfs: BTreeMap<String, String>,
     pub(crate) auto_remove: bool,
+    #[serde(default)]
+    pub(crate) restart: RestartPolicy,
     pub(crate) privileged: bool,
     pub(crate) cap_add: Vec<String>,
     pub(crate) cap_drop: Vec<String>,
@@ -140,6 +161,57 @@ pub(crate) struct HostOptions {
     pub(crate) cpu_shares: i64,
     /// 0 or less: no limit.
     pub(crate) pids_limit: i64,
+    /// Bytes it is to keep when memory is scarce; 0: none.
+    #[serde(default)]
+    pub(crate) memory_reservation: i64,
+    /// 0 to 100; `None`: the kernel's default.
+    #[serde(default)]
+    pub(crate) memory_swappiness: Option<u8>,
+    #[serde(default)]
+    pub(crate) oom_kill_disable: bool,
+    /// Microseconds; 0: the kernel's default.
+    #[serde(default)]
+    pub(crate) cpu_period: i64,
+    /// Microseconds of processor time in each period; 0 or less: no limit.
+    #[serde(default)]
+    pub(crate) cpu_quota: i64,
+    /// As `0-2,5`; empty: all.
+    #[serde(default)]
+    pub(crate) cpuset_cpus: String,
+    #[serde(default)]
+    pub(crate) cpuset_mems: String,
+    /// Bytes of `/dev/shm`; 0: 64 MiB.
+    #[serde(default)]
+    pub(crate) shm_size: u64,
+    #[serde(default)]
+    pub(crate) devices: Vec<Device>,
+    /// As `c 10:200 rwm`.
+    #[serde(default)]
+    pub(crate) device_rules: Vec<String>,
+    /// Further groups of its user, by name or number.
+    #[serde(default)]
+    pub(crate) group_add: Vec<String>,
+    #[serde(default)]
+    pub(crate) pid: Shared,
+    #[serde(default)]
+    pub(crate) ipc: Ipc,
+    /// It has the host's name.
+    #[serde(default)]
+    pub(crate) host_uts: bool,
+    /// It sees the whole machine's cgroups.
+    #[serde(default)]
+    pub(crate) host_cgroups: bool,
+    #[serde(default)]
+    pub(crate) no_new_privileges: bool,
+    /// `None`: Docker's.
+    #[serde(default)]
+    pub(crate) masked_paths: Option<Vec<String>>,
+    /// `None`: Docker's.
+    #[serde(default)]
+    pub(crate) readonly_paths: Option<Vec<String>>,
+    /// `--log-driver none`.
+    #[serde(default)]
+    pub(crate) no_log: bool,
     pub(crate) ulimits: Vec<Ulimit>,
     pub(crate) sysctls: BTreeMap<String, String>,
     pub(crate) oom_score_adj: i32,
@@ -147,6 +219,55 @@ pub(crate) struct HostOptions {
     pub(crate) log_max_size: Option<u64>,
     /// `max-file`; `None`: 1.
     pub(crate) log_max_file: Option<u32>,
+}
+
+/// `--restart`: whether a container that ended is started again.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum RestartPolicy {
+    #[default]
+    No,
+    Always,
+    UnlessStopped,
+    /// When it fails, and no more than `retries` times in a row; 0: as often as it takes.
+    OnFailure {
+        retries: u32,
+    },
+}
+
+/// Whose namespace a container is in.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Shared {
+    #[default]
+    Own,
+    Host,
+    /// Another container's, by name or id.
+    Container(String),
+}
+
+/// Whose shared memory a container has.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Ipc {
+    #[default]
+    Private,
+    /// Its own, without `/dev/shm`.
+    None,
+    /// Its own, which others may join.
+    Shareable,
+    Host,
+    /// Another container's, by name or id.
+    Container(String),
+}
+
+/// A device of the host, as in `--device /dev/fuse:/dev/fuse:rwm`.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Device {
+    pub(crate) source: String,
+    pub(crate) target: String,
+    /// Of `r`, `w` and `m`.
+    pub(crate) access: String,
 }
 
 /// A resource limit as in `--ulimit nofile=1024:2048`.

@@ -2,17 +2,21 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use nuncio_runtime::{Attach, AttachOptions, Shim};
 use tokio::sync::{oneshot, watch};
 
+use super::health::{Health, HealthStatus};
 use super::record::{Phase, Record};
-use super::state_file;
+use super::{restart, state_file};
 
 /// What those who wait for a container see.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Status {
     pub(crate) running: bool,
+    /// It does not run, but is about to be started again by its restart policy.
+    pub(crate) restarting: bool,
     /// How often it has ended since the daemon started.
     pub(crate) ends: u64,
     /// Exit code of the last end.
@@ -36,6 +40,7 @@ pub(crate) struct Container {
     record: Mutex<Record>,
     status: watch::Sender<Status>,
     process: Mutex<Process>,
+    health: Mutex<Option<Health>>,
 }
 
 #[derive(Default)]
@@ -46,6 +51,10 @@ struct Process {
     leaving: bool,
     shim: Option<Arc<Shim>>,
     waiting: Vec<Waiting>,
+    /// How long its restart policy last waited before it started it again.
+    pause: Duration,
+    /// Its next end is not its last, so that `--rm` does not hold.
+    kept: bool,
 }
 
 /// A client that attached before the process was there.
@@ -62,7 +71,7 @@ impl Container {
     ) -> Arc<Self> {
         let id = record.id.clone();
         let code = match &record.phase {
-            Phase::Exited { code, .. } => *code,
+            Phase::Exited { code, .. } | Phase::Restarting { code, .. } => *code,
             Phase::Created | Phase::Running { .. } => 0,
         };
         Arc::new(Self {
@@ -76,6 +85,7 @@ impl Container {
                 ..Status::default()
             }),
             process: Mutex::default(),
+            health: Mutex::default(),
             id,
         })
     }
@@ -94,6 +104,19 @@ impl Container {
 
     pub(crate) fn is_running(&self) -> bool {
         self.status.borrow().running
+    }
+
+    /// Whether it is frozen, by request.
+    pub(crate) fn is_paused(&self) -> bool {
+        matches!(
+            locked(&self.record).phase,
+            Phase::Running { paused: true, .. }
+        )
+    }
+
+    /// Whether it has ended and is about to be started again.
+    pub(crate) fn is_restarting(&self) -> bool {
+        self.status.borrow().restarting
     }
 
     /// Whether the host holds addresses, ports and names for its process.
@@ -177,8 +200,38 @@ impl Container {
         Ok(())
     }
 
+    /// How long to wait before it is started again after it `ran` so long.
+    pub(super) fn pause_after(&self, ran: Duration) -> Duration {
+        let mut process = locked(&self.process);
+        process.pause = restart::pause(process.pause, ran);
+        process.pause
+    }
+
+    /// What is known of its health; `None` if it is not checked.
+    pub(crate) fn health(&self) -> Option<Health> {
+        locked(&self.health).clone()
+    }
+
+    pub(super) fn set_health(&self, health: Option<Health>) {
+        *locked(&self.health) = health;
+    }
+
+    pub(super) fn with_health<T>(&self, change: impl FnOnce(&mut Health) -> T) -> Option<T> {
+        locked(&self.health).as_mut().map(change)
+    }
+
+    pub(super) fn is_kept(&self) -> bool {
+        locked(&self.process).kept
+    }
+
+    pub(super) fn set_kept(&self, kept: bool) {
+        locked(&self.process).kept = kept;
+    }
+
     /// Forgets the process, and tells those who still wait to attach that there is none.
     pub(crate) fn abandon(&self) {
+        // What does not run is not well, as Docker has it.
+        self.with_health(|health| health.status = HealthStatus::Unhealthy);
         let mut process = locked(&self.process);
         process.shim = None;
         process.waiting.clear();

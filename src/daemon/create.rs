@@ -9,7 +9,7 @@ use super::config::{ContainerConfig, NetworkMode, Port};
 use super::container::Container;
 use super::record::{Phase, Record};
 use super::refusal::Refusal;
-use super::{Daemon, names, services, state_file};
+use super::{Daemon, health, names, services, state_file};
 
 /// Names of the image that is this binary.
 const BUILT_IN: [&str; 2] = ["nuncio/ambassador", "svendowideit/ambassador"];
@@ -62,6 +62,8 @@ impl Daemon {
             links: Vec::new(),
             unprepared: !mounts.is_empty(),
             mounts,
+            restarts: 0,
+            stopped: false,
             id: id.clone(),
             config,
         };
@@ -75,6 +77,7 @@ impl Daemon {
             self.remove_anonymous(&mounts).await?;
             return Err(error);
         }
+        self.tell(&container, "create");
         Ok(Created { id, warnings })
     }
 
@@ -243,7 +246,9 @@ impl Daemon {
             if let Some(holder) = containers.values().find(|other| other.name() == name) {
                 return Err(name_taken(name, &holder.id).into());
             }
+            let old = container.name();
             container.update(|record| name.clone_into(&mut record.name))?;
+            self.tell_more(container, "rename", [("oldName", format!("/{old}"))]);
         }
         if container.is_running() {
             self.publish(&container.view());
@@ -304,6 +309,7 @@ fn merge(mut config: ContainerConfig, image: &Image) -> anyhow::Result<Container
     if config.stop_signal.is_empty() {
         config.stop_signal = defaults.stop_signal().clone().unwrap_or_default();
     }
+    config.healthcheck = health::merged(config.healthcheck, image.docker.healthcheck.as_ref());
     let exposed = defaults
         .exposed_ports()
         .iter()

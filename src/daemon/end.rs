@@ -1,4 +1,4 @@
-//! The end of a container: by itself, by request, or found dead after the daemon was away.
+//! The end of a container: by itself or by request.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -6,17 +6,18 @@ use std::time::Duration;
 
 use anyhow::Context;
 use nuncio_overlay::{NetNs, detach, veth_name};
-use nuncio_runtime::{ConnectError, ExitStatus, Shim, cleanup};
+use nuncio_runtime::{ExitStatus, Shim, cleanup};
 use tokio::time::timeout;
 
+use super::config::ContainerConfig;
 use super::container::{Container, locked};
 use super::outfit::owns_namespace;
 use super::record::{Phase, Record};
 use super::refusal::Refusal;
-use super::{Daemon, services, signal, state_file};
+use super::{Daemon, namespaces, signal, state_file};
 
 /// Seconds between the stop signal and SIGKILL unless the container says otherwise.
-const STOP_TIMEOUT: u32 = 10;
+const STOP_TIMEOUT: i64 = 10;
 /// How long a process may take to be gone after SIGKILL; a device that hangs can hold it longer.
 const KILL: Duration = Duration::from_secs(10);
 
@@ -38,49 +39,47 @@ impl Daemon {
         });
     }
 
-    /// Notes an end. Without a status the shim died first, and the process was killed after it.
-    async fn ended(
-        &self,
+    /// Notes an end, after which the container is started again if its policy says so. Without a status the shim died
+    /// first, and the process was killed after it.
+    pub(super) async fn ended(
+        self: &Arc<Self>,
         container: &Arc<Container>,
         status: Option<ExitStatus>,
     ) -> anyhow::Result<()> {
         let (code, oom) = status
             .as_ref()
             .map_or((137, false), |status| (status.code, status.oom));
-        let finished = jiff::Timestamp::now();
+        let lost = status.is_none();
         container.abandon();
         let torn_down = self.tear_down(container).await;
-        container.update(|record| {
-            let started = match record.phase {
-                Phase::Running { started, .. } => Some(started),
-                Phase::Created | Phase::Exited { .. } => None,
-            };
-            let error = if status.is_none() {
-                "the process that held the container was killed".into()
-            } else {
-                String::new()
-            };
-            record.phase = Phase::Exited {
-                code,
-                started,
-                finished,
-                oom,
-                error,
-            };
-        })?;
+        let (again, ran) = container.update(|record| note_end(record, code, oom, lost))?;
         tracing::info!(
             id = container.id,
             name = container.name(),
             code,
             oom,
+            again,
             "ended"
         );
+        if oom {
+            self.tell(container, "oom");
+        }
+        let ran_for = ran.as_secs().to_string();
+        let more = [("execDuration", ran_for), ("exitCode", code.to_string())];
+        self.tell_more(container, "die", more);
+        self.tell_networks(&container.view(), "disconnect");
         container.set_status(|status| {
             status.running = false;
+            status.restarting = again;
             status.ends += 1;
             status.code = code;
         });
-        let removed = if container.view().config.host.auto_remove {
+        if again {
+            self.restart_later(Arc::clone(container), container.pause_after(ran));
+            return torn_down;
+        }
+        let removes = container.view().config.host.auto_remove && !container.is_kept();
+        let removed = if removes {
             self.discard(container, true).await
         } else {
             Ok(())
@@ -104,8 +103,8 @@ impl Daemon {
             clean_up(container.run_directory.clone()).await,
         );
         note("network rules", self.sync().await);
-        for index in 0..record.endpoints.len() {
-            let link = veth_name(&container.id, u8::try_from(index).unwrap_or(u8::MAX));
+        for endpoint in record.endpoints.values() {
+            let link = veth_name(&container.id, endpoint.index);
             note(&link, detach(&link).await.map_err(Into::into));
         }
         if owns_namespace(&record.config.host.network) {
@@ -114,6 +113,7 @@ impl Daemon {
                 NetNs::remove(&container.netns).map_err(Into::into),
             );
         }
+        note("shared memory", namespaces::unmount_shm(container));
         note(
             "root file system",
             self.images
@@ -145,26 +145,32 @@ impl Daemon {
             true => self.remove_anonymous(&mounts).await,
             false => Ok(()),
         };
-        container.set_status(|status| status.removed = true);
+        self.tell(container, "destroy");
+        container.set_status(|status| (status.removed, status.restarting) = (true, false));
         removed
     }
 
-    /// Asks a container to end, and kills it after `seconds`; `false` if it does not run.
+    /// Asks a container to end, by `wanted` or its own stop signal, and kills it after `seconds`; `false` if it does
+    /// not run.
     pub(crate) async fn stop(
         &self,
         container: &Arc<Container>,
         seconds: Option<i64>,
+        wanted: Option<&str>,
     ) -> anyhow::Result<bool> {
+        let config = container.view().config;
+        let number = match wanted {
+            Some(wanted) => signal::number(wanted)?,
+            None => stop_signal(&config)?,
+        };
+        if self.call_off(container).await? {
+            self.tell(container, "stop");
+            return Ok(true);
+        }
         let Some(shim) = container.shim().filter(|_| container.is_running()) else {
             return Ok(false);
         };
-        let config = container.view().config;
-        let wanted = if config.stop_signal.is_empty() {
-            "TERM"
-        } else {
-            &config.stop_signal
-        };
-        let default = i64::from(config.stop_timeout.unwrap_or(STOP_TIMEOUT));
+        let default = config.stop_timeout.unwrap_or(STOP_TIMEOUT);
         let seconds = seconds.unwrap_or(default);
         let mut status = container.status();
         let ended = async {
@@ -172,10 +178,13 @@ impl Daemon {
             let _ = status.wait_for(|status| !status.running).await;
         };
         tokio::pin!(ended);
+        container.update(|record| record.stopped = true)?;
         self.leave_service(container).await;
-        if shim.signal(signal::number(wanted)?).await.is_err() && !container.is_running() {
+        if shim.signal(number).await.is_err() && !container.is_running() {
             return Ok(true);
         }
+        self.tell_more(container, "kill", [("signal", number.to_string())]);
+        self.thaw_to_end(container).await;
         match u64::try_from(seconds) {
             Err(_) => ended.await, // negative: as long as it takes
             Ok(seconds) => {
@@ -184,16 +193,14 @@ impl Daemon {
                     .is_err()
                 {
                     let _ = shim.signal(signal::KILL).await; // fails if it has ended just now
-                    let late = || {
-                        format!(
-                            "container {} is still there {KILL:?} after SIGKILL",
-                            container.id
-                        )
-                    };
-                    timeout(KILL, ended).await.with_context(late)?;
+                    self.tell_more(container, "kill", [("signal", signal::KILL.to_string())]);
+                    timeout(KILL, ended)
+                        .await
+                        .with_context(|| outlives(container))?;
                 }
             }
         }
+        self.tell(container, "stop");
         Ok(true)
     }
 
@@ -202,18 +209,29 @@ impl Daemon {
         self: &Arc<Self>,
         container: &Arc<Container>,
         seconds: Option<i64>,
+        wanted: Option<&str>,
     ) -> anyhow::Result<()> {
-        self.stop(container, seconds).await?;
-        self.start(container).await.map(|_| ())
+        container.set_kept(true); // --rm is for ends that are final
+        let stopped = self.stop(container, seconds, wanted).await;
+        container.set_kept(false);
+        stopped?;
+        self.start(container).await?;
+        self.tell(container, "restart");
+        Ok(())
     }
 
-    /// Sends a signal, by name or number; an empty one is SIGKILL.
+    /// Sends a signal, by name or number; an empty one is SIGKILL. One that is to end the container also keeps its
+    /// restart policy from starting it again.
     pub(crate) async fn kill(
         &self,
         container: &Arc<Container>,
         wanted: &str,
     ) -> anyhow::Result<()> {
         let number = signal::number(if wanted.is_empty() { "KILL" } else { wanted })?;
+        let ends = number == signal::KILL || number == stop_signal(&container.view().config)?;
+        if ends && self.call_off(container).await? {
+            return Ok(());
+        }
         let Some(shim) = container.shim().filter(|_| container.is_running()) else {
             let id = &container.id;
             return Err(Refusal::conflict(format!(
@@ -221,17 +239,20 @@ impl Daemon {
             ))
             .into());
         };
+        if ends {
+            container.update(|record| record.stopped = true)?;
+        }
         shim.signal(number).await?;
+        self.tell_more(container, "kill", [("signal", number.to_string())]);
+        if ends {
+            self.thaw_to_end(container).await;
+        }
         if number == signal::KILL {
             let mut status = container.status();
-            let late = || {
-                format!(
-                    "container {} is still there {KILL:?} after SIGKILL",
-                    container.id
-                )
-            };
             let ended = timeout(KILL, status.wait_for(|status| !status.running)).await;
-            ended.with_context(late)?.context("the daemon is ending")?;
+            ended
+                .with_context(|| outlives(container))?
+                .context("the daemon is ending")?;
         }
         Ok(())
     }
@@ -243,13 +264,9 @@ impl Daemon {
         force: bool,
         volumes: bool,
     ) -> anyhow::Result<()> {
-        if container.is_running() {
+        if container.is_running() || container.is_restarting() {
             if !force {
-                return Err(Refusal::conflict(format!(
-                    "cannot remove container \"/{}\": container is running: stop the container before removing or force remove",
-                    container.name()
-                ))
-                .into());
+                return Err(still_there(container).into());
             }
             if let Err(error) = self.kill(container, "KILL").await
                 && container.is_running()
@@ -268,119 +285,76 @@ impl Daemon {
             ))
             .into());
         }
+        container.set_status(|status| status.restarting = false);
         self.tear_down(container).await?;
         self.discard(container, volumes).await
     }
+}
 
-    /// Finds out what became of every container while no daemon was there.
-    pub(super) async fn take_over(self: &Arc<Self>) -> anyhow::Result<()> {
-        let mut dead = Vec::new();
-        for container in self.containers() {
-            let Phase::Running { .. } = container.view().phase else {
-                dead.push((container, None));
-                continue;
-            };
-            match Shim::connect(&container.run_directory).await {
-                Ok(shim) => {
-                    let shim = Arc::new(shim);
-                    container.set_status(|status| status.running = true);
-                    container.adopt(Arc::clone(&shim)).await?;
-                    self.publish(&container.view());
-                    self.watch_over(container, shim);
-                }
-                Err(ConnectError::Gone(status) | ConnectError::Dead(status)) => {
-                    dead.push((container, Some(Some(status))));
-                }
-                Err(error) => {
-                    tracing::warn!(
-                        id = container.id,
-                        error = format!("{:#}", anyhow::Error::from(error)),
-                        "lost its shim"
-                    );
-                    dead.push((container, Some(None)));
-                }
-            }
+/// Writes an end into the record; whether it is to be started again, and how long it ran.
+fn note_end(record: &mut Record, code: i32, oom: bool, lost: bool) -> (bool, Duration) {
+    let finished = jiff::Timestamp::now();
+    let started = match record.phase {
+        Phase::Running { started, .. } => Some(started),
+        Phase::Created | Phase::Restarting { .. } | Phase::Exited { .. } => None,
+    };
+    let ran = started.map(|started| finished.duration_since(started));
+    let ran = ran.and_then(|ran| Duration::try_from(ran).ok());
+    let again = record.config.host.restart.wants_again(record, code);
+    record.phase = if again {
+        record.restarts += 1;
+        Phase::Restarting {
+            code,
+            started,
+            finished,
+            oom,
         }
-        for (container, end) in dead {
-            let _turn = container.turn.lock().await;
-            let done = match end {
-                Some(status) => self.ended(&container, status).await,
-                None if container.view().config.host.auto_remove => self
-                    .tear_down(&container)
-                    .await
-                    .and(self.discard(&container, true).await),
-                None => self.tear_down(&container).await,
-            };
-            if let Err(error) = done {
-                tracing::error!(
-                    id = container.id,
-                    error = format!("{error:#}"),
-                    "clean up after a container"
-                );
-            }
+    } else {
+        let error = if lost {
+            "the process that held the container was killed".into()
+        } else {
+            String::new()
+        };
+        Phase::Exited {
+            code,
+            started,
+            finished,
+            oom,
+            error,
         }
-        self.release_orphans().await
-    }
+    };
+    (again, ran.unwrap_or_default())
+}
 
-    /// Gives back what belongs to no container: run directories, namespaces and addresses that a crash left.
-    async fn release_orphans(&self) -> anyhow::Result<()> {
-        let known: Vec<Record> = self
-            .containers()
-            .iter()
-            .map(|container| container.view())
-            .collect();
-        let is_known = |id: &str| known.iter().any(|record| record.id == id);
-        for entry in std::fs::read_dir(self.options.exec_root.join("run"))? {
-            let path = entry?.path();
-            let id = path
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
-            if !is_known(&id) {
-                clean_up(path).await?;
-            }
-        }
-        for entry in std::fs::read_dir(self.options.exec_root.join("exec"))? {
-            take_over_exec(entry?.path()).await?;
-        }
-        for entry in std::fs::read_dir(self.options.exec_root.join("netns"))? {
-            let path = entry?.path();
-            if !is_known(&path.file_name().unwrap_or_default().to_string_lossy()) {
-                NetNs::remove(&path)?;
-            }
-        }
-        let mut addresses = locked(&self.addresses);
-        for owner in addresses.owners() {
-            let stands_in = owner.starts_with("link:") || owner.starts_with(services::OWNER);
-            if !stands_in && !is_known(&owner) {
-                addresses.release(&owner)?;
-            }
-        }
-        drop(addresses);
-        self.release_unused_links()
+/// The number of the signal that stops a container.
+fn stop_signal(config: &ContainerConfig) -> Result<i32, Refusal> {
+    match config.stop_signal.as_str() {
+        "" => signal::number("TERM"),
+        wanted => signal::number(wanted),
     }
 }
 
-/// Lets an exec of the last daemon go on, and cleans up when it has ended. Who asked for it has lost it.
-async fn take_over_exec(run_directory: PathBuf) -> anyhow::Result<()> {
-    let Ok(shim) = Shim::connect(&run_directory).await else {
-        return clean_up(run_directory).await;
+fn outlives(container: &Container) -> String {
+    format!(
+        "container {} is still there {KILL:?} after SIGKILL",
+        container.id
+    )
+}
+
+fn still_there(container: &Container) -> Refusal {
+    let (state, first) = match container.view().phase {
+        Phase::Running { paused: true, .. } => ("paused", "unpause and then "),
+        Phase::Restarting { .. } => ("restarting", ""),
+        _ => ("running", ""),
     };
-    tokio::spawn(async move {
-        let ended = match shim.wait().await {
-            Ok(_) => clean_up(run_directory).await,
-            Err(error) => Err(error.into()),
-        };
-        if let Err(error) = ended {
-            tracing::warn!(error = format!("{error:#}"), "clean up after an exec");
-        }
-    });
-    Ok(())
+    Refusal::conflict(format!(
+        "cannot remove container \"/{}\": container is {state}: {first}stop the container before removing or force remove",
+        container.name()
+    ))
 }
 
 /// Ends what is left of a container's processes, and removes its cgroups and run directory.
-async fn clean_up(run_directory: PathBuf) -> anyhow::Result<()> {
+pub(super) async fn clean_up(run_directory: PathBuf) -> anyhow::Result<()> {
     let cleaning = tokio::task::spawn_blocking(move || cleanup(&run_directory));
     Ok(cleaning.await??)
 }

@@ -60,6 +60,24 @@ pub(crate) struct ExecView {
     pub(crate) pid: Option<u32>,
 }
 
+/// Refuses a container in which nothing further can run now.
+fn check_awake(container: &Container) -> Result<(), Refusal> {
+    let id = &container.id;
+    if container.is_restarting() {
+        let message = format!("Container {id} is restarting, wait until the container is running");
+        return Err(Refusal::conflict(message));
+    }
+    if !container.is_running() {
+        return Err(Refusal::conflict(format!("container {id} is not running")));
+    }
+    match container.is_paused() {
+        true => Err(Refusal::conflict(format!(
+            "Container {id} is paused, unpause the container before exec"
+        ))),
+        false => Ok(()),
+    }
+}
+
 impl Exec {
     /// Takes away what it left: its shim first, which may yet be writing down how it ended.
     async fn clean_up(&self) {
@@ -113,11 +131,7 @@ impl Daemon {
         container: &Arc<Container>,
         config: ExecConfig,
     ) -> anyhow::Result<String> {
-        if !container.is_running() {
-            return Err(
-                Refusal::conflict(format!("container {} is not running", container.id)).into(),
-            );
-        }
+        check_awake(container)?;
         if config.cmd.is_empty() {
             return Err(Refusal::invalid("No exec command specified").into());
         }
@@ -137,7 +151,10 @@ impl Daemon {
             };
             execs.remove(ended);
         }
+        let action = format!("exec_create: {}", exec.config.cmd.join(" "));
         execs.push_back(Arc::new(exec));
+        drop(execs);
+        self.tell_more(container, &action, [("execID", id.clone())]);
         Ok(id)
     }
 
@@ -158,6 +175,7 @@ impl Daemon {
         if !matches!(&*exec.state.borrow(), State::Created) {
             return Err(Refusal::conflict(format!("exec {} was started already", exec.id)).into());
         }
+        check_awake(&exec.container)?;
         let record = exec.container.view();
         let config = &exec.config;
         let mut env = outfit::environment(&record);
@@ -180,9 +198,11 @@ impl Daemon {
                 return Err(error);
             }
         };
-        let exec = Arc::clone(exec);
+        let (daemon, exec) = (Arc::clone(self), Arc::clone(exec));
         tokio::spawn(async move {
             let code = shim.wait().await.map_or(137, |status| status.code);
+            let more = [("execID", exec.id.clone()), ("exitCode", code.to_string())];
+            daemon.tell_more(&exec.container, "exec_die", more);
             exec.state.send_replace(State::Ended(code));
             exec.clean_up().await;
         });
@@ -216,8 +236,16 @@ impl Daemon {
         };
         exec.state
             .send_replace(State::Running(Arc::clone(&shim), pid));
+        let action = format!("exec_start: {}", exec.config.cmd.join(" "));
+        self.tell_more(&exec.container, &action, [("execID", exec.id.clone())]);
         shim.start().await?;
         Ok((shim, attached))
+    }
+
+    /// Tells that the user left an exec running.
+    pub(crate) fn exec_detached(&self, exec: &Exec) {
+        let more = [("execID", exec.id.clone())];
+        self.tell_more(&exec.container, "exec_detach", more);
     }
 
     pub(crate) async fn exec_resize(&self, exec: &Arc<Exec>, w: u16, h: u16) -> anyhow::Result<()> {

@@ -5,31 +5,40 @@ mod addresses;
 mod ambassador_process;
 mod archive;
 pub(crate) mod config;
+mod connect;
 pub(crate) mod container;
 mod create;
 mod end;
+pub(crate) mod events;
 pub(crate) mod exec;
 mod files;
 mod forwards;
+pub(crate) mod health;
 mod kernel_state;
 mod link;
 mod link_targets;
 pub(crate) mod mount;
 mod mounting;
 mod names;
+mod namespaces;
 pub(crate) mod network_edit;
 pub(crate) mod networks;
 mod node;
 mod outfit;
+mod pause;
 mod plane;
 mod ports;
 pub(crate) mod record;
 pub(crate) mod refusal;
+mod restart;
 mod serve;
 mod services;
 mod signal;
 mod start;
 mod state_file;
+pub(crate) mod stats;
+mod take_over;
+pub(crate) mod update;
 pub(crate) mod view;
 pub(crate) mod volumes;
 mod zones;
@@ -54,12 +63,14 @@ use tokio_util::sync::CancellationToken;
 
 use self::ambassador_process::AmbassadorProcess;
 use self::container::Container;
+use self::events::EventLog;
 use self::exec::Exec;
 use self::networks::LocalNetwork;
 use self::node::Identity;
 use self::record::{Phase, Record};
 use crate::cli::daemon::{DaemonOptions, RegistryChoice};
 
+pub(crate) use self::outfit::{device_rule, is_device_access};
 pub(crate) use self::serve::run;
 
 /// Bridge of the default network.
@@ -92,6 +103,8 @@ pub(crate) struct Daemon {
     default_record: OnceLock<Arc<NetworkRecord>>,
     containers: RwLock<BTreeMap<String, Arc<Container>>>,
     execs: Mutex<VecDeque<Arc<Exec>>>,
+    /// What happened, for `events`.
+    pub(crate) events: EventLog,
     local_networks: Mutex<BTreeMap<String, LocalNetwork>>,
     /// This host's blocks by network id.
     blocks: Mutex<BTreeMap<String, Vec<Ipv4Network>>>,
@@ -164,6 +177,7 @@ impl Daemon {
             default_record: OnceLock::new(),
             containers: RwLock::new(containers.collect()),
             execs: Mutex::default(),
+            events: EventLog::default(),
             local_networks: Mutex::new(local_networks),
             blocks: Mutex::new(
                 state_file::read(&options.data_root.join("blocks.json"))?.unwrap_or_default(),

@@ -74,6 +74,13 @@ impl Network {
         }
     }
 
+    pub(crate) fn driver(&self) -> &'static str {
+        match self {
+            Self::Mesh(_) if !self.is_default() => "overlay",
+            Self::Mesh(_) | Self::Local(_) => "bridge",
+        }
+    }
+
     pub(crate) fn is_default(&self) -> bool {
         matches!(self, Self::Mesh(network) if network.name == DEFAULT_NETWORK)
     }

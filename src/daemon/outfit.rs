@@ -4,9 +4,13 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::Context;
-use nuncio_runtime::{BindOptions, ContainerSpec, LogOptions, Mount, MountKind, Resources, Ulimit};
+use nuncio_overlay::gateway_of;
+use nuncio_runtime::{
+    BindOptions, ContainerSpec, DeviceRule, LogOptions, Mount, MountKind, Namespace, Resources,
+    Ulimit,
+};
 
-use super::config::{HostOptions, NetworkMode};
+use super::config::{Device, HostOptions, Ipc, NetworkMode};
 use super::container::Container;
 use super::files::{self, NAME_SERVER, Resolving};
 use super::networks::DEFAULT_NETWORK;
@@ -47,8 +51,32 @@ impl Daemon {
             (config.tty, config.open_stdin, config.stdin_once);
         spec.init = host.init.then(|| self.binary.clone());
         spec.resources = resources(host);
-        spec.mounts = own_mounts(container, &record, self.namespace_holder(&record).as_ref())?;
+        self.write_files(container, &record)?;
+        spec.mounts = own_mounts(container, &record)?;
         spec.mounts.extend(mounts);
+        spec.pidns = self.pidns(&host.pid)?;
+        let (ipcns, shm) = self.ipcns(container, host)?;
+        spec.ipcns = ipcns;
+        spec.mounts.extend(shm);
+        spec.shm_size = match (&host.ipc, host.shm_size) {
+            (Ipc::None, _) => Some(0),
+            (_, 0) => None,
+            (_, bytes) => Some(bytes),
+        };
+        if host.host_uts {
+            spec.utsns = Namespace::Host;
+        }
+        spec.host_cgroups = host.host_cgroups;
+        spec.groups.clone_from(&host.group_add);
+        spec.devices = host.devices.iter().map(device).collect();
+        spec.device_rules = host
+            .device_rules
+            .iter()
+            .filter_map(|rule| device_rule(rule))
+            .collect();
+        spec.no_new_privileges = host.no_new_privileges;
+        spec.masked_paths.clone_from(&host.masked_paths);
+        spec.readonly_paths.clone_from(&host.readonly_paths);
         (spec.cap_add, spec.cap_drop) = (host.cap_add.clone(), host.cap_drop.clone());
         (spec.privileged, spec.readonly_rootfs) = (host.privileged, host.read_only);
         spec.seccomp = !host.seccomp_unconfined;
@@ -62,7 +90,7 @@ impl Daemon {
             hard: limit(of.hard),
         });
         spec.ulimits = ulimits.collect();
-        spec.log = Some(LogOptions {
+        spec.log = (!host.no_log).then(|| LogOptions {
             path: container.log_path(),
             max_size: host.log_max_size,
             max_file: host.log_max_file.unwrap_or(1),
@@ -106,42 +134,47 @@ impl Daemon {
         }
         None
     }
+
+    /// Writes hosts, hostname and resolv.conf, in place: a container that runs has them mounted.
+    pub(super) fn write_files(&self, container: &Container, record: &Record) -> anyhow::Result<()> {
+        let host = &record.config.host;
+        let hostname = hostname_of(record);
+        let addresses: Vec<_> = record
+            .endpoints
+            .values()
+            .map(|endpoint| endpoint.address)
+            .collect();
+        let extra: Vec<String> = host
+            .extra_hosts
+            .iter()
+            .map(|entry| self.with_gateway(entry))
+            .collect();
+        let hosts = files::hosts(&hostname, &addresses, &extra, &link::hosts(&record.links));
+        let holder = self.namespace_holder(record);
+        let resolving = resolving(holder.as_ref().unwrap_or(record));
+        let contents = [
+            ("hosts", hosts),
+            ("hostname", format!("{hostname}\n")),
+            ("resolv.conf", resolving.render()),
+        ];
+        for (name, text) in contents {
+            let source = container.directory.join(name);
+            std::fs::write(&source, text).with_context(|| format!("write {}", source.display()))?;
+        }
+        Ok(())
+    }
 }
 
-/// Writes hosts, hostname and resolv.conf, and lists what is mounted into every container. `holder` is that of its
-/// network namespace.
-fn own_mounts(
-    container: &Container,
-    record: &Record,
-    holder: Option<&Record>,
-) -> anyhow::Result<Vec<Mount>> {
+/// Lists what is mounted into every container.
+fn own_mounts(container: &Container, record: &Record) -> anyhow::Result<Vec<Mount>> {
     let host = &record.config.host;
-    let hostname = hostname_of(record);
-    let addresses: Vec<_> = record
-        .endpoints
-        .values()
-        .map(|endpoint| endpoint.address)
-        .collect();
-    let hosts = files::hosts(
-        &hostname,
-        &addresses,
-        &host.extra_hosts,
-        &link::hosts(&record.links),
-    );
-    let resolving = resolving(holder.unwrap_or(record));
-    let contents = [
-        ("hosts", hosts),
-        ("hostname", format!("{hostname}\n")),
-        ("resolv.conf", resolving.render()),
-    ];
     let mut mounts = Vec::new();
-    for (name, text) in contents {
-        let source = container.directory.join(name);
-        std::fs::write(&source, text).with_context(|| format!("write {}", source.display()))?;
+    for name in ["hosts", "hostname", "resolv.conf"] {
         let target = format!("/etc/{name}");
         if record.mounts.iter().any(|point| point.target == target) {
             continue; // the user's own is there
         }
+        let source = container.directory.join(name);
         let options = BindOptions::default();
         mounts.push(Mount {
             kind: MountKind::Bind { source, options },
@@ -160,6 +193,18 @@ fn own_mounts(
     Ok(mounts)
 }
 
+impl Daemon {
+    /// An entry of `--add-host`, its `host-gateway` replaced by where the default network reaches this host.
+    fn with_gateway(&self, entry: &str) -> String {
+        let network = self.default_network();
+        let block = network.and_then(|network| self.own_blocks(&network.id).first().copied());
+        match (entry.strip_suffix(":host-gateway"), block) {
+            (Some(name), Some(block)) => format!("{name}:{}", gateway_of(block)),
+            _ => entry.to_owned(),
+        }
+    }
+}
+
 /// Whether a container of that mode has a network namespace of its own.
 pub(super) fn owns_namespace(mode: &NetworkMode) -> bool {
     !matches!(mode, NetworkMode::Host | NetworkMode::Container(_))
@@ -167,6 +212,7 @@ pub(super) fn owns_namespace(mode: &NetworkMode) -> bool {
 
 pub(super) fn hostname_of(record: &Record) -> String {
     match (record.config.hostname.as_str(), &record.config.host.network) {
+        (_, _) if record.config.host.host_uts => super::node::hostname(),
         ("", NetworkMode::Host) => super::node::hostname(),
         ("", _) => record.id.chars().take(12).collect(),
         (hostname, _) => hostname.to_owned(),
@@ -223,8 +269,9 @@ fn resolving(record: &Record) -> Resolving {
     found
 }
 
-fn resources(host: &HostOptions) -> Resources {
+pub(super) fn resources(host: &HostOptions) -> Resources {
     let some = |value: i64| (value != 0).then_some(value);
+    let text = |value: &String| (!value.is_empty()).then(|| value.clone());
     Resources {
         memory: some(host.memory),
         memory_swap: some(host.memory_swap),
@@ -232,9 +279,50 @@ fn resources(host: &HostOptions) -> Resources {
         cpu_shares: u64::try_from(host.cpu_shares)
             .ok()
             .filter(|shares| *shares != 0),
-        cpuset_cpus: None,
+        cpu_period: some(host.cpu_period),
+        cpu_quota: some(host.cpu_quota),
+        cpuset_cpus: text(&host.cpuset_cpus),
+        cpuset_mems: text(&host.cpuset_mems),
+        memory_reservation: some(host.memory_reservation),
+        memory_swappiness: host.memory_swappiness.map(u64::from),
+        oom_kill_disable: host.oom_kill_disable,
         pids_limit: some(host.pids_limit).filter(|limit| *limit > 0),
     }
+}
+
+fn device(device: &Device) -> nuncio_runtime::Device {
+    nuncio_runtime::Device {
+        source: device.source.clone().into(),
+        target: device.target.clone(),
+        access: device.access.clone(),
+    }
+}
+
+/// `c 10:200 rwm`, with `*` for any number; `None` if it is not that.
+pub(crate) fn device_rule(text: &str) -> Option<DeviceRule> {
+    let mut words = text.split_whitespace();
+    let (kind, numbers, access) = (words.next()?, words.next()?, words.next()?);
+    let (major, minor) = numbers.split_once(':')?;
+    let number = |text: &str| match text {
+        "*" => Some(None),
+        text => text.parse().ok().filter(|number| *number >= 0).map(Some),
+    };
+    let (major, minor) = (number(major)?, number(minor)?);
+    let known = ["a", "b", "c"].contains(&kind) && is_device_access(access);
+    (known && words.next().is_none()).then(|| DeviceRule {
+        kind: kind.chars().next().unwrap_or('a'),
+        major,
+        minor,
+        access: access.to_owned(),
+    })
+}
+
+/// Of `r`, `w` and `m`, each once at most.
+pub(crate) fn is_device_access(text: &str) -> bool {
+    let once = |letter| text.matches(letter).count() <= 1;
+    !text.is_empty()
+        && text.chars().all(|c| "rwm".contains(c))
+        && ["r", "w", "m"].into_iter().all(once)
 }
 
 fn tmpfs_options(options: &str) -> Result<(Option<u64>, Option<u32>), Refusal> {
@@ -266,4 +354,36 @@ fn tmpfs_options(options: &str) -> Result<(Option<u64>, Option<u32>), Refusal> {
         }
     }
     Ok((size, mode))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn device_rules_have_a_kind_numbers_and_an_access() {
+        let rule = device_rule("c 10:* rw").expect("a rule");
+        assert_eq!((rule.kind, rule.major, rule.minor), ('c', Some(10), None));
+        for wrong in [
+            "",
+            "c",
+            "c 10 rw",
+            "d 1:2 r",
+            "c 1:2 rx",
+            "c 1:2 rr",
+            "c -1:2 r",
+            "c 1:2 r more",
+        ] {
+            assert_eq!(device_rule(wrong), None, "{wrong:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_rule_is_parsed_or_not(text in "[abc0-9:*rwm ]{0,16}") {
+            let _ = device_rule(&text);
+        }
+    }
 }

@@ -37,6 +37,12 @@ pub(crate) struct Record {
     /// Whether its volumes may not all be there yet, or not filled: so it is until its creation is complete.
     #[serde(default)]
     pub(crate) unprepared: bool,
+    /// How often its restart policy started it since somebody last did.
+    #[serde(default)]
+    pub(crate) restarts: u32,
+    /// It was ended by request, and its restart policy lets it be.
+    #[serde(default)]
+    pub(crate) stopped: bool,
 }
 
 /// Where a container is in its life.
@@ -47,6 +53,16 @@ pub(crate) enum Phase {
     Running {
         pid: u32,
         started: Timestamp,
+        /// Frozen, by request.
+        #[serde(default)]
+        paused: bool,
+    },
+    /// It has ended, and its restart policy is about to start it again.
+    Restarting {
+        code: i32,
+        started: Option<Timestamp>,
+        finished: Timestamp,
+        oom: bool,
     },
     Exited {
         code: i32,
@@ -67,6 +83,9 @@ pub(crate) struct Endpoint {
     pub(crate) gateway: Option<Ipv4Addr>,
     pub(crate) mac: [u8; 6],
     pub(crate) aliases: Vec<String>,
+    /// Its link is `eth<index>` inside.
+    #[serde(default)]
+    pub(crate) index: u8,
 }
 
 /// A host port that leads to a container's port.

@@ -56,6 +56,8 @@ pub(crate) async fn run(options: DaemonOptions) -> anyhow::Result<()> {
             }
         });
     }
+    let restarts = Arc::clone(&daemon);
+    tokio::spawn(async move { restarts.start_with_daemon().await });
     tracing::info!(node = daemon.node.name, address = %daemon.node.address, "ready");
     tokio::select! {
         _ = term.recv() => {}

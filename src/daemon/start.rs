@@ -16,8 +16,16 @@ use super::refusal::Refusal;
 use super::services::service_of;
 use super::{Daemon, ports};
 
+/// Who starts a container.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Starter {
+    User,
+    /// Its restart policy.
+    Policy,
+}
+
 impl Daemon {
-    /// Starts a container; `false` if it runs already. A start that fails leaves nothing of it on the host.
+    /// Starts a container by request; `false` if it runs already. A start that fails leaves nothing of it on the host.
     pub(crate) async fn start(
         self: &Arc<Self>,
         container: &Arc<Container>,
@@ -26,15 +34,41 @@ impl Daemon {
         if container.is_running() {
             return Ok(false);
         }
+        container.set_status(|status| status.restarting = false);
+        let started = self.start_by(container, Starter::User).await;
+        let auto_remove = container.view().config.host.auto_remove;
+        if started.is_err()
+            && auto_remove
+            && !container.status().borrow().removed
+            && let Err(error) = self.discard(container, true).await
+        {
+            tracing::error!(
+                id = container.id,
+                error = format!("{error:#}"),
+                "remove after a failed start"
+            );
+        }
+        started.map(|()| true)
+    }
+
+    /// Starts a container whose turn the caller has, and which does not run.
+    pub(super) async fn start_by(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        starter: Starter,
+    ) -> anyhow::Result<()> {
         if container.status().borrow().removed {
             return Err(Refusal::not_found(format!("No such container: {}", container.id)).into());
         }
         container.set_status(|status| status.error.clear());
-        match self.bring_up(container).await {
+        match self.bring_up(container, starter).await {
             Ok(shim) => {
                 tracing::info!(id = container.id, name = container.name(), "started");
+                self.tell_networks(&container.view(), "connect");
+                self.tell(container, "start");
+                self.watch_health(container);
                 self.watch_over(Arc::clone(container), shim);
-                Ok(true)
+                Ok(())
             }
             Err(error) => {
                 let text = format!("{error:#}");
@@ -48,20 +82,16 @@ impl Daemon {
                 }
                 let code = exit_code_of(&text);
                 container.set_status(|status| (status.error, status.code) = (text, code));
-                let auto_remove = container.view().config.host.auto_remove;
-                if auto_remove && let Err(error) = self.discard(container, true).await {
-                    tracing::error!(
-                        id = container.id,
-                        error = format!("{error:#}"),
-                        "remove after a failed start"
-                    );
-                }
                 Err(error)
             }
         }
     }
 
-    async fn bring_up(&self, container: &Arc<Container>) -> anyhow::Result<Arc<Shim>> {
+    async fn bring_up(
+        &self,
+        container: &Arc<Container>,
+        starter: Starter,
+    ) -> anyhow::Result<Arc<Shim>> {
         let record = container.view();
         let image = self.find_image(&record.image_id).await?;
         if record.unprepared {
@@ -75,7 +105,9 @@ impl Daemon {
         }
         container.set_active(true);
         self.sync().await?;
-        self.plug_in(container, &joined).await?;
+        for network in &joined {
+            self.plug(container, network).await?;
+        }
         let mounts = self.mount_sources(&record).await?;
         let spec = self.spec(container, rootfs.merged, mounts)?;
         bundle::write(&container.run_directory, &spec)?;
@@ -93,9 +125,13 @@ impl Daemon {
             record.phase = Phase::Running {
                 pid,
                 started: jiff::Timestamp::now(),
+                paused: false,
+            };
+            if starter == Starter::User {
+                (record.restarts, record.stopped) = (0, false);
             }
         })?;
-        container.set_status(|status| status.running = true);
+        container.set_status(|status| (status.running, status.restarting) = (true, false));
         self.publish(&container.view());
         self.await_registration().await;
         if service_of(&record.config.labels).is_some()
@@ -122,9 +158,10 @@ impl Daemon {
                     .context("no default network")?,
                 _ => self.find_network(&wanted).await?,
             };
-            let endpoint = self
+            let mut endpoint = self
                 .make_endpoint(&network, &container.id, &request)
                 .await?;
+            endpoint.index = u8::try_from(joined.len()).context("more than 255 networks")?;
             endpoints.insert(network.name().to_owned(), endpoint);
             joined.push(network);
         }
@@ -161,36 +198,42 @@ impl Daemon {
         Ok(joined)
     }
 
-    /// Makes the container's links to its networks' bridges.
-    async fn plug_in(&self, container: &Container, joined: &[Network]) -> anyhow::Result<()> {
+    /// Makes the container's link to a network's bridge, or sets one right that is there. The first of its networks
+    /// that leads out of this host has its default route.
+    pub(super) async fn plug(
+        &self,
+        container: &Container,
+        network: &Network,
+    ) -> anyhow::Result<()> {
         let record = container.view();
-        let mut routed = false;
-        for (index, network) in joined.iter().enumerate() {
-            let endpoint = record
-                .endpoints
-                .get(network.name())
-                .context("an endpoint that is not written down")?;
-            let bridge = if network.is_default() {
-                super::DEFAULT_BRIDGE.into()
-            } else {
-                bridge_name(network.id())
-            };
-            let index = u8::try_from(index).context("more than 255 networks")?;
-            attach(&AttachRequest {
-                netns: container.netns.clone(),
-                container_link: format!("eth{index}"),
-                host_link: veth_name(&container.id, index),
-                bridge,
-                address: ipnetwork::Ipv4Network::new(endpoint.address, endpoint.block.prefix())?,
-                gateway: endpoint.gateway.filter(|_| !routed),
-                subnet: network.subnet(),
-                mac: MacAddr(endpoint.mac),
-                mtu: self.mtu().await?,
-                isolated: network.is_default() && !self.options.icc,
-            })
-            .await?;
-            routed |= endpoint.gateway.is_some();
-        }
+        let endpoint = record
+            .endpoints
+            .get(network.name())
+            .context("an endpoint that is not written down")?;
+        let first = record
+            .endpoints
+            .values()
+            .filter(|endpoint| endpoint.gateway.is_some())
+            .map(|endpoint| endpoint.index)
+            .min();
+        let bridge = if network.is_default() {
+            super::DEFAULT_BRIDGE.into()
+        } else {
+            bridge_name(network.id())
+        };
+        attach(&AttachRequest {
+            netns: container.netns.clone(),
+            container_link: format!("eth{}", endpoint.index),
+            host_link: veth_name(&container.id, endpoint.index),
+            bridge,
+            address: ipnetwork::Ipv4Network::new(endpoint.address, endpoint.block.prefix())?,
+            gateway: endpoint.gateway.filter(|_| first == Some(endpoint.index)),
+            subnet: network.subnet(),
+            mac: MacAddr(endpoint.mac),
+            mtu: self.mtu().await?,
+            isolated: network.is_default() && !self.options.icc,
+        })
+        .await?;
         Ok(())
     }
 }
@@ -206,7 +249,9 @@ fn wanted_networks(config: &ContainerConfig) -> BTreeMap<String, EndpointRequest
         }
     };
     let asked = wanted.remove("default").unwrap_or_default();
-    wanted.entry(first.to_owned()).or_insert(asked);
+    if !config.left_first {
+        wanted.entry(first.to_owned()).or_insert(asked);
+    }
     wanted
 }
 

@@ -13,7 +13,6 @@ use nuncio_runtime::{Attach, AttachOptions};
 use tokio::sync::mpsc;
 
 use super::Daemon;
-use super::config::EndpointRequest;
 use super::container::Container;
 use super::networks::{DEFAULT_NETWORK, Network, NetworkEndpoint, NetworkView};
 use super::record::Phase;
@@ -99,6 +98,7 @@ impl Daemon {
         options: AttachOptions,
     ) -> anyhow::Result<Attach> {
         let gone = || Refusal::conflict(format!("container {} did not start", container.id));
+        self.tell(container, "attach");
         Ok(container.attach(options).await?.ok_or_else(gone)?)
     }
 
@@ -109,7 +109,12 @@ impl Daemon {
         h: u16,
     ) -> anyhow::Result<()> {
         match container.shim() {
-            Some(shim) => Ok(shim.resize(w, h).await?),
+            Some(shim) => {
+                shim.resize(w, h).await?;
+                let more = [("height", h.to_string()), ("width", w.to_string())];
+                self.tell_more(container, "resize", more);
+                Ok(())
+            }
             None => {
                 Err(Refusal::conflict(format!("container {} is not running", container.id)).into())
             }
@@ -126,20 +131,12 @@ impl Daemon {
         let Phase::Running { pid, .. } = container.view().phase else {
             return Ok(Vec::new());
         };
-        let of = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/pid"));
-        let namespace = of(&pid.to_string()).with_context(|| format!("look at process {pid}"))?;
-        let mut pids = Vec::new();
-        for entry in std::fs::read_dir("/proc")? {
-            let name = entry?.file_name();
-            let Some(Ok(pid)) = name.to_str().map(str::parse) else {
-                continue;
-            };
-            // One that ends meanwhile has no link to read.
-            if of(&format!("{pid}")).is_ok_and(|other| other == namespace) {
-                pids.push(pid);
-            }
+        let mut pids = nuncio_runtime::processes(&container.run_directory)
+            .with_context(|| format!("list the processes of container {}", container.id))?;
+        if pids.is_empty() {
+            pids.push(pid); // where there are no cgroups
         }
-        pids.sort_unstable();
+        self.tell(container, "top");
         Ok(pids)
     }
 
@@ -277,59 +274,15 @@ impl Daemon {
         }
     }
 
-    /// Puts a container into a further network, at its next start.
-    pub(crate) async fn network_connect(
-        &self,
-        wanted: &str,
-        container: &Arc<Container>,
-        request: EndpointRequest,
-    ) -> anyhow::Result<()> {
-        let network = self.find_network(wanted).await?;
-        let _turn = container.turn.lock().await;
-        if container.is_running() {
-            let message = "connecting a running container is not built yet: stop it first, or give --network to run";
-            return Err(Refusal::unsupported(message).into());
-        }
-        container.update(|record| {
-            record
-                .config
-                .endpoints
-                .insert(network.name().to_owned(), request)
-        })?;
-        Ok(())
-    }
-
-    /// Takes a container out of a network, from its next start on.
-    pub(crate) async fn network_disconnect(
-        &self,
-        wanted: &str,
-        container: &Arc<Container>,
-        _force: bool,
-    ) -> anyhow::Result<()> {
-        let network = self.find_network(wanted).await?;
-        let _turn = container.turn.lock().await;
-        if container.is_running() {
-            let message = "disconnecting a running container is not built yet: stop it first";
-            return Err(Refusal::unsupported(message).into());
-        }
-        let there =
-            container.update(|record| record.config.endpoints.remove(network.name()).is_some())?;
-        if there {
-            return Ok(());
-        }
-        let message = format!(
-            "container {} is not connected to network {}",
-            container.id,
-            network.name()
-        );
-        Err(Refusal::forbidden(message).into())
-    }
-
     pub(crate) fn info(&self) -> anyhow::Result<DaemonInfo> {
         let containers = self.containers();
         let running = containers
             .iter()
             .filter(|container| container.is_running())
+            .count();
+        let paused = containers
+            .iter()
+            .filter(|container| container.is_running() && container.is_paused())
             .count();
         let catalog = self.catalog.borrow();
         let uname = rustix::system::uname();
@@ -338,7 +291,7 @@ impl Daemon {
         Ok(DaemonInfo {
             id: self.node.id.clone(),
             name: self.node.name.clone(),
-            containers: (running, 0, containers.len() - running),
+            containers: (running - paused, paused, containers.len() - running),
             images: self.images.list().len(),
             data_root: self.options.data_root.clone(),
             exec_root: self.options.exec_root.clone(),

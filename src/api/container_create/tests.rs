@@ -89,16 +89,12 @@ fn what_is_wrong_is_told() {
 fn what_is_not_built_is_refused() {
     for (body, words) in [
         (
-            json!({"Image": "x", "Healthcheck": {"Test": ["CMD", "true"]}}),
-            "not built: --health-cmd",
+            json!({"Image": "x", "Domainname": "example.org"}),
+            "not built: --domainname",
         ),
         (
             json!({"Image": "x", "MacAddress": "02:00:00:00:00:01"}),
             "not built: --mac-address",
-        ),
-        (
-            json!({"Image": "x", "StopTimeout": -1}),
-            "--stop-timeout -1",
         ),
     ] {
         let error = refused(body);
@@ -156,7 +152,7 @@ const FIELDS: [&str; 12] = [
     "Healthcheck",
     "Hostname",
 ];
-const HOST_FIELDS: [&str; 12] = [
+const HOST_FIELDS: [&str; 18] = [
     "Binds",
     "Mounts",
     "Tmpfs",
@@ -169,6 +165,12 @@ const HOST_FIELDS: [&str; 12] = [
     "Dns",
     "SecurityOpt",
     "Memory",
+    "RestartPolicy",
+    "Devices",
+    "DeviceCgroupRules",
+    "IpcMode",
+    "PidMode",
+    "CpusetCpus",
 ];
 
 proptest! {
@@ -200,6 +202,11 @@ proptest! {
             "Init": flags[3], "PublishAllPorts": flags[4], "NetworkMode": network, "CapAdd": caps,
             "LogConfig": {"Type": "json-file", "Config": {"max-size": "10m"}}, "Tmpfs": {"/run": "size=1m"},
             "Ulimits": [{"Name": "nofile", "Soft": 1, "Hard": 2}], "Sysctls": {"net.core.somaxconn": "1"},
+            "IpcMode": "shareable", "PidMode": "container:db", "UTSMode": "host", "CgroupnsMode": "host",
+            "Devices": [{"PathOnHost": "/dev/fuse", "PathInContainer": "/dev/f", "CgroupPermissions": "r"}],
+            "DeviceCgroupRules": ["c 10:* rw"], "GroupAdd": ["tty"], "CpusetCpus": "0-1", "CpuPeriod": 5000,
+            "MemorySwappiness": 7, "OomKillDisable": flags[0], "SecurityOpt": ["no-new-privileges"],
+            "MaskedPaths": [], "RestartPolicy": {"Name": if flags[0] { "no" } else { "always" }},
         });
         let first = parse(json!({"Image": "x", "HostConfig": host})).expect("valid");
         let shown: HostConfig = host_view(&first.host, "web");

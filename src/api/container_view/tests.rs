@@ -24,6 +24,7 @@ pub(crate) fn record(phase: Phase) -> Record {
         gateway: Some(Ipv4Addr::new(172, 17, 0, 1)),
         mac: [2, 0x42, 172, 17, 0, 2],
         aliases: Vec::new(),
+        index: 0,
     };
     Record {
         v: 1,
@@ -48,6 +49,8 @@ pub(crate) fn record(phase: Phase) -> Record {
         links: Vec::new(),
         mounts: Vec::new(),
         unprepared: false,
+        restarts: 0,
+        stopped: false,
     }
 }
 
@@ -59,6 +62,7 @@ fn shown(record: &Record, error: &str) -> Value {
         directory: &directory,
         netns: "/run/x".as_ref(),
         volumes: "/data/volumes".as_ref(),
+        health: None,
     };
     serde_json::to_value(inspect(record, &around)).expect("serialises")
 }
@@ -68,6 +72,7 @@ fn what_clients_reach_into_is_never_null() {
     let running = Phase::Running {
         pid: 7,
         started: time("2026-01-02T03:04:06Z"),
+        paused: false,
     };
     for phase in [Phase::Created, running] {
         let shown = shown(&record(phase), "");
@@ -87,6 +92,7 @@ fn a_running_container_shows_its_addresses_also_in_their_old_place() {
         &record(Phase::Running {
             pid: 7,
             started: time("2026-01-02T03:04:06Z"),
+            paused: false,
         }),
         "",
     );

@@ -137,7 +137,7 @@ fn logs_may_be_bounded() {
     let error = parse(json!({"LogConfig": {"Type": "syslog"}})).expect_err("not built");
     assert_eq!(
         error.message,
-        "not built: --log-driver syslog; only json-file"
+        "not built: --log-driver syslog; only json-file and none"
     );
 }
 

@@ -1,0 +1,181 @@
+//! What happened, for those who listen: a bounded history, and a channel that lets go of who does not keep up.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex};
+
+use jiff::Timestamp;
+use tokio::sync::broadcast;
+
+use super::Daemon;
+use super::container::{Container, locked};
+use super::record::Record;
+
+/// Events that are remembered for `since`; Docker's number.
+const HISTORY: usize = 256;
+/// Events that wait for a listener; one that falls further behind is let go.
+const BACKLOG: usize = 1024;
+
+/// What something happened to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Kind {
+    Container,
+    Image,
+    Network,
+}
+
+impl Kind {
+    /// Docker's word for it.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Container => "container",
+            Self::Image => "image",
+            Self::Network => "network",
+        }
+    }
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Event {
+    pub(crate) kind: Kind,
+    /// `start`, `die`, `exec_create: ls -l` and so on.
+    pub(crate) action: String,
+    /// What it happened to.
+    pub(crate) id: String,
+    /// Name, image, labels and what the action adds.
+    pub(crate) attributes: BTreeMap<String, String>,
+    pub(crate) time: Timestamp,
+}
+
+/// The history, and those who listen.
+pub(crate) struct EventLog {
+    history: Mutex<VecDeque<Arc<Event>>>,
+    live: broadcast::Sender<Arc<Event>>,
+}
+
+/// An ear on the log. It hears of everything after the moment it was made.
+pub(crate) type Listener = broadcast::Receiver<Arc<Event>>;
+
+impl Default for EventLog {
+    fn default() -> Self {
+        Self {
+            history: Mutex::new(VecDeque::with_capacity(HISTORY)),
+            live: broadcast::Sender::new(BACKLOG),
+        }
+    }
+}
+
+impl EventLog {
+    /// Notes that `action` happened to `id` now.
+    pub(crate) fn tell(
+        &self,
+        kind: Kind,
+        action: impl Into<String>,
+        id: impl Into<String>,
+        attributes: impl IntoIterator<Item = (String, String)>,
+    ) {
+        let mut history = locked(&self.history);
+        let event = Arc::new(Event {
+            kind,
+            action: action.into(),
+            id: id.into(),
+            attributes: attributes.into_iter().collect(),
+            time: Timestamp::now(), // under the lock, so that the order of times is that of the list
+        });
+        if history.len() == HISTORY {
+            history.pop_front();
+        }
+        history.push_back(Arc::clone(&event));
+        // Nobody may listen.
+        let _ = self.live.send(event);
+    }
+
+    /// What is remembered, the oldest first, and all that follows: no event is in both or in neither.
+    pub(crate) fn listen(&self) -> (Vec<Arc<Event>>, Listener) {
+        let history = locked(&self.history);
+        (history.iter().cloned().collect(), self.live.subscribe())
+    }
+}
+
+impl Daemon {
+    /// Tells of something that happened to a container.
+    pub(crate) fn tell(&self, container: &Container, action: &str) {
+        self.tell_more(container, action, []);
+    }
+
+    /// The same, with what there is to say about it.
+    pub(crate) fn tell_more<const N: usize>(
+        &self,
+        container: &Container,
+        action: &str,
+        more: [(&str, String); N],
+    ) {
+        let record = container.view();
+        let mut attributes = attributes(&record);
+        attributes.extend(more.map(|(name, value)| (name.to_owned(), value)));
+        self.events
+            .tell(Kind::Container, action, &record.id, attributes);
+    }
+
+    /// Tells that a container has come into its networks, or has left them.
+    pub(super) fn tell_networks(&self, record: &Record, action: &str) {
+        for (name, endpoint) in &record.endpoints {
+            self.tell_network(name, &endpoint.network_id, &record.id, action);
+        }
+    }
+
+    /// Tells that a container has come into a network, or has left it.
+    pub(super) fn tell_network(&self, name: &str, id: &str, container: &str, action: &str) {
+        let driver = self
+            .all_networks()
+            .iter()
+            .find(|network| network.id() == id)
+            .map_or("bridge", |network| network.driver());
+        let attributes = [("container", container), ("name", name), ("type", driver)];
+        let attributes = attributes.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        self.events.tell(Kind::Network, action, id, attributes);
+    }
+}
+
+/// What every event of a container says: its labels, and over them its image and its name.
+fn attributes(record: &Record) -> BTreeMap<String, String> {
+    let mut attributes = record.config.labels.clone();
+    attributes.insert("image".to_owned(), record.config.image.clone());
+    attributes.insert("name".to_owned(), record.name.clone());
+    attributes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tell(log: &EventLog, number: usize) {
+        log.tell(Kind::Container, "start", number.to_string(), []);
+    }
+
+    #[test]
+    fn the_history_is_bounded_and_what_follows_is_heard_once() {
+        let log = EventLog::default();
+        for number in 0..HISTORY + 3 {
+            tell(&log, number);
+        }
+        let (past, mut live) = log.listen();
+        assert_eq!(past.len(), HISTORY);
+        assert_eq!(past[0].id, "3");
+        tell(&log, 1000);
+        assert_eq!(live.try_recv().expect("one").id, "1000");
+        assert!(live.try_recv().is_err(), "the past is not told again");
+        assert!(past.is_sorted_by_key(|event| event.time));
+    }
+
+    #[test]
+    fn who_does_not_keep_up_is_told_how_much_was_missed() {
+        let log = EventLog::default();
+        let (_, mut live) = log.listen();
+        for number in 0..BACKLOG + 5 {
+            tell(&log, number);
+        }
+        let missed = live.try_recv().expect_err("too late");
+        assert_eq!(missed, broadcast::error::TryRecvError::Lagged(5));
+    }
+}

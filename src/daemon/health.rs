@@ -1,0 +1,326 @@
+//! Health checks: a command that is run in a container again and again, and what it says of the container.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use jiff::Timestamp;
+use nuncio_runtime::{AttachOptions, ExecSpec, Shim};
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use super::config::HealthCheck;
+use super::container::Container;
+use super::record::Phase;
+use super::{Daemon, outfit};
+
+/// Results that are remembered.
+const LOG: usize = 5;
+/// Bytes of a check's output that are remembered.
+const OUTPUT: usize = 4096;
+/// How long what was killed may take to be gone, before the next check comes without waiting for it.
+const FAREWELL: Duration = Duration::from_secs(5);
+/// What a check that could not be run, or took too long, exits with.
+const FAILED: i32 = -1;
+
+/// What is known of a container's health.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Health {
+    pub(crate) status: HealthStatus,
+    /// Checks that failed in a row.
+    pub(crate) streak: u32,
+    /// The last results, the oldest first.
+    pub(crate) log: VecDeque<CheckResult>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum HealthStatus {
+    /// No check has succeeded yet, and not enough have failed.
+    Starting,
+    Healthy,
+    Unhealthy,
+}
+
+impl HealthStatus {
+    /// Docker's word for it.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Healthy => "healthy",
+            Self::Unhealthy => "unhealthy",
+        }
+    }
+}
+
+/// How one check ended.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct CheckResult {
+    pub(crate) start: Timestamp,
+    pub(crate) end: Timestamp,
+    /// 0: all is well.
+    pub(crate) code: i32,
+    pub(crate) output: String,
+}
+
+impl Health {
+    pub(super) fn new() -> Self {
+        Self {
+            status: HealthStatus::Starting,
+            streak: 0,
+            log: VecDeque::new(),
+        }
+    }
+
+    /// Takes a result in; what the status has become, if that is another than before. Failures do not count in a
+    /// `grace`, which a container has while it starts.
+    fn note(&mut self, result: CheckResult, retries: u32, grace: bool) -> Option<HealthStatus> {
+        let before = self.status;
+        if result.code == 0 {
+            (self.status, self.streak) = (HealthStatus::Healthy, 0);
+        } else if !(grace && before == HealthStatus::Starting) {
+            self.streak += 1;
+            if self.streak >= retries {
+                self.status = HealthStatus::Unhealthy;
+            }
+        }
+        if self.log.len() == LOG {
+            self.log.pop_front();
+        }
+        self.log.push_back(result);
+        (self.status != before).then_some(self.status)
+    }
+}
+
+/// A check as an image's configuration has it. Go writes no list as `null`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+struct ImageCheck {
+    test: Option<Vec<String>>,
+    interval: i64,
+    timeout: i64,
+    start_period: i64,
+    start_interval: i64,
+    retries: u32,
+}
+
+/// What the user asked for, and what the image says where the user said nothing. An image whose check cannot be read
+/// has none.
+pub(super) fn merged(asked: Option<HealthCheck>, image: Option<&Value>) -> Option<HealthCheck> {
+    let image = image.and_then(|check| ImageCheck::deserialize(check).ok());
+    let Some(image) = image else { return asked };
+    let asked = asked.unwrap_or_default();
+    let or = |asked: i64, image: i64| if asked == 0 { image } else { asked };
+    Some(HealthCheck {
+        test: match asked.test.is_empty() {
+            true => image.test.unwrap_or_default(),
+            false => asked.test,
+        },
+        interval: or(asked.interval, image.interval),
+        timeout: or(asked.timeout, image.timeout),
+        start_period: or(asked.start_period, image.start_period),
+        start_interval: or(asked.start_interval, image.start_interval),
+        retries: if asked.retries == 0 {
+            image.retries
+        } else {
+            asked.retries
+        },
+    })
+}
+
+/// A check as it is run, Docker's defaults filled in.
+#[derive(Clone, Debug)]
+struct Plan {
+    command: Vec<String>,
+    interval: Duration,
+    timeout: Duration,
+    retries: u32,
+    start_period: Duration,
+    start_interval: Duration,
+}
+
+impl Plan {
+    /// `None` if there is nothing to run.
+    fn of(check: &HealthCheck) -> Option<Self> {
+        let (kind, words) = check.test.split_first()?;
+        let command = match kind.as_str() {
+            "CMD" => words.to_vec(),
+            "CMD-SHELL" => ["/bin/sh", "-c"]
+                .map(str::to_owned)
+                .into_iter()
+                .chain(words.iter().cloned())
+                .collect(),
+            _ => return None,
+        };
+        let or = |nanos: i64, default: u64| match u64::try_from(nanos) {
+            Ok(nanos @ 1..) => Duration::from_nanos(nanos),
+            _ => Duration::from_secs(default),
+        };
+        Some(Self {
+            command,
+            interval: or(check.interval, 30),
+            timeout: or(check.timeout, 30),
+            retries: if check.retries == 0 { 3 } else { check.retries },
+            start_period: or(check.start_period, 0),
+            start_interval: or(check.start_interval, 5),
+        })
+    }
+
+    /// How long to wait for the next check of a container of that status, which has run for so long.
+    fn pause(&self, status: HealthStatus, ran: Duration) -> Duration {
+        if status == HealthStatus::Starting && ran < self.start_period {
+            self.start_interval
+        } else {
+            self.interval
+        }
+    }
+}
+
+impl Daemon {
+    /// Checks a container that runs until it has ended, in a task of its own, if it has a check.
+    pub(super) fn watch_health(self: &Arc<Self>, container: &Arc<Container>) {
+        let record = container.view();
+        let plan = record.config.healthcheck.as_ref().and_then(Plan::of);
+        let (Some(plan), Phase::Running { started, .. }) = (plan, record.phase) else {
+            container.set_health(None);
+            return;
+        };
+        container.set_health(Some(Health::new()));
+        let (daemon, container) = (Arc::clone(self), Arc::clone(container));
+        let mut status = container.status();
+        let ends = status.borrow().ends;
+        tokio::spawn(async move {
+            let ended = status.wait_for(|status| status.ends > ends || !status.running);
+            tokio::select! {
+                _ = ended => {}
+                () = daemon.check_again_and_again(&container, &plan, started, ends) => {}
+            }
+        });
+    }
+
+    async fn check_again_and_again(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        plan: &Plan,
+        started: Timestamp,
+        ends: u64,
+    ) {
+        let ran = |until: Timestamp| {
+            Duration::try_from(until.duration_since(started)).unwrap_or_default()
+        };
+        loop {
+            let health = container.health();
+            let status = health.map_or(HealthStatus::Starting, |health| health.status);
+            sleep(plan.pause(status, ran(Timestamp::now()))).await;
+            if container.is_paused() {
+                continue;
+            }
+            // A task of its own, which takes away what the check left even when the container ends meanwhile.
+            let (daemon, checked) = (Arc::clone(self), Arc::clone(container));
+            let check = plan.clone();
+            let checking = tokio::spawn(async move { daemon.check(&checked, &check).await });
+            let Ok(result) = checking.await else { return };
+            if container.status().borrow().ends != ends {
+                return;
+            }
+            let grace = ran(result.start) < plan.start_period;
+            let changed = container.with_health(|health| health.note(result, plan.retries, grace));
+            if let Some(status) = changed.flatten() {
+                self.tell(container, &format!("health_status: {}", status.word()));
+            }
+        }
+    }
+
+    /// One check.
+    async fn check(&self, container: &Container, plan: &Plan) -> CheckResult {
+        let start = Timestamp::now();
+        let directory = self.options.exec_root.join("exec").join(super::new_id());
+        let (code, output) = match self.run_check(container, plan, &directory).await {
+            Ok(found) => found,
+            Err(error) => (FAILED, format!("{error:#}")),
+        };
+        CheckResult {
+            start,
+            end: Timestamp::now(),
+            code,
+            output,
+        }
+    }
+
+    async fn run_check(
+        &self,
+        container: &Container,
+        plan: &Plan,
+        directory: &std::path::Path,
+    ) -> anyhow::Result<(i32, String)> {
+        let spec = ExecSpec {
+            args: plan.command.clone(),
+            env: outfit::environment(&container.view()),
+            ..ExecSpec::default()
+        };
+        let deadline = Instant::now() + plan.timeout;
+        let place = &container.run_directory;
+        let shim = Shim::spawn_exec(&self.binary, place, directory, &spec).await;
+        let shim = match shim {
+            Ok(shim) => shim,
+            Err(error) => {
+                super::end::clean_up(directory.to_owned()).await?;
+                return Err(error.into());
+            }
+        };
+        let mut output = Vec::new();
+        let ran = timeout_at(deadline, run(&shim, &mut output)).await;
+        if ran.is_err() {
+            // It may have ended just now.
+            let _ = shim.signal_all(super::signal::KILL).await;
+        }
+        let gone = timeout(FAREWELL, shim.wait()).await;
+        match gone {
+            Ok(_) => super::end::clean_up(directory.to_owned()).await?,
+            // Something that it began in the background has its output still.
+            Err(_) => super::take_over::take_over_exec(directory.to_owned()).await?,
+        }
+        let text = text(&output);
+        let Ok(ran) = ran else {
+            let more = if text.is_empty() { "" } else { ": " };
+            let took = format!("{:?}", plan.timeout);
+            return Ok((
+                FAILED,
+                format!("Health check exceeded timeout ({took}){more}{text}"),
+            ));
+        };
+        ran?;
+        let status = gone.context("it closed its output but does not end")??;
+        Ok((status.code, text))
+    }
+}
+
+/// Runs a check's process to the end of its output, of which the beginning is kept.
+async fn run(shim: &Shim, output: &mut Vec<u8>) -> anyhow::Result<()> {
+    let mut attached = shim
+        .attach(AttachOptions {
+            stdin: false,
+            stdout: true,
+            stderr: true,
+        })
+        .await?;
+    shim.start().await?;
+    while let Some(piece) = attached.output.next().await? {
+        let room = (OUTPUT + 1).saturating_sub(output.len());
+        output.extend_from_slice(&piece.bytes[..piece.bytes.len().min(room)]);
+    }
+    Ok(())
+}
+
+fn text(output: &[u8]) -> String {
+    match output.get(..OUTPUT) {
+        Some(beginning) if output.len() > OUTPUT => {
+            format!("{}...", String::from_utf8_lossy(beginning))
+        }
+        _ => String::from_utf8_lossy(output).into_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
