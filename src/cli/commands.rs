@@ -9,8 +9,8 @@ use super::failure::{DAEMON_FAILED, Failure};
 use super::host::Host;
 use super::{
     archive, changes, completion, cp, disk, doctor, events, exec, history, image_prune, images,
-    inspect, lifecycle, logs, network, node, port, ps, pull, remove, run, start, system, top,
-    volume, wait,
+    inspect, lifecycle, logs, network, node, pause, port, ps, pull, remove, run, start, stats,
+    system, top, update, volume, wait,
 };
 use crate::client::Client;
 
@@ -96,6 +96,14 @@ pub(super) enum ContainerCommand {
     Stop(lifecycle::StopArgs),
     /// Stop and start containers
     Restart(lifecycle::RestartArgs),
+    /// Stop the processes of containers where they stand
+    Pause(pause::PauseArgs),
+    /// Let the processes of paused containers go on
+    Unpause(pause::PauseArgs),
+    /// Change the limits and the restart policy of containers
+    Update(update::UpdateArgs),
+    /// Show what containers take of the machine
+    Stats(stats::StatsArgs),
     /// Send a signal to containers
     Kill(lifecycle::KillArgs),
     /// Remove containers
@@ -291,6 +299,10 @@ impl ContainerCommand {
             Self::Stop(args) => lifecycle::stop(args, client).await?,
             Self::Restart(args) => lifecycle::restart(args, client).await?,
             Self::Kill(args) => lifecycle::kill(args, client).await?,
+            Self::Pause(args) => pause::pause(args, client).await?,
+            Self::Unpause(args) => pause::unpause(args, client).await?,
+            Self::Update(args) => update::update(args, client).await?,
+            Self::Stats(args) => stats::run(args, client).await?,
             Self::Rm(args) => remove::containers(args, client).await?,
             Self::Logs(args) => logs::run(args, client).await?,
             Self::Attach(args) => start::attach(args, client).await?,

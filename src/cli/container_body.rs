@@ -6,14 +6,15 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use bollard_stubs::models::{
-    ContainerCreateBody, EndpointIpamConfig, EndpointSettings, HostConfig, HostConfigLogConfig,
-    Mount, NetworkingConfig, PortBinding, ResourcesUlimits,
+    ContainerCreateBody, EndpointIpamConfig, EndpointSettings, HealthConfig, HostConfig,
+    HostConfigCgroupnsModeEnum, HostConfigLogConfig, Mount, NetworkingConfig, PortBinding,
+    ResourcesUlimits,
 };
 
-use super::container_flags::ContainerFlags;
+use super::container_flags::{ContainerFlags, HealthFlags};
 use super::parse::{
-    Cpus, Expose, KeyValue, MountSpec, NetworkFlag, Publish, Size, Ulimit, VolumeSpec,
-    read_env_file, read_label_file,
+    Cpus, DeviceSpec, Expose, KeyValue, MountSpec, NetworkFlag, Publish, Size, Span, Ulimit,
+    VolumeSpec, read_env_file, read_label_file,
 };
 use super::terminal;
 
@@ -93,10 +94,30 @@ pub(super) fn create_body(
         labels: some_map(labels(flags)?),
         stop_signal: flags.stop_signal.clone(),
         stop_timeout: flags.stop_timeout,
+        healthcheck: healthcheck(&flags.health),
         host_config: Some(host_config(flags)?),
         networking_config: networking(flags)?,
         ..ContainerCreateBody::default()
     })
+}
+
+/// `None` leaves it to the image.
+fn healthcheck(flags: &HealthFlags) -> Option<HealthConfig> {
+    let nanos = |span: Option<Span>| span.map(Span::nanoseconds);
+    let words = |words: [&str; 2]| words.map(str::to_owned).to_vec();
+    let command = flags.health_cmd.as_deref();
+    let config = HealthConfig {
+        test: match command {
+            _ if flags.no_healthcheck => Some(vec!["NONE".to_owned()]),
+            command => command.map(|command| words(["CMD-SHELL", command])),
+        },
+        interval: nanos(flags.health_interval),
+        timeout: nanos(flags.health_timeout),
+        retries: flags.health_retries.map(i64::from),
+        start_period: nanos(flags.health_start_period),
+        start_interval: nanos(flags.health_start_interval),
+    };
+    (config != HealthConfig::default()).then_some(config)
 }
 
 fn host_config(flags: &ContainerFlags) -> anyhow::Result<HostConfig> {
@@ -109,6 +130,17 @@ fn host_config(flags: &ContainerFlags) -> anyhow::Result<HostConfig> {
         hard: Some(limit.hard),
     };
     let size = flags.tty.then(terminal::size).flatten();
+    // an option that is the client's: to the daemon it is a list of no paths
+    let is_unmasked = |option: &&String| option.as_str() == "systempaths=unconfined";
+    let options = rights
+        .security_opt
+        .iter()
+        .filter(|option| !is_unmasked(option));
+    let unmasked = rights
+        .security_opt
+        .iter()
+        .any(|option| is_unmasked(&option));
+    let unmasked = unmasked.then(Vec::new);
     Ok(HostConfig {
         console_size: size.map(|(rows, columns)| vec![rows.into(), columns.into()]),
         cpu_shares: limits.cpu_shares,
@@ -116,6 +148,25 @@ fn host_config(flags: &ContainerFlags) -> anyhow::Result<HostConfig> {
         memory_swap: limits.memory_swap,
         nano_cpus: limits.cpus.map(Cpus::nano),
         cpuset_cpus: limits.cpuset_cpus.clone(),
+        cpuset_mems: limits.cpuset_mems.clone(),
+        cpu_period: limits.cpu_period,
+        cpu_quota: limits.cpu_quota,
+        memory_reservation: limits.memory_reservation.map(Size::bytes),
+        memory_swappiness: limits.memory_swappiness,
+        oom_kill_disable: limits.oom_kill_disable.then_some(true),
+        oom_score_adj: limits.oom_score_adj,
+        devices: some_list(rights.device.iter().map(DeviceSpec::mapping).collect()),
+        device_cgroup_rules: strings(&rights.device_cgroup_rule),
+        pid_mode: rights.pid.clone(),
+        ipc_mode: rights.ipc.clone(),
+        uts_mode: rights.uts.clone(),
+        userns_mode: rights.userns.clone(),
+        cgroupns_mode: rights.cgroupns.as_deref().map(|mode| match mode {
+            "host" => HostConfigCgroupnsModeEnum::HOST,
+            _ => HostConfigCgroupnsModeEnum::PRIVATE,
+        }),
+        masked_paths: unmasked.clone(),
+        readonly_paths: unmasked,
         init: flags.init.then_some(true),
         pids_limit: limits.pids_limit,
         ulimits: some_list(limits.ulimit.iter().map(ulimit).collect()),
@@ -155,7 +206,7 @@ fn host_config(flags: &ContainerFlags) -> anyhow::Result<HostConfig> {
         cap_add: strings(&rights.cap_add),
         cap_drop: strings(&rights.cap_drop),
         privileged: Some(rights.privileged),
-        security_opt: strings(&rights.security_opt),
+        security_opt: some_list(options.cloned().collect()),
         sysctls: some_map(pairs(&rights.sysctl)),
         dns: some_list(flags.dns.iter().map(ToString::to_string).collect()),
         dns_search: strings(&flags.dns_search),

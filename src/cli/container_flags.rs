@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::parse::{
-    Cpus, EnvVar, Expose, HostEntry, KeyValue, Link, MountSpec, NetworkFlag, Publish, Reference,
-    Restart, Size, Tmpfs, Ulimit, VolumeSpec,
+    Cpus, DeviceSpec, EnvVar, Expose, HostEntry, KeyValue, Link, MountSpec, NetworkFlag, Publish,
+    Reference, Restart, Size, Span, Tmpfs, Ulimit, VolumeSpec,
 };
 
 /// What a container is to be.
@@ -139,6 +139,9 @@ pub(super) struct ContainerFlags {
     #[command(flatten)]
     pub(super) rights: RightFlags,
 
+    #[command(flatten)]
+    pub(super) health: HealthFlags,
+
     /// Metadata
     #[arg(short, long, value_name = "KEY[=VALUE]")]
     pub(super) label: Vec<KeyValue>,
@@ -215,6 +218,34 @@ pub(super) struct LimitFlags {
     #[arg(long, value_name = "CPUS")]
     pub(super) cpuset_cpus: Option<String>,
 
+    /// The memory nodes to use, as 0-1
+    #[arg(long, value_name = "NODES")]
+    pub(super) cpuset_mems: Option<String>,
+
+    /// Microseconds in which --cpu-quota is counted
+    #[arg(long, value_name = "MICROSECONDS")]
+    pub(super) cpu_period: Option<i64>,
+
+    /// Microseconds of processor time in each period
+    #[arg(long, value_name = "MICROSECONDS")]
+    pub(super) cpu_quota: Option<i64>,
+
+    /// Memory to keep when it is scarce
+    #[arg(long, value_name = "BYTES")]
+    pub(super) memory_reservation: Option<Size>,
+
+    /// How readily memory is swapped, 0 to 100
+    #[arg(long, value_name = "NUMBER")]
+    pub(super) memory_swappiness: Option<i64>,
+
+    /// Wait instead of being killed when there is no memory left
+    #[arg(long)]
+    pub(super) oom_kill_disable: bool,
+
+    /// Whom the kernel kills first for want of memory, -1000 to 1000
+    #[arg(long, value_name = "NUMBER")]
+    pub(super) oom_score_adj: Option<i64>,
+
     /// Most processes; -1 is without limit
     #[arg(long, value_name = "NUMBER")]
     pub(super) pids_limit: Option<i64>,
@@ -228,12 +259,44 @@ pub(super) struct LimitFlags {
     pub(super) shm_size: Option<Size>,
 }
 
-fn swap(text: &str) -> Result<i64, <Size as std::str::FromStr>::Err> {
+pub(super) fn swap(text: &str) -> Result<i64, <Size as std::str::FromStr>::Err> {
     if text == "-1" {
         Ok(-1)
     } else {
         text.parse().map(Size::bytes)
     }
+}
+
+/// How a container's health is checked.
+#[derive(Args, Debug)]
+pub(super) struct HealthFlags {
+    /// Command that tells whether the container is well, run by its shell
+    #[arg(long, value_name = "COMMAND", conflicts_with = "no_healthcheck")]
+    pub(super) health_cmd: Option<String>,
+
+    /// Time between two checks (30s)
+    #[arg(long, value_name = "DURATION", conflicts_with = "no_healthcheck")]
+    pub(super) health_interval: Option<Span>,
+
+    /// Time after which a check has failed (30s)
+    #[arg(long, value_name = "DURATION", conflicts_with = "no_healthcheck")]
+    pub(super) health_timeout: Option<Span>,
+
+    /// Failures in a row that make it unhealthy (3)
+    #[arg(long, value_name = "NUMBER", conflicts_with = "no_healthcheck")]
+    pub(super) health_retries: Option<u32>,
+
+    /// Time to start in, during which failures do not count
+    #[arg(long, value_name = "DURATION", conflicts_with = "no_healthcheck")]
+    pub(super) health_start_period: Option<Span>,
+
+    /// Time between two checks during that (5s)
+    #[arg(long, value_name = "DURATION", conflicts_with = "no_healthcheck")]
+    pub(super) health_start_interval: Option<Span>,
+
+    /// Do not check, even if the image says how
+    #[arg(long)]
+    pub(super) no_healthcheck: bool,
 }
 
 /// What a container may do.
@@ -251,7 +314,35 @@ pub(super) struct RightFlags {
     #[arg(long)]
     pub(super) privileged: bool,
 
-    /// As seccomp=unconfined or no-new-privileges
+    /// A device of the host
+    #[arg(long, value_name = "PATH[:TARGET][:rwm]")]
+    pub(super) device: Vec<DeviceSpec>,
+
+    /// Devices that may be used, as 'c 10:229 rwm'
+    #[arg(long, value_name = "RULE")]
+    pub(super) device_cgroup_rule: Vec<String>,
+
+    /// Whose processes to see: host, or container:NAME
+    #[arg(long, value_name = "MODE")]
+    pub(super) pid: Option<String>,
+
+    /// Whose shared memory to use: none, private, shareable, host, or container:NAME
+    #[arg(long, value_name = "MODE")]
+    pub(super) ipc: Option<String>,
+
+    /// Whose host name to have: host
+    #[arg(long, value_name = "MODE")]
+    pub(super) uts: Option<String>,
+
+    /// Whose user numbers to have: host
+    #[arg(long, value_name = "MODE")]
+    pub(super) userns: Option<String>,
+
+    /// Whose cgroups to see: private or host
+    #[arg(long, value_name = "MODE", value_parser = ["private", "host"])]
+    pub(super) cgroupns: Option<String>,
+
+    /// As seccomp=unconfined, systempaths=unconfined or no-new-privileges
     #[arg(long, value_name = "OPTION")]
     pub(super) security_opt: Vec<String>,
 

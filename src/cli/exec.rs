@@ -12,6 +12,7 @@ use super::parse::{EnvVar, read_env_file};
 use super::session::{Ended, Session, Signals};
 use super::terminal;
 use crate::client::{Client, ClientError};
+use crate::detach_keys::DetachKeys;
 
 /// Flags of `exec`.
 #[derive(Args, Debug)]
@@ -52,6 +53,10 @@ pub(super) struct ExecArgs {
     /// Give the command all of the host's rights
     #[arg(long)]
     privileged: bool,
+
+    /// Keys that leave the command running, as ctrl-a,b
+    #[arg(long, value_name = "KEYS")]
+    detach_keys: Option<DetachKeys>,
 
     #[arg(value_name = "CONTAINER")]
     container: String,
@@ -109,6 +114,7 @@ async fn exec(args: &ExecArgs, client: &Client) -> anyhow::Result<u8> {
         target: path.clone(),
         tty: args.tty,
         streams,
+        keys: args.detach_keys.clone(),
     };
     let mut signals = Signals::own()?;
     let (stream, _) = call.hijack().await?;

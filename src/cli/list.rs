@@ -61,7 +61,13 @@ impl List {
     }
 
     fn print_table(&self, template: &Template) -> anyhow::Result<()> {
-        let headers: Vec<&str> = template.fields().map(|field| self.header(field)).collect();
+        let names = self
+            .fields
+            .iter()
+            .map(|(field, header)| (*field, (*header).to_owned()));
+        let names = names.map(|(field, header)| (field.to_owned(), Value::String(header)));
+        let headers = template.render_headers(&names.collect())?;
+        let headers: Vec<&str> = headers.split('\t').collect();
         let mut rows = Vec::with_capacity(self.rows.len());
         for row in &self.rows {
             let text = template.render(&Value::Object(row.clone()))?;

@@ -21,6 +21,10 @@ pub(super) struct LogsArgs {
     #[arg(short, long)]
     timestamps: bool,
 
+    /// Begin each line with what was noted with it
+    #[arg(long)]
+    details: bool,
+
     /// Show what was printed since then: a time, or how long ago as 10m
     #[arg(long, value_name = "TIME")]
     since: Option<Moment>,
@@ -62,6 +66,7 @@ pub(super) async fn run(args: LogsArgs, client: &Client) -> anyhow::Result<u8> {
         .query("stderr", "1")
         .flag("follow", args.follow)
         .flag("timestamps", args.timestamps)
+        .flag("details", args.details)
         .optional("since", args.since.map(Moment::api))
         .optional("until", args.until.map(Moment::api))
         .query("tail", args.tail);

@@ -18,6 +18,7 @@ use super::session::{Ended, Session, Signals};
 use super::terminal::{self, NotATerminal};
 use super::wait::{Condition, Exit};
 use crate::client::{Client, ClientError};
+use crate::detach_keys::DetachKeys;
 
 /// Flags of `run`.
 #[derive(Args, Debug)]
@@ -31,6 +32,10 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "BOOL", default_value_t = true, num_args = 0..=1, require_equals = true,
           default_missing_value = "true", action = clap::ArgAction::Set)]
     sig_proxy: bool,
+
+    /// Keys that leave the container running, as ctrl-a,b
+    #[arg(long, value_name = "KEYS")]
+    detach_keys: Option<DetachKeys>,
 
     #[command(flatten)]
     container: ContainerFlags,
@@ -147,6 +152,7 @@ async fn stay(args: &RunArgs, client: &Client, id: &str, streams: Streams) -> Re
         target: path.clone(),
         tty: flags.tty,
         streams,
+        keys: args.detach_keys.clone(),
     };
     // from here on a signal is the container's
     let signals = if args.sig_proxy && !flags.tty {

@@ -10,11 +10,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::container_body::Streams;
-use super::detach::DetachKeys;
 use super::frames::{Frames, Stream};
 use super::output::{write_err, write_out};
 use super::terminal::{self, RawMode};
 use crate::client::{Client, ClientError, Hijacked};
+use crate::detach_keys::DetachKeys;
 
 /// How a session ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -33,6 +33,8 @@ pub(super) struct Session<'a> {
     pub(super) target: String,
     pub(super) tty: bool,
     pub(super) streams: Streams,
+    /// Those that leave it running; `None`: ctrl-p ctrl-q.
+    pub(super) keys: Option<DetachKeys>,
 }
 
 /// How many SIGINT or SIGTERM are passed on before the client gives up.
@@ -58,7 +60,8 @@ impl Session<'_> {
             false => None,
         };
         let (reader, writer) = tokio::io::split(stream);
-        let input = send_input(writer, self.streams.stdin, raw.is_some());
+        let keys = raw.is_some().then(|| self.keys.clone().unwrap_or_default());
+        let input = send_input(writer, self.streams.stdin, keys);
         let output = print_output(reader, self.tty);
         let mut window =
             signal(SignalKind::window_change()).context("watch the size of the terminal")?;
@@ -202,8 +205,11 @@ impl Signals {
 }
 
 /// Sends standard input, then ends the stream; tells whether the detach keys were pressed.
-async fn send_input(mut writer: WriteHalf<Hijacked>, wanted: bool, keys: bool) -> bool {
-    let mut keys = keys.then(DetachKeys::default);
+async fn send_input(
+    mut writer: WriteHalf<Hijacked>,
+    wanted: bool,
+    mut keys: Option<DetachKeys>,
+) -> bool {
     let mut passed = Vec::new();
     let mut pieces = wanted.then(read_stdin);
     while let Some(piece) = next_piece(&mut pieces).await {

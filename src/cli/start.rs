@@ -10,6 +10,7 @@ use super::output::line;
 use super::session::{Ended, Session, Signals};
 use super::wait::{Condition, Exit};
 use crate::client::Client;
+use crate::detach_keys::DetachKeys;
 
 /// Flags of `start`.
 #[derive(Args, Debug)]
@@ -24,6 +25,10 @@ pub(super) struct StartArgs {
     /// Attach to the input, too
     #[arg(short, long)]
     interactive: bool,
+
+    /// Keys that leave the container running, as ctrl-a,b
+    #[arg(long, value_name = "KEYS")]
+    detach_keys: Option<DetachKeys>,
 
     #[arg(value_name = "CONTAINER", required = true)]
     containers: Vec<String>,
@@ -52,6 +57,7 @@ pub(super) async fn start(args: StartArgs, client: &Client) -> anyhow::Result<u8
             start: true,
             input,
             proxy: true,
+            keys: args.detach_keys,
         },
     )
     .await
@@ -71,6 +77,10 @@ pub(super) struct AttachArgs {
           default_missing_value = "true", action = clap::ArgAction::Set)]
     sig_proxy: bool,
 
+    /// Keys that leave the container running, as ctrl-a,b
+    #[arg(long, value_name = "KEYS")]
+    detach_keys: Option<DetachKeys>,
+
     #[arg(value_name = "CONTAINER")]
     container: String,
 }
@@ -85,6 +95,7 @@ pub(super) async fn attach(args: AttachArgs, client: &Client) -> anyhow::Result<
             start: false,
             input,
             proxy: args.sig_proxy,
+            keys: args.detach_keys,
         },
     )
     .await
@@ -95,6 +106,7 @@ struct Join {
     start: bool,
     input: bool,
     proxy: bool,
+    keys: Option<DetachKeys>,
 }
 
 async fn stay(client: &Client, container: &str, join: Join) -> anyhow::Result<u8> {
@@ -127,6 +139,7 @@ async fn stay(client: &Client, container: &str, join: Join) -> anyhow::Result<u8
         target: path.clone(),
         tty,
         streams,
+        keys: join.keys,
     };
     let mut signals = if join.proxy && !tty {
         Signals::proxied()?

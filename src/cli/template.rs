@@ -1,10 +1,22 @@
-//! The part of Go's templates that `--format` takes: text, `{{.Path.To.Field}}` and `{{json .Path}}`.
+//! Go's templates, as `--format` takes them.
+//!
+//! Most are text, `{{.Path.To.Field}}` and `{{json .Path}}`: these are done here, so that JSON keeps its order and what
+//! is wrong is told with what would be right. All others go to an engine that knows the whole language.
 
-use serde_json::Value;
+mod full;
+
+use serde_json::{Map, Value};
 
 /// A template, parsed.
 #[derive(Debug, Eq, PartialEq)]
-pub(super) struct Template(Vec<Piece>);
+pub(super) struct Template(Kind);
+
+#[derive(Debug, Eq, PartialEq)]
+enum Kind {
+    Fields(Vec<Piece>),
+    /// The text of any other, which has been parsed once.
+    Full(String),
+}
 
 #[derive(Debug, Eq, PartialEq)]
 enum Piece {
@@ -17,11 +29,10 @@ enum Piece {
 pub(super) enum TemplateError {
     #[error("template parsing error: {0:?} has {{{{ without }}}}")]
     Open(String),
-    #[error(
-        "template parsing error: {{{{{0}}}}} is not supported: expected {{{{.Path.To.Field}}}} or {{{{json .Path}}}}; \
-         for more, print {{{{json .}}}} and use jq"
-    )]
-    Unsupported(String),
+    #[error("template parsing error: {0}")]
+    Parse(String),
+    #[error("template: {0}")]
+    Render(String),
     #[error("template: no field {field} at <{path}>; there is {}", known.join(", "))]
     NoField {
         field: String,
@@ -35,29 +46,45 @@ pub(super) enum TemplateError {
 impl Template {
     /// # Errors
     ///
-    /// [`TemplateError::Open`] and [`TemplateError::Unsupported`].
+    /// [`TemplateError::Open`] and [`TemplateError::Parse`].
     pub(super) fn parse(text: &str) -> Result<Self, TemplateError> {
         let mut pieces = Vec::new();
+        let mut unescaped = String::new();
+        let mut is_full = false;
         let mut rest = text;
         while let Some((before, action)) = rest.split_once("{{") {
             let (action, after) = action
                 .split_once("}}")
                 .ok_or_else(|| TemplateError::Open(text.to_owned()))?;
             pieces.push(Piece::Text(unescape(before)));
-            pieces.push(parse_action(action)?);
+            match parse_action(action) {
+                Some(piece) => pieces.push(piece),
+                None => is_full = true,
+            }
+            unescaped.push_str(&format!("{}{{{{{action}}}}}", unescape(before)));
             rest = after;
+        }
+        if is_full {
+            unescaped.push_str(&unescape(rest));
+            full::check(&unescaped)?;
+            return Ok(Self(Kind::Full(unescaped)));
         }
         pieces.push(Piece::Text(unescape(rest)));
         pieces.retain(|piece| *piece != Piece::Text(String::new()));
-        Ok(Self(pieces))
+        Ok(Self(Kind::Fields(pieces)))
     }
 
     /// # Errors
     ///
-    /// [`TemplateError::NoField`] and [`TemplateError::NoObject`] if `value` is made otherwise.
+    /// [`TemplateError::NoField`], [`TemplateError::NoObject`] and [`TemplateError::Render`] if `value` is made
+    /// otherwise.
     pub(super) fn render(&self, value: &Value) -> Result<String, TemplateError> {
+        let pieces = match &self.0 {
+            Kind::Fields(pieces) => pieces,
+            Kind::Full(text) => return full::render(text, value),
+        };
         let mut out = String::new();
-        for piece in &self.0 {
+        for piece in pieces {
             match piece {
                 Piece::Text(text) => out.push_str(text),
                 Piece::Field { path, json: true } => out.push_str(&walk(value, path)?.to_string()),
@@ -67,35 +94,53 @@ impl Template {
         Ok(out)
     }
 
-    /// The fields in their order, as headers of a table: the last part of each path.
-    pub(super) fn fields(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().filter_map(|piece| match piece {
-            Piece::Field { path, .. } => Some(path.last().map_or("", String::as_str)),
-            Piece::Text(_) => None,
-        })
+    /// What stands over a table of such rows, from the headers of its fields; one without is headed by its name.
+    ///
+    /// # Errors
+    ///
+    /// As [`Template::render`].
+    pub(super) fn render_headers(
+        &self,
+        headers: &Map<String, Value>,
+    ) -> Result<String, TemplateError> {
+        let pieces = match &self.0 {
+            Kind::Fields(pieces) => pieces,
+            Kind::Full(text) => {
+                return full::render_headers(text, &Value::Object(headers.clone()));
+            }
+        };
+        let mut out = String::new();
+        for piece in pieces {
+            match piece {
+                Piece::Text(text) => out.push_str(text),
+                Piece::Field { path, .. } => {
+                    let field = path.last().map_or("", String::as_str);
+                    let header = headers.get(field).and_then(Value::as_str);
+                    out.push_str(header.unwrap_or(field));
+                }
+            }
+        }
+        Ok(out)
     }
 }
 
-fn parse_action(action: &str) -> Result<Piece, TemplateError> {
-    let unsupported = || TemplateError::Unsupported(action.to_owned());
-    let action_text = action.trim_matches('-').trim();
+/// `None` if it is more than a field.
+fn parse_action(action: &str) -> Option<Piece> {
+    let action_text = action.trim();
     let (path, json) = match action_text.strip_prefix("json ") {
         Some(path) => (path.trim(), true),
         None => (action_text, false),
     };
-    let names = path.strip_prefix('.').ok_or_else(unsupported)?;
+    let names = path.strip_prefix('.')?;
     if names.is_empty() {
-        return Ok(Piece::Field {
+        return Some(Piece::Field {
             path: Vec::new(),
             json,
         });
     }
     let is_name =
         |name: &str| !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || c == '_');
-    if !names.split('.').all(is_name) {
-        return Err(unsupported());
-    }
-    Ok(Piece::Field {
+    names.split('.').all(is_name).then(|| Piece::Field {
         path: names.split('.').map(str::to_owned).collect(),
         json,
     })
@@ -188,6 +233,55 @@ mod tests {
     }
 
     #[test]
+    fn the_whole_language() {
+        let good = [
+            ("{{range .Env}}<{{.}}>{{end}}", "<A=1><B=2>"),
+            (
+                "{{range $at, $name := .Env}}{{$at}}{{$name}} {{end}}",
+                "0A=1 1B=2 ",
+            ),
+            ("{{if .State.Running}}up{{else}}down{{end}}", "up"),
+            ("{{with .State.Health}}{{.}}{{else}}none{{end}}", "none"),
+            ("{{index .Env 1}} {{index .Labels \"a\"}}", "B=2 1"),
+            ("{{join .Env \", \"}}", "A=1, B=2"),
+            ("{{index (split .Name \"/\") 1 | upper}}", "DB"),
+            ("{{title \"a word\"}} {{lower \"ABC\"}}", "A Word abc"),
+            ("{{truncate .Name 2}}|{{pad .Name 1 2}}|", "/d| /db  |"),
+            ("{{printf \"%s=%d\" .Name .State.Pid}}", "/db=7"),
+            ("{{println .Name}}", "/db\n"),
+            (
+                "{{range $k, $v := .Labels}}{{$k}}={{$v}};{{end}}",
+                "a=1;b=2;",
+            ),
+            (
+                "{{len .Env}}\\t{{json .Labels}}",
+                "2\t{\"a\":\"1\",\"b\":\"2\"}",
+            ),
+            (
+                "{{eq .State.Pid 7}} {{.Labels.nosuch}}{{- /* no */ -}} .",
+                "true <no value>.",
+            ),
+        ];
+        for (template, expected) in good {
+            assert_eq!(render(template).as_deref(), Ok(expected), "{template}");
+        }
+    }
+
+    #[test]
+    fn headers_stand_where_their_fields_do() {
+        let Value::Object(headers) = json!({"Name": "NAME", "Env": "ENV"}) else {
+            unreachable!("it is an object")
+        };
+        for (template, expected) in [
+            ("{{.Name}}\\t{{.Other}}", "NAME\tOther"),
+            ("{{upper .Name}}: {{join .Env \",\"}}", "NAME: ENV"),
+        ] {
+            let template = Template::parse(template).expect("a template");
+            assert_eq!(template.render_headers(&headers).as_deref(), Ok(expected));
+        }
+    }
+
+    #[test]
     fn what_does_not_work_is_told() {
         let wrong = |template| render(template).expect_err(template).to_string();
         assert_eq!(
@@ -198,16 +292,15 @@ mod tests {
             wrong("{{.Name.X}}"),
             "template: <.Name> is no object, and has no field X"
         );
-        assert!(
-            wrong("{{range .Env}}")
-                .contains("{{range .Env}} is not supported: expected {{.Path.To.Field}}")
-        );
+        assert!(wrong("{{range .Env}}").starts_with("template parsing error: "));
+        assert!(wrong("{{nosuch .Env}}").starts_with("template parsing error: "));
+        assert!(wrong("{{len .State.Pip}}").starts_with("template: "));
         assert!(wrong("{{.Name").contains("without }}"));
     }
 
     proptest! {
         #[test]
-        fn nothing_panics(template in "[{}. a-zA-Z]{0,24}") {
+        fn nothing_panics(template in "[{}. a-zA-Z$|:=\"-]{0,24}") {
             let _ = render(&template);
         }
     }

@@ -1,5 +1,6 @@
 //! What users write as values of flags, parsed once into types that cannot be wrong.
 
+mod device;
 mod env;
 mod host_entry;
 mod link;
@@ -12,6 +13,7 @@ mod size;
 mod time;
 mod ulimit;
 
+pub(super) use device::DeviceSpec;
 pub(super) use env::{EnvVar, read_env_file, read_label_file};
 pub(super) use host_entry::HostEntry;
 pub(super) use link::Link;
@@ -22,6 +24,7 @@ pub(super) use reference::Reference;
 pub(super) use restart::Restart;
 pub(super) use size::{Cpus, Size};
 pub(crate) use time::Moment;
+pub(super) use time::Span;
 pub(super) use ulimit::Ulimit;
 
 /// A `KEY=VALUE` whose value may be left out.

@@ -55,6 +55,36 @@ impl FromStr for Moment {
     }
 }
 
+/// A span of time, as `1m30s`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Span(i64);
+
+impl Span {
+    pub(crate) fn nanoseconds(self) -> i64 {
+        self.0
+    }
+}
+
+/// Not a span of time.
+#[derive(Debug, thiserror::Error)]
+#[error("invalid duration {0:?}: expected numbers with units, as 1m30s or 500ms")]
+pub(crate) struct InvalidSpan(String);
+
+impl FromStr for Span {
+    type Err = InvalidSpan;
+
+    fn from_str(text: &str) -> Result<Self, InvalidSpan> {
+        let duration = match text {
+            "0" => Some(SignedDuration::ZERO), // the one that needs no unit
+            text => parse_duration(text),
+        };
+        duration
+            .and_then(|duration| i64::try_from(duration.as_nanos()).ok())
+            .map(Self)
+            .ok_or_else(|| InvalidSpan(text.to_owned()))
+    }
+}
+
 /// `SECONDS[.FRACTION]`.
 fn parse_seconds(text: &str) -> Option<Timestamp> {
     let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
@@ -121,6 +151,17 @@ mod tests {
         assert!(api("2026-01-31T12:00:00").is_some());
         for wrong in ["", "yesterday", "1x", "h", "-1", "1.2.3"] {
             assert_eq!(api(wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn spans() {
+        let nanoseconds = |text: &str| text.parse().ok().map(Span::nanoseconds);
+        assert_eq!(nanoseconds("1m30s"), Some(90_000_000_000));
+        assert_eq!(nanoseconds("500ms"), Some(500_000_000));
+        assert_eq!(nanoseconds("0"), Some(0));
+        for wrong in ["", "5", "-1s", "soon", "99999999h"] {
+            assert_eq!(nanoseconds(wrong), None, "{wrong:?}");
         }
     }
 
