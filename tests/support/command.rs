@@ -174,6 +174,17 @@ impl Spawned {
         }
     }
 
+    /// Whether standard output holds `text` by now.
+    pub(crate) fn says(&mut self, text: &str) -> bool {
+        self.output().contains(text)
+    }
+
+    /// Standard output so far.
+    pub(crate) fn output(&mut self) -> String {
+        self.seen.extend(self.lines.try_iter().flatten());
+        String::from_utf8_lossy(&self.seen).into_owned()
+    }
+
     /// Whether it has not ended yet.
     pub(crate) fn runs(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))

@@ -161,6 +161,14 @@ impl Host {
         daemon.wait().expect("wait for the daemon");
     }
 
+    /// Ends everything at once, as a loss of power does, and what lay in memory with it.
+    #[track_caller]
+    pub(crate) fn crash(&self) {
+        self.kill_daemon();
+        self.remains.remove();
+        fs::remove_dir_all(self.exec_root()).expect("remove what lay in memory");
+    }
+
     /// Ends the daemon with SIGTERM and waits for it.
     #[track_caller]
     pub(crate) fn stop_daemon(&self) {
@@ -227,12 +235,24 @@ impl Host {
     /// Runs a command of the real docker client.
     #[track_caller]
     pub(crate) fn docker(&self, args: impl Args) -> Finished {
+        self.spawn_docker(args).finish()
+    }
+
+    /// Starts a command of the real docker client.
+    #[track_caller]
+    pub(crate) fn spawn_docker(&self, args: impl Args) -> Spawned {
+        Spawned::new(self.docker_client(args), None)
+    }
+
+    /// A command of the real docker client, such as for a terminal of the test's own.
+    #[track_caller]
+    pub(crate) fn docker_client(&self, args: impl Args) -> Command {
         let mut command = Command::new(tool("docker"));
         command
             .env("DOCKER_HOST", self.url())
             .env("DOCKER_CONFIG", self.directory.path())
             .args(args.words());
-        Spawned::new(command, None).finish()
+        command
     }
 
     /// Runs any program in the host's network namespace.

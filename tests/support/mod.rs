@@ -10,6 +10,7 @@ mod command;
 mod host;
 mod image;
 mod remains;
+mod tmux;
 mod underlay;
 
 use std::time::{Duration, Instant};
@@ -19,6 +20,7 @@ pub(crate) use command::{Args, Finished, Spawned, tool};
 pub(crate) use host::Host;
 pub(crate) use image::Image;
 pub(crate) use remains::Remains;
+pub(crate) use tmux::Terminal;
 pub(crate) use underlay::Underlay;
 
 /// How long anything may take that is expected to happen at once; generous, for machines under load.

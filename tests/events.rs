@@ -1,0 +1,116 @@
+//! What the daemon tells of what happens, to both clients.
+
+mod support;
+
+use support::{Host, Image, single, wait_until};
+
+/// The events of a container so far, by name, with its network's.
+#[track_caller]
+fn past(host: &Host, more: &[&str]) -> Vec<String> {
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .expect("after 1970");
+    let until = format!("{}.{:09}", now.as_secs(), now.subsec_nanos());
+    let words = ["events", "--since", "1", "--until", &until];
+    let format = ["--format", "{{.Type}} {{.Action}}"];
+    let words: Vec<&str> = words.iter().chain(&format).chain(more).copied().collect();
+    let ours = host.ok(&words[..]);
+    let theirs = host.docker(&words[..]).ok();
+    assert_eq!(ours, theirs, "both clients are told the same");
+    ours.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_life_is_told_in_order() {
+    let host = single(&[Image::Busybox]);
+    host.ok("run -d --name web --label tier=front busybox sleep 1000");
+    host.ok("exec web true");
+    host.docker("pause web").ok();
+    host.docker("unpause web").ok();
+    host.ok("rename web site");
+    host.docker("stop -t 0 site").ok();
+    host.ok("start site");
+    host.ok("kill -s KILL site");
+    host.ok("rm site");
+    let told = past(&host, &["--filter", "type=container"]);
+    let expected = [
+        "create",
+        "start",
+        "exec_create: true",
+        "exec_start: true",
+        "exec_die",
+        "pause",
+        "unpause",
+        "rename",
+        "kill",
+        "kill",
+        "die",
+        "stop",
+        "start",
+        "kill",
+        "die",
+        "destroy",
+    ];
+    let expected = expected.map(|action| format!("container {action}"));
+    assert_eq!(told, expected);
+    let networks = past(&host, &["--filter", "type=network"]);
+    let expected = ["connect", "disconnect", "connect", "disconnect"];
+    assert_eq!(networks, expected.map(|action| format!("network {action}")));
+}
+
+#[test]
+fn filters_narrow_what_is_told() {
+    let host = single(&[Image::Busybox]);
+    host.ok("run --name one --label tier=front busybox true");
+    assert_eq!(host.nuncio("run --name two busybox false").code, 1);
+    for (filters, expected) in [
+        (&["container=one", "event=die"][..], 1),
+        (&["event=die"], 2),
+        (&["event=die", "event=create"], 4),
+        (&["label=tier=front", "event=die"], 1),
+        (&["image=busybox", "event=die"], 2),
+        (&["image=redis"], 0),
+        (&["type=volume"], 0),
+    ] {
+        let words: Vec<&str> = filters.iter().flat_map(|&filter| ["-f", filter]).collect();
+        assert_eq!(past(&host, &words).len(), expected, "{filters:?}");
+    }
+    let code = host.docker([
+        "events",
+        "--since",
+        "1",
+        "--until",
+        "0s",
+        "--filter",
+        "container=two",
+        "--filter",
+        "event=die",
+        "--format",
+        "{{.Actor.Attributes.exitCode}}",
+    ]);
+    assert_eq!(code.ok(), "1");
+    let refused = host.nuncio("events --filter colour=red").refused(1);
+    assert!(refused.contains("invalid filter"), "{refused}");
+}
+
+#[test]
+fn who_listens_hears_at_once() {
+    let host = single(&[Image::Busybox]);
+    let mut ours = host.spawn("events --filter event=start");
+    let mut theirs = host.spawn_docker("events --filter event=start");
+    // A listener is there when its request is answered, which it does not show: start until both have heard.
+    wait_until("both hear", || {
+        host.ok("run --rm --name web busybox true");
+        ours.says("container start") && theirs.says("container start")
+    });
+    let line = ours.output();
+    assert!(line.contains("(image=busybox, name=web)"), "{line}");
+    assert_eq!(
+        theirs
+            .output()
+            .lines()
+            .next()
+            .and_then(|line| line.split(' ').nth(2)),
+        Some("start")
+    );
+}

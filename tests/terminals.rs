@@ -1,0 +1,140 @@
+//! People at terminals: sizes, ctrl-c, and leaving a container to come back to it, with both clients.
+
+mod support;
+
+use std::process::Command;
+
+use support::{Host, Image, Terminal, single, wait_until};
+
+/// A command as it is typed into a shell.
+fn typed(command: &Command) -> String {
+    let variables = command.get_envs().filter_map(|(name, value)| {
+        let value = value?.to_string_lossy().into_owned();
+        Some(format!("{}='{value}'", name.to_string_lossy()))
+    });
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let words = words.map(|word| format!("'{}'", word.to_string_lossy()));
+    variables.chain(words).collect::<Vec<_>>().join(" ")
+}
+
+/// Puts both clients to the test at a terminal each, on one host.
+fn with_both(test: impl Fn(&Host, &Terminal, &dyn Fn(&str) -> String)) {
+    let host = single(&[Image::Busybox]);
+    let terminal = Terminal::new(200, 30);
+    test(&host, &terminal, &|words| typed(&host.client(words)));
+    host.ok("rm -f box");
+    let terminal = Terminal::new(200, 30);
+    test(&host, &terminal, &|words| typed(&host.docker_client(words)));
+}
+
+#[test]
+fn the_size_follows_and_ctrl_c_is_the_processes() {
+    with_both(|_, terminal, client| {
+        terminal.line(&client("run -it --name box -e PS1=inside>_ busybox sh"));
+        terminal.until("\ninside>_");
+        terminal.line("echo size is $(stty size)");
+        terminal.until("size is 30 200");
+        terminal.resize(160, 24);
+        terminal
+            .line("while [ \"$(stty size)\" != '24 160' ]; do sleep 0.05; done; echo it follows");
+        terminal.until("\nit follows");
+        terminal.line("sleep 1000; echo not reached");
+        terminal.until("sleep 1000");
+        terminal.keys(&["C-c"]);
+        terminal.line("echo code $?, and goes on");
+        terminal.until("\ncode 130, and goes on");
+        terminal.line("exit 7");
+        terminal.until_prompt();
+        terminal.line("echo left with $?");
+        terminal.until("\nleft with 7");
+    });
+}
+
+#[test]
+fn a_user_leaves_and_comes_back() {
+    with_both(|host, terminal, client| {
+        terminal.line(&client("run -it --name box -e PS1=inside>_ busybox sh"));
+        terminal.until("\ninside>_");
+        terminal.line("place=kept");
+        terminal.keys(&["C-p", "C-q"]);
+        terminal.until_prompt();
+        terminal.line("echo left with $?");
+        terminal.until("\nleft with 0");
+        assert_eq!(host.ok("inspect -f {{.State.Running}} box"), "true");
+
+        terminal.line(&client("attach --detach-keys ctrl-a,d box"));
+        wait_until("it is attached", || {
+            terminal.line("echo still $place");
+            terminal.screen().contains("\nstill kept")
+        });
+        terminal.keys(&["C-a", "d"]);
+        terminal.until_prompt();
+        terminal.line("echo left $((1+1)) times");
+        terminal.until("\nleft 2 times");
+
+        terminal.line(&client(
+            "exec -it --detach-keys ctrl-x -e PS1=other>_ box sh",
+        ));
+        terminal.until("\nother>_");
+        terminal.line("tty; echo in $((40+2))");
+        terminal.until("\nin 42");
+        terminal.keys(&["C-x"]);
+        terminal.until_prompt();
+        terminal.line("echo out $((2+1)) times");
+        terminal.until("\nout 3 times");
+
+        terminal.line(&client("attach box"));
+        wait_until("it is attached again", || {
+            terminal.line("echo yet $place");
+            terminal.screen().contains("\nyet kept")
+        });
+        terminal.line("exit 9");
+        terminal.until_prompt();
+        terminal.line("echo over with $?");
+        terminal.until("\nover with 9");
+    });
+}
+
+#[test]
+fn without_a_terminal_signals_are_passed_on_and_input_is_not_taken() {
+    let host = single(&[Image::Busybox]);
+    let script = "trap 'echo caught; exit 3' INT; echo ready; while :; do sleep 0.02; done";
+    for (name, docker) in [("ours", false), ("theirs", true)] {
+        host.ok([
+            "run", "-d", "-i", "--name", name, "busybox", "sh", "-c", script,
+        ]);
+        wait_until("it has its trap", || {
+            host.ok(["logs", name]).contains("ready")
+        });
+        let words = ["attach", "--no-stdin", name];
+        let mut attached = match docker {
+            true => host.spawn_docker(words),
+            false => host.spawn(words),
+        };
+        // An attached client is one that the container's events tell of.
+        wait_until("it is attached", || {
+            let words = [
+                "events",
+                "--since",
+                "1",
+                "--until",
+                "0s",
+                "-f",
+                "event=attach",
+                "-f",
+                &format!("container={name}"),
+                "--format",
+                "{{.Action}}",
+            ];
+            !host.ok(words).is_empty()
+        });
+        let pid = nix::unistd::Pid::from_raw(attached.pid().try_into().expect("a process id"));
+        wait_until("the signal is passed on", || {
+            if attached.runs() {
+                let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT); // it may end just now
+            }
+            attached.says("caught")
+        });
+        assert_eq!(attached.finish().code, 3, "{name}");
+    }
+}
