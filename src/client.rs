@@ -163,6 +163,13 @@ impl<'client> Call<'client> {
         self
     }
 
+    /// A header that no log may show.
+    pub(crate) fn secret_header(mut self, name: &'static str, mut value: HeaderValue) -> Self {
+        value.set_sensitive(true);
+        self.headers.insert(name, value);
+        self
+    }
+
     pub(crate) fn json(self, body: &impl Serialize) -> Self {
         let body = serde_json::to_vec(body).map(|json| full(json.into()));
         Self {

@@ -27,7 +27,8 @@ async fn main() -> Result<()> {
             let _ = rustls::crypto::ring::default_provider().install_default();
             let image = store
                 .pull(&name.parse()?, PullOptions::default(), print_progress())
-                .await?;
+                .await?
+                .image;
             println!("{} {}", image.id, image.digests.join(" "));
         }
         ["list"] => {

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use super::error::ApiError;
 use super::query::{Flag, Params};
 use super::version::{ApiVersion, ONE_SIZE};
-use super::{Answer, Server, image_view, json, not_found, save};
+use super::{Answer, Server, image_view, json, not_found, push, save};
 use crate::daemon::Daemon;
 use crate::daemon::refusal::Refusal;
 
@@ -44,11 +44,11 @@ pub(crate) async fn post(
     daemon: Server,
     Path(path): Path<String>,
     Params(asked): Params<Tag>,
-    _headers: HeaderMap,
+    headers: HeaderMap,
 ) -> Answer {
     match path.rsplit_once('/') {
         Some((name, "tag")) => tag(daemon, name, asked).await,
-        Some((name, "push")) => Err(Refusal::unsupported(format!("not built: push {name}")).into()),
+        Some((name, "push")) => push::push(daemon.0, name, &asked.tag, &headers).await,
         _ => Err(not_found().await),
     }
 }

@@ -3,6 +3,7 @@
 mod archive;
 mod attach;
 mod body;
+mod changes;
 mod container_create;
 mod container_summary;
 mod container_view;
@@ -20,6 +21,7 @@ mod image_list;
 mod image_prune;
 mod image_view;
 mod images;
+mod import;
 mod json;
 mod load;
 mod logs;
@@ -29,12 +31,16 @@ mod networks;
 mod ports;
 mod prune;
 mod pull;
+mod push;
 mod query;
 mod raw_stream;
+mod registry_auth;
 mod restart_policy;
 mod rights;
 mod save;
+mod search;
 mod stats;
+mod steps;
 mod system;
 mod top;
 mod unbuilt;
@@ -134,6 +140,8 @@ fn image_routes() -> Router<Arc<Daemon>> {
     Router::new()
         .route("/images/json", get(image_list::list))
         .route("/images/create", post(pull::create))
+        .route("/auth", post(registry_auth::check))
+        .route("/images/search", get(search::find))
         .route("/images/get", get(save::several))
         .route("/images/load", post(load::load))
         .route("/images/prune", post(image_prune::prune))

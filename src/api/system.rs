@@ -5,11 +5,12 @@ use axum::extract::{Path, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, PRAGMA};
 use axum::response::{IntoResponse, Response};
 use bollard_stubs::models::{
-    LocalNodeState, PluginsInfo, RegistryServiceConfig, Runtime, SwarmInfo, SystemInfo,
+    IndexInfo, LocalNodeState, PluginsInfo, RegistryServiceConfig, Runtime, SwarmInfo, SystemInfo,
     SystemInfoCgroupDriverEnum, SystemInfoCgroupVersionEnum, SystemVersion,
     SystemVersionComponents, SystemVersionPlatform,
 };
 use jiff::Timestamp;
+use nuncio_runtime::image::{InsecureRegistry, RegistrySettings};
 use serde::Serialize;
 use serde_json::json;
 
@@ -109,8 +110,39 @@ pub(crate) async fn info(State(daemon): Server) -> Answer {
         ncpu: count(info.cpus),
         mem_total: Some(i64::try_from(info.memory).unwrap_or(i64::MAX)),
         warnings: Some(warnings),
+        registry_config: Some(registries(daemon.registries())),
         ..abilities()
     })
+}
+
+/// How registries of images are reached, as Docker tells it.
+fn registries(settings: &RegistrySettings) -> RegistryServiceConfig {
+    let mirrors: Vec<String> = settings.mirrors.iter().map(ToString::to_string).collect();
+    let index = |name: &str, mirrors: &[String], secure, official| {
+        let index = IndexInfo {
+            name: Some(name.to_owned()),
+            mirrors: Some(mirrors.to_vec()),
+            secure: Some(secure),
+            official: Some(official),
+        };
+        (name.to_owned(), index)
+    };
+    let mut indexes = vec![index("docker.io", &mirrors, true, true)];
+    let mut networks = Vec::new();
+    for insecure in &settings.insecure {
+        match insecure {
+            InsecureRegistry::Host(host) => indexes.push(index(host, &[], false, false)),
+            InsecureRegistry::Network(address, prefix) => {
+                networks.push(format!("{address}/{prefix}"));
+            }
+        }
+    }
+    networks.extend(["::1/128", "127.0.0.0/8"].map(str::to_owned));
+    RegistryServiceConfig {
+        insecure_registry_cidrs: Some(networks),
+        index_configs: Some(indexes.into_iter().collect()),
+        mirrors: Some(mirrors),
+    }
 }
 
 /// What is the same for every daemon of this version.
@@ -141,7 +173,6 @@ fn abilities() -> SystemInfo {
         os_type: some("linux"),
         architecture: some(std::env::consts::ARCH),
         index_server_address: some("https://index.docker.io/v1/"),
-        registry_config: Some(RegistryServiceConfig::default()),
         labels: Some(Vec::new()),
         experimental_build: Some(false),
         server_version: some(VERSION),

@@ -5,10 +5,6 @@ use crate::daemon::refusal::Refusal;
 
 /// Paths, and what is asked for there.
 pub(crate) const UNBUILT: &[(&str, &str)] = &[
-    (
-        "/auth",
-        "login: registries are used without an account, or with the credentials each pull sends",
-    ),
     ("/build", "build: make the image elsewhere and load it"),
     ("/build/{what}", "build"),
     ("/commit", "commit"),
@@ -17,7 +13,6 @@ pub(crate) const UNBUILT: &[(&str, &str)] = &[
     ("/containers/{id}/attach/ws", "attach over a web socket"),
     ("/distribution/{*name}", "manifests of a registry"),
     ("/grpc", "build"),
-    ("/images/search", "search"),
     ("/plugins/{name}/{what}", "plugins"),
     ("/secrets", "secrets"),
     ("/secrets/{id}", "secrets"),

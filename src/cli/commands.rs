@@ -9,8 +9,8 @@ use super::failure::{DAEMON_FAILED, Failure};
 use super::host::Host;
 use super::{
     archive, changes, completion, cp, disk, doctor, events, exec, history, image_prune, images,
-    inspect, lifecycle, logs, network, node, pause, port, ps, pull, remove, run, start, stats,
-    system, top, update, volume, wait,
+    import, inspect, lifecycle, login, logs, network, node, pause, port, ps, pull, push, remove,
+    run, search, start, stats, system, top, update, volume, wait,
 };
 use crate::client::Client;
 
@@ -56,6 +56,10 @@ pub(super) enum ClientCommand {
     /// Manage what the daemon keeps
     #[command(arg_required_else_help = true)]
     System(SystemGroup),
+    /// Prove who you are to a registry, now and from now on
+    Login(login::LoginArgs),
+    /// Look for images at a registry
+    Search(search::SearchArgs),
     /// Show what the daemon says of itself
     Info(system::InfoArgs),
     /// Show what happens, as it happens
@@ -65,6 +69,8 @@ pub(super) enum ClientCommand {
 /// Commands that do without a daemon.
 #[derive(Debug, Subcommand)]
 pub(super) enum OwnCommand {
+    /// Forget who you are to a registry
+    Logout(login::LogoutArgs),
     /// Show the versions of client and daemon
     Version(system::VersionArgs),
     /// Serve this host
@@ -135,6 +141,10 @@ pub(super) enum ContainerCommand {
 pub(super) enum ImageCommand {
     /// Fetch an image from a registry
     Pull(pull::PullArgs),
+    /// Send an image to a registry
+    Push(push::PushArgs),
+    /// Make an image of a root file system's archive
+    Import(import::ImportArgs),
     /// Take images from an archive
     Load(archive::LoadArgs),
     /// Write images into an archive
@@ -233,6 +243,7 @@ impl OwnCommand {
             Self::Tap(args) => ambassador::tap(args, host).await?,
             Self::Doctor(args) => doctor::run(args).await?,
             Self::Completion(args) => completion::run(args)?,
+            Self::Logout(args) => login::logout(&args)?,
             Self::Version(args) => system::version(args, choose(host)?).await?,
         };
         Ok(code)
@@ -276,6 +287,8 @@ impl ClientCommand {
             Self::Network(args) => network::run(args, client).await?,
             Self::Volume(args) => volume::run(args, client).await?,
             Self::Node(args) => node::run(args, client).await?,
+            Self::Login(args) => login::login(args, client).await?,
+            Self::Search(args) => search::run(args, client).await?,
             Self::Info(args) => system::info(args, client).await?,
             Self::System(group) => match group.command {
                 SystemCommand::Df(args) => disk::df(args, client).await?,
@@ -322,6 +335,8 @@ impl ImageCommand {
     async fn run(self, client: &Client) -> anyhow::Result<u8> {
         match self {
             Self::Pull(args) => pull::run(args, client).await,
+            Self::Push(args) => push::run(args, client).await,
+            Self::Import(args) => import::run(args, client).await,
             Self::Load(args) => archive::load(args, client).await,
             Self::Save(args) => archive::save(args, client).await,
             Self::Tag(args) => images::tag(args, client).await,

@@ -3,9 +3,11 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use clap::Args;
 use ipnetwork::Ipv4Network;
+use nuncio_runtime::image::{InsecureRegistry, Mirror, RegistrySettings};
 
 use super::host::{DEFAULT_HOST, Host};
 
@@ -67,6 +69,19 @@ pub(crate) struct DaemonArgs {
     #[arg(long = "default-address-pool", value_name = "CIDR,SIZE")]
     pools: Vec<AddressPool>,
 
+    /// A registry without TLS, or with a certificate that nobody vouches for: HOST[:PORT] or a network (may be repeated)
+    #[arg(long = "insecure-registry", value_name = "REGISTRY")]
+    insecure_registries: Vec<InsecureRegistry>,
+
+    /// A registry that is asked for Docker Hub's images first (may be repeated)
+    #[arg(long = "registry-mirror", value_name = "URL")]
+    registry_mirrors: Vec<Mirror>,
+
+    /// Where certificates (HOST[:PORT]/*.crt) are that registries are trusted by (may be repeated)
+    #[arg(long = "registry-certs", value_name = "DIR",
+          default_values = ["/etc/nuncio/certs.d", "/etc/docker/certs.d"])]
+    registry_certs: Vec<PathBuf>,
+
     /// The least severe messages to log, when NUNCIO_LOG and RUST_LOG are not set
     #[arg(long, value_name = "LEVEL", default_value = "info",
           value_parser = ["error", "warn", "info", "debug", "trace"])]
@@ -110,6 +125,8 @@ pub(crate) struct DaemonOptions {
     pub(crate) vxlan_port: u16,
     /// Pools and the prefix length of the subnets taken from each; empty: the built-in ones.
     pub(crate) pools: Vec<(Ipv4Network, u8)>,
+    /// How registries of images are reached.
+    pub(crate) registries: Arc<RegistrySettings>,
 }
 
 /// Flags that contradict each other.
@@ -151,6 +168,11 @@ impl TryFrom<DaemonArgs> for DaemonOptions {
                 .into_iter()
                 .map(|pool| (pool.base, pool.size))
                 .collect(),
+            registries: Arc::new(RegistrySettings {
+                insecure: args.insecure_registries,
+                mirrors: args.registry_mirrors,
+                certificates: args.registry_certs,
+            }),
         })
     }
 }

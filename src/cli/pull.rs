@@ -8,9 +8,10 @@ use clap::Args;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Deserialize;
 
+use super::credentials::{Credentials, server_of};
 use super::output::{line, warn};
 use super::parse::Reference;
-use crate::client::{Client, Lines};
+use crate::client::{Call, Client, Lines};
 
 /// Flags of `pull`.
 #[derive(Args, Debug)]
@@ -18,9 +19,18 @@ use crate::client::{Client, Lines};
   nuncio pull redis
   nuncio pull localhost:5000/team/app:1.2")]
 pub(super) struct PullArgs {
+    /// Fetch all tags that the repository has
+    #[arg(short, long)]
+    all_tags: bool,
+
     /// Print nothing but the name of the image
     #[arg(short, long)]
     quiet: bool,
+
+    /// Taken for old scripts' sake: nothing is signed
+    #[arg(long, value_name = "BOOL", default_value_t = true, num_args = 0..=1, hide = true,
+          require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
+    disable_content_trust: bool,
 
     /// OS and architecture, as linux/amd64, if the image has several
     #[arg(long, value_name = "PLATFORM")]
@@ -33,7 +43,13 @@ pub(super) struct PullArgs {
 /// Pulls an image and prints its name in full.
 pub(super) async fn run(args: PullArgs, client: &Client) -> anyhow::Result<u8> {
     let image = &args.image;
-    if !args.quiet && image.is_name_only() {
+    if !args.disable_content_trust {
+        bail!("content trust is not built: leave out --disable-content-trust=false");
+    }
+    if args.all_tags && !image.is_name_only() {
+        bail!("tag can't be used with --all-tags/-a");
+    }
+    if !args.quiet && !args.all_tags && image.is_name_only() {
         line("Using default tag: latest")?;
     }
     let progress = if args.quiet {
@@ -41,7 +57,12 @@ pub(super) async fn run(args: PullArgs, client: &Client) -> anyhow::Result<u8> {
     } else {
         Progress::Stdout
     };
-    pull(client, image, args.platform.as_deref(), progress).await?;
+    let tag = (!args.all_tags).then(|| image.tag_or_digest());
+    fetch(client, image, tag, args.platform.as_deref(), progress).await?;
+    if args.all_tags {
+        line(&image.repository())?;
+        return Ok(0);
+    }
     let mark = if image.tag_or_digest().contains(':') {
         '@'
     } else {
@@ -74,14 +95,40 @@ pub(super) async fn pull(
     platform: Option<&str>,
     progress: Progress,
 ) -> anyhow::Result<()> {
+    let tag = Some(image.tag_or_digest());
+    fetch(client, image, tag, platform, progress).await
+}
+
+/// Without a tag, all that the repository has.
+async fn fetch(
+    client: &Client,
+    image: &Reference,
+    tag: Option<&str>,
+    platform: Option<&str>,
+    progress: Progress,
+) -> anyhow::Result<()> {
     let call = client
         .post("/images/create")
         .query("fromImage", image.repository())
-        .query("tag", image.tag_or_digest())
-        .optional("platform", platform)
-        // no credentials, as Docker's client says it
-        .header("x-registry-auth", "e30=");
+        .optional("tag", tag)
+        .optional("platform", platform);
+    let call = authorized(call, image)?;
     show(call.send().await?.lines(), progress).await
+}
+
+/// The call with the account at the image's registry, if there is one.
+///
+/// # Errors
+///
+/// A configuration that cannot be read, or a credential helper that fails.
+pub(super) fn authorized<'a>(call: Call<'a>, image: &Reference) -> anyhow::Result<Call<'a>> {
+    let repository = image.repository();
+    let server = server_of(repository.split('/').next().unwrap_or_default());
+    Ok(match Credentials::load()?.get(server)? {
+        Some(account) => call.secret_header("x-registry-auth", account.header(server)),
+        // no credentials, as Docker's client says it
+        None => call.header("x-registry-auth", "e30="),
+    })
 }
 
 /// One line of a stream of progress.

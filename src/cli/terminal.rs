@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::Once;
 
 use rustix::stdio::{stdin, stdout};
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 
 /// How the terminal was before it became raw; taken by whoever sets it back.
 static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
@@ -43,6 +43,21 @@ impl RawMode {
         tcsetattr(stdin(), OptionalActions::Flush, &raw)?;
         Ok(Some(guard))
     }
+}
+
+/// Does `work` while the terminal does not show what is typed.
+///
+/// # Errors
+///
+/// The kernel's, from `tcsetattr`.
+pub(super) fn without_echo<T>(work: impl FnOnce() -> T) -> io::Result<T> {
+    let before = tcgetattr(stdin())?;
+    let mut silent = before.clone();
+    silent.local_modes.remove(LocalModes::ECHO);
+    tcsetattr(stdin(), OptionalActions::Flush, &silent)?;
+    let done = work();
+    tcsetattr(stdin(), OptionalActions::Flush, &before)?;
+    Ok(done)
 }
 
 impl Drop for RawMode {

@@ -14,6 +14,7 @@ pub(crate) mod exec;
 mod files;
 mod forwards;
 pub(crate) mod health;
+mod images;
 mod kernel_state;
 mod link;
 mod link_targets;
@@ -72,6 +73,7 @@ use crate::cli::daemon::{DaemonOptions, RegistryChoice};
 
 pub(crate) use self::outfit::{device_rule, is_device_access};
 pub(crate) use self::serve::run;
+pub(crate) use self::signal::number as signal_number;
 
 /// Bridge of the default network.
 pub(crate) const DEFAULT_BRIDGE: &str = "nuncio0";

@@ -6,11 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use nuncio_overlay::gateway_of;
-use nuncio_runtime::image::{
-    Image, ImageStore, Platform, Progress, PullOptions, Reference, RegistryAuth,
-};
 use nuncio_runtime::{Attach, AttachOptions};
-use tokio::sync::mpsc;
 
 use super::Daemon;
 use super::container::Container;
@@ -53,44 +49,6 @@ pub(crate) struct DaemonInfo {
 }
 
 impl Daemon {
-    pub(crate) fn images(&self) -> &ImageStore {
-        &self.images
-    }
-
-    /// Fetches an image.
-    pub(crate) async fn pull(
-        &self,
-        reference: &str,
-        tag: &str,
-        auth: Option<(String, String)>,
-        platform: Option<&str>,
-        progress: mpsc::Sender<Progress>,
-    ) -> anyhow::Result<Arc<Image>> {
-        let whole = match tag {
-            "" => reference.to_owned(),
-            digest if digest.contains(':') => format!("{reference}@{digest}"),
-            tag => format!("{reference}:{tag}"),
-        };
-        let parsed: Reference = whole
-            .parse()
-            .map_err(|error| Refusal::invalid(format!("{error}")))?;
-        let platform = platform.filter(|platform| !platform.is_empty());
-        let platform: Option<Platform> = platform
-            .map(str::parse)
-            .transpose()
-            .map_err(|error| Refusal::invalid(format!("{error}")))?;
-        let options = PullOptions {
-            auth: auth.map_or(RegistryAuth::Anonymous, |(username, password)| {
-                RegistryAuth::Basic { username, password }
-            }),
-            platform,
-            ..PullOptions::default()
-        };
-        Ok(Arc::new(
-            self.images.pull(&parsed, options, progress).await?,
-        ))
-    }
-
     /// The streams of a container, now or from its next start on.
     pub(crate) async fn attach(
         &self,

@@ -228,7 +228,11 @@ impl Host {
     /// A nuncio command of this host, such as for a terminal of the test's own.
     pub(crate) fn client(&self, args: impl Args) -> Command {
         let mut command = Command::new(NUNCIO);
-        command.arg("-H").arg(self.url()).args(args.words());
+        command
+            .env("DOCKER_CONFIG", self.directory.path())
+            .arg("-H")
+            .arg(self.url())
+            .args(args.words());
         command
     }
 

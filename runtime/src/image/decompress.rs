@@ -13,6 +13,17 @@ const MAX_WINDOW_LOG: u32 = 27;
 const GZIP: &[u8] = &[0x1f, 0x8b];
 const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 
+/// What a media type says of content that is compressed like this: `+gzip`, `+zstd` or nothing.
+pub(crate) fn compression(reader: impl Read) -> io::Result<&'static str> {
+    let mut magic = Vec::with_capacity(ZSTD.len());
+    reader.take(ZSTD.len() as u64).read_to_end(&mut magic)?;
+    Ok(match &magic[..] {
+        magic if magic.starts_with(GZIP) => "+gzip",
+        ZSTD => "+zstd",
+        _ => "",
+    })
+}
+
 /// The decompressed content of `reader`, however it is compressed.
 pub(crate) fn decompress<'a>(mut reader: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
     let mut magic = Vec::with_capacity(ZSTD.len());

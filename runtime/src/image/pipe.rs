@@ -41,14 +41,31 @@ impl PipeWriter {
         self,
         mut source: impl Stream<Item = Result<Bytes, E>> + Unpin,
     ) -> Result<(), E> {
+        self.send_from(&mut source, &mut 0).await?;
+        self.end().await;
+        Ok(())
+    }
+
+    /// As [`PipeWriter::send_all`], but does not say that this is all, and adds what was sent to `sent`.
+    pub(crate) async fn send_from<E>(
+        &self,
+        source: &mut (impl Stream<Item = Result<Bytes, E>> + Unpin),
+        sent: &mut u64,
+    ) -> Result<(), E> {
         while let Some(data) = source.next().await {
             let data = data?;
-            if !data.is_empty() && self.0.send(Chunk::Data(data)).await.is_err() {
+            let length = data.len() as u64;
+            if length > 0 && self.0.send(Chunk::Data(data)).await.is_err() {
                 return Ok(());
             }
+            *sent += length;
         }
-        let _ = self.0.send(Chunk::End).await;
         Ok(())
+    }
+
+    /// Says that all was sent.
+    pub(crate) async fn end(self) {
+        let _ = self.0.send(Chunk::End).await;
     }
 }
 

@@ -36,6 +36,12 @@ impl Platform {
         }
     }
 
+    /// The operating system, in Go's words.
+    #[must_use]
+    pub fn os(&self) -> &str {
+        &self.os
+    }
+
     /// The processor, in Go's words.
     #[must_use]
     pub fn architecture(&self) -> &str {

@@ -22,12 +22,16 @@ pub struct Progress {
 }
 
 /// What is being done to a layer; displays as the words Docker prints.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub enum ProgressStatus {
-    /// It is known and waits its turn.
+    /// It is known.
     Pulling,
+    /// Others go first.
+    Waiting,
     /// Its blob is coming in.
     Downloading,
+    /// Its blob broke off; what lacks is asked for again in so many seconds.
+    Retrying(u64),
     /// Its blob came in whole and is compared with its digest.
     Verifying,
     /// Its blob is on disk.
@@ -38,18 +42,38 @@ pub enum ProgressStatus {
     Complete,
     /// It was there before.
     AlreadyExists,
+    /// It is to go to a registry.
+    Preparing,
+    /// The registry has it already.
+    LayerExists,
+    /// The registry took it from this repository of its own.
+    Mounted(String),
+    /// Its blob is going out.
+    Pushing,
+    /// The registry has it now.
+    Pushed,
 }
 
 impl fmt::Display for ProgressStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Retrying(seconds) => {
+                let plural = if *seconds == 1 { "" } else { "s" };
+                return write!(f, "Retrying in {seconds} second{plural}");
+            }
+            Self::Mounted(repository) => return write!(f, "Mounted from {repository}"),
             Self::Pulling => "Pulling fs layer",
+            Self::Waiting => "Waiting",
             Self::Downloading => "Downloading",
             Self::Verifying => "Verifying Checksum",
             Self::Downloaded => "Download complete",
             Self::Extracting => "Extracting",
             Self::Complete => "Pull complete",
             Self::AlreadyExists => "Already exists",
+            Self::Preparing => "Preparing",
+            Self::LayerExists => "Layer already exists",
+            Self::Pushing => "Pushing",
+            Self::Pushed => "Pushed",
         })
     }
 }
@@ -70,6 +94,11 @@ impl LayerProgress {
             to,
             last_tick: None,
         }
+    }
+
+    /// Another end for the same layer.
+    pub(crate) fn again(&self) -> Self {
+        Self::new(self.id.clone(), self.to.clone())
     }
 
     pub(crate) fn say(&self, status: ProgressStatus) {

@@ -1,14 +1,16 @@
 //! `pull`: an image from a registry.
 
 mod error;
-mod registry;
+mod source;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use oci_spec::image::{ImageIndex, ImageManifest};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::task::AbortOnDropHandle;
+use tracing::warn;
 
 use super::blob::StoreBlobError;
 use super::catalog::Image;
@@ -16,53 +18,39 @@ use super::digest::Digest;
 use super::install::Plan;
 use super::layer::LayerSpec;
 use super::lease::Lease;
-use super::pipe::{PipeReader, pipe};
+use super::pipe::{PipeReader, PipeWriter, pipe};
 use super::platform::Platform;
 use super::progress::{LayerProgress, Progress, ProgressStatus};
 use super::reference::Reference;
+use super::registry::{RegistryAuth, RegistrySettings};
 use super::store::{Content, ImageStore};
 pub use error::PullError;
-use registry::Registry;
+use source::{Blob, Source};
 
 /// Layers that come in at the same time, as many as Docker's.
 const PARALLEL: usize = 3;
+/// How often the rest of a blob is asked for that broke off, and how long the first pause before that is.
+const RETRIES: u32 = 4;
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Who pulls, from where, and which variant.
 #[derive(Clone, Debug, Default)]
 pub struct PullOptions {
     /// Who asks.
     pub auth: RegistryAuth,
-    /// Registries, as `HOST[:PORT]`, that are spoken to without TLS. Those on this machine always are.
-    pub insecure_registries: Vec<String>,
+    /// How registries are reached.
+    pub registries: Arc<RegistrySettings>,
     /// Which variant of a multi-platform image; the host's if none.
     pub platform: Option<Platform>,
 }
 
-/// How the registry is told who asks.
-#[derive(Clone, Default)]
-pub enum RegistryAuth {
-    /// Nobody in particular.
-    #[default]
-    Anonymous,
-    /// A name and a password, or an access token in its place.
-    Basic {
-        /// The account.
-        username: String,
-        /// Its secret.
-        password: String,
-    },
-    /// A bearer token that the registry itself has given.
-    Token(String),
-}
-
-impl std::fmt::Debug for RegistryAuth {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Anonymous => "Anonymous",
-            Self::Basic { .. } => "Basic(..)",
-            Self::Token(_) => "Token(..)",
-        })
-    }
+/// What came of a pull.
+#[derive(Clone, Debug)]
+pub struct Pulled {
+    /// The image.
+    pub image: Image,
+    /// By which the registry knows what was asked for: a manifest, or an index of several.
+    pub digest: Digest,
 }
 
 impl ImageStore {
@@ -82,14 +70,55 @@ impl ImageStore {
         reference: &Reference,
         options: PullOptions,
         progress: mpsc::Sender<Progress>,
-    ) -> Result<Image, PullError> {
+    ) -> Result<Pulled, PullError> {
+        for mirror in Source::mirrors(reference, &options) {
+            let name = mirror.name().to_owned();
+            let pulled = match mirror.open().await {
+                Ok(source) => self.pull_from(source, reference, &options, &progress).await,
+                Err(error) => Err(error),
+            };
+            match pulled {
+                Ok(pulled) => return Ok(pulled),
+                Err(error) => {
+                    let error = error_chain(&error);
+                    warn!(
+                        mirror = name,
+                        error, "pull from a mirror: going on to the next"
+                    );
+                }
+            }
+        }
+        let source = Source::of(reference, &options).await?;
+        self.pull_from(source, reference, &options, &progress).await
+    }
+
+    /// All tags that the registry has of a repository, sorted.
+    ///
+    /// # Errors
+    ///
+    /// See [`PullError`].
+    pub async fn remote_tags(
+        &self,
+        repository: &Reference,
+        options: &PullOptions,
+    ) -> Result<Vec<String>, PullError> {
+        Source::of(repository, options).await?.tags().await
+    }
+
+    async fn pull_from(
+        &self,
+        source: Source,
+        reference: &Reference,
+        options: &PullOptions,
+        progress: &mpsc::Sender<Progress>,
+    ) -> Result<Pulled, PullError> {
         let pull = Pull {
-            registry: Arc::new(Registry::new(reference, &options)?),
+            source: Arc::new(source),
             lease: Arc::new(Lease::new(&self.inner)),
             name: reference.familiar(),
-            to: progress,
+            to: progress.clone(),
         };
-        let platform = options.platform.unwrap_or_else(Platform::host);
+        let platform = options.platform.clone().unwrap_or_else(Platform::host);
         let pulled = pull.run(reference, &platform).await;
         if pulled.is_err() {
             pull.lease.settle().await; // other layers may still be coming in
@@ -98,15 +127,25 @@ impl ImageStore {
     }
 }
 
+fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
 struct Pull {
-    registry: Arc<Registry>,
+    source: Arc<Source>,
     lease: Arc<Lease>,
     name: String,
     to: mpsc::Sender<Progress>,
 }
 
 impl Pull {
-    async fn run(&self, reference: &Reference, platform: &Platform) -> Result<Image, PullError> {
+    async fn run(&self, reference: &Reference, platform: &Platform) -> Result<Pulled, PullError> {
         let (plan, digest) = self.plan(reference, platform).await?;
         let failed = |source| PullError::Install {
             name: self.name.clone(),
@@ -132,9 +171,9 @@ impl Pull {
         }
         let names: BTreeSet<_> = reference.tagged().into_iter().collect();
         let digests = BTreeSet::from([reference.at_digest(digest)]);
-        plan.record(&self.lease, size, names, digests)
-            .await
-            .map_err(failed)
+        let recorded = plan.record(&self.lease, size, names, digests).await;
+        let image = recorded.map_err(failed)?;
+        Ok(Pulled { image, digest })
     }
 
     /// Fetches everything but the layers. Gives back also the digest by which the registry knows the image.
@@ -166,7 +205,7 @@ impl Pull {
         let blobs = blobs.collect::<Result<Vec<Digest>, _>>()?;
         let limit = self.lease.store().limits.metadata_bytes;
         download(
-            Arc::clone(&self.registry),
+            Arc::clone(&self.source),
             Arc::clone(&self.lease),
             id,
             limit,
@@ -192,7 +231,7 @@ impl Pull {
     }
 
     async fn manifest(&self, reference: &Reference) -> Result<(Vec<u8>, Digest), PullError> {
-        let content = self.registry.manifest(reference).await?;
+        let content = self.source.manifest(reference).await?;
         let limit = self.lease.store().limits.metadata_bytes;
         if content.len() as u64 > limit {
             return Err(PullError::ManifestTooLarge {
@@ -230,11 +269,14 @@ impl Pull {
         }
         progress.say(ProgressStatus::Pulling);
         let (blob, limit) = (layer.blob, store.limits.blob_bytes);
-        let (registry, lease) = (Arc::clone(&self.registry), Arc::clone(&self.lease));
+        let (source, lease) = (Arc::clone(&self.source), Arc::clone(&self.lease));
         let turns = Arc::clone(turns);
         let download = async move {
+            if turns.available_permits() == 0 {
+                progress.say(ProgressStatus::Waiting);
+            }
             let _turn = turns.acquire_owned().await.expect("nobody closes it");
-            download(registry, lease, blob, limit, Some(progress)).await
+            download(source, lease, blob, limit, Some(progress)).await
         };
         Some(AbortOnDropHandle::new(self.lease.tasks.spawn(download)))
     }
@@ -242,32 +284,85 @@ impl Pull {
 
 /// Fetches one blob of at most `limit` bytes, unless it is here by the time its turn comes.
 async fn download(
-    registry: Arc<Registry>,
+    source: Arc<Source>,
     lease: Arc<Lease>,
-    blob: Digest,
+    digest: Digest,
     limit: u64,
     progress: Option<LayerProgress>,
 ) -> Result<(), PullError> {
-    lease.pin(Content::Blob(blob));
-    let making = lease.store().maker(Content::Blob(blob)).lock_owned().await;
-    if lease.store().blobs.has(blob) {
+    lease.pin(Content::Blob(digest));
+    let making = lease
+        .store()
+        .maker(Content::Blob(digest))
+        .lock_owned()
+        .await;
+    if lease.store().blobs.has(digest) {
         if let Some(progress) = progress {
             progress.say(ProgressStatus::Downloaded);
         }
         return Ok(());
     }
-    let (length, stream) = registry.blob(blob).await?;
+    let blob = source.blob(digest, 0).await?;
+    let length = blob.length;
+    let told = progress.as_ref().map(LayerProgress::again);
     let (writer, reader) = pipe();
     let tasks = lease.tasks.clone();
     let write = move || {
         let (lease, _making) = (lease, making); // until the file is whole or gone, though nobody waits
-        write_blob(&lease, reader, blob, limit, length, progress)
+        write_blob(&lease, reader, digest, limit, length, progress)
     };
     let write = tasks.spawn_blocking(write);
-    let sent = writer.send_all(stream).await;
+    let sent = send(&source, digest, blob, writer, told.as_ref()).await;
     let written = write.await?;
-    sent.map_err(|source| registry.broken(blob, source))?;
-    written.map_err(|source| PullError::Store { blob, source })
+    sent?;
+    written.map_err(|source| PullError::Store {
+        blob: digest,
+        source,
+    })
+}
+
+/// Passes on what comes of a blob; when it breaks off, what lacks is asked for again.
+async fn send(
+    source: &Source,
+    digest: Digest,
+    mut blob: Blob,
+    writer: PipeWriter,
+    progress: Option<&LayerProgress>,
+) -> Result<(), PullError> {
+    let total = blob.length;
+    let (mut sent, mut retries, mut pause) = (0, 0, PAUSE);
+    loop {
+        let before = sent;
+        let Err(error) = writer.send_from(&mut blob.stream, &mut sent).await else {
+            writer.end().await;
+            return Ok(());
+        };
+        if sent > before {
+            (retries, pause) = (0, PAUSE);
+        }
+        // All of it came, and is not what it should be.
+        let is_whole = total > 0 && sent >= total;
+        let mut broken = source.broken(digest, error);
+        loop {
+            retries += 1;
+            if is_whole || retries > RETRIES {
+                return Err(broken);
+            }
+            warn!(%digest, sent, error = error_chain(&broken), "a download broke off: asking for the rest");
+            if let Some(progress) = progress {
+                progress.say(ProgressStatus::Retrying(pause.as_secs()));
+            }
+            tokio::time::sleep(pause).await;
+            pause *= 2;
+            match source.blob(digest, sent).await {
+                Ok(rest) => {
+                    blob = rest;
+                    break;
+                }
+                Err(error) => broken = error,
+            }
+        }
+    }
 }
 
 fn write_blob(

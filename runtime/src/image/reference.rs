@@ -1,13 +1,12 @@
 //! Image names as Docker writes them: `redis` means `docker.io/library/redis:latest`.
 
 use std::fmt;
-use std::net::Ipv4Addr;
 use std::str::FromStr;
 
 use super::digest::Digest;
 
 /// The registry meant by a name that gives none.
-const DEFAULT_REGISTRY: &str = "docker.io";
+pub(crate) const DEFAULT_REGISTRY: &str = "docker.io";
 /// Where Docker Hub keeps images whose name has one part.
 const DEFAULT_NAMESPACE: &str = "library/";
 /// Bytes a repository's path may have, by the distribution specification.
@@ -91,21 +90,6 @@ impl Reference {
             digest: None,
             ..self.clone()
         })
-    }
-
-    /// Whether the registry stands on this machine, and so is spoken to without TLS, as Docker does.
-    pub(crate) fn is_loopback(&self) -> bool {
-        let host = if self.registry.starts_with('[') {
-            self.registry
-                .split_inclusive(']')
-                .next()
-                .unwrap_or_default()
-        } else {
-            self.registry.split(':').next().unwrap_or_default()
-        };
-        host == "localhost"
-            || host == "[::1]"
-            || host.parse().is_ok_and(|ip: Ipv4Addr| ip.is_loopback())
     }
 
     fn suffix(&self) -> String {

@@ -244,8 +244,9 @@ fn spell(paths: &[OsString]) -> Vec<u8> {
     };
     let mut options = OsString::from("lowerdir=");
     options.push(lower.join(":".as_ref()));
-    // Upper layers of containers are remounted over other copies of a layer; the index would refuse that.
-    options.push(",index=off,upperdir=");
+    // Upper layers of containers are remounted over other copies of a layer; the index would refuse that. What is in
+    // them must be whole by itself, for images are made of it.
+    options.push(",index=off,redirect_dir=off,metacopy=off,upperdir=");
     options.push(upper);
     options.push(",workdir=");
     options.push(work);

@@ -21,6 +21,7 @@ use super::decompress::BUFFER;
 use super::limits::Limits;
 use super::tarball::{Entry, Kind, TarError, TarReader};
 pub(crate) use attributes::Attributes;
+pub(super) use attributes::is_portable;
 pub use error::UnpackError;
 use error::{failed, lost, refused};
 use lower::Copied;

@@ -6,13 +6,14 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result};
-use nuncio_runtime::image::ImageStore;
+use nuncio_runtime::image::{About, ImageStore};
 
 use crate::layout::{Compression, Layer, Layout};
 use crate::{Place, content, no_progress, wait_for_deletion};
 
-/// Tells the child which store to load its standard input into.
+/// Tells the child which store to work in, and what to do there with its standard input.
 const STORE: &str = "NUNCIO_TEST_STORE";
+const WORK: &str = "NUNCIO_TEST_WORK";
 
 /// Not a test of its own: [`spawn`] runs it as the process to kill.
 #[tokio::test]
@@ -21,14 +22,31 @@ async fn child() -> Result<()> {
         return Ok(());
     };
     let store = ImageStore::open(Path::new(&root))?;
-    store.load(tokio::io::stdin(), no_progress()).await?;
+    let name = Some("made:1".parse()?);
+    match std::env::var(WORK)?.as_str() {
+        "import" => {
+            let stdin = tokio::io::stdin();
+            store.import(stdin, name, About::default(), None).await?;
+        }
+        "commit" => {
+            let container = Path::new(&root).with_file_name("container");
+            let about = About::default();
+            store.commit("thing:1", &container, name, about).await?;
+        }
+        _ => drop(store.load(tokio::io::stdin(), no_progress()).await?),
+    }
     std::future::pending().await
 }
 
 fn spawn(root: &Path) -> Result<Child> {
+    spawn_to("load", root)
+}
+
+fn spawn_to(work: &str, root: &Path) -> Result<Child> {
     Command::new(std::env::current_exe()?)
         .args(["--exact", "crash::child", "--nocapture"])
         .env(STORE, root)
+        .env(WORK, work)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -145,6 +163,88 @@ async fn a_whole_image_outlives_the_kill() -> Result<()> {
     let store = ImageStore::open(&root)?;
     assert_eq!(store.find("thing:1")?.names, ["thing:1"]);
     assert_eq!(content(&root)?.len(), 8);
+    Ok(())
+}
+
+/// Kills the child once what it makes has come as far as `steps` looks at the store, or the image is there.
+fn kill_after(mut child: Child, root: &Path, steps: usize, before: usize) -> Result<()> {
+    let start = std::time::Instant::now();
+    for _ in 0..steps {
+        while parts(root) <= before && start.elapsed().as_secs() < 20 {
+            std::thread::yield_now();
+        }
+    }
+    child.kill()?;
+    child.wait()?;
+    Ok(())
+}
+
+/// How much there is in a store, finished or not.
+fn parts(root: &Path) -> usize {
+    content(root).map_or(0, |content| content.len())
+}
+
+#[tokio::test]
+async fn an_import_that_is_killed_leaves_the_image_or_nothing() -> Result<()> {
+    let files = (0..300).fold(Layer::new(), |tar, n| {
+        tar.file(&format!("file-{n}"), vec![7; 3_000])
+    });
+    let archive = files.bytes();
+    for steps in 0..8 {
+        let place = Place::new()?;
+        let root = place.path("killed");
+        let mut child = spawn_to("import", &root)?;
+        let mut input = child.stdin.take().context("it was piped")?;
+        let part = if steps == 0 {
+            archive.len() / 2
+        } else {
+            archive.len()
+        };
+        input.write_all(&archive[..part])?;
+        drop((steps > 0).then_some(input));
+        kill_after(child, &root, steps * 40, 0)?;
+        let store = ImageStore::open(&root)?;
+        // Manifest, configuration, the layer as a blob and unpacked.
+        let expected = if store.find("made:1").is_ok() { 4 } else { 0 };
+        assert_eq!(content(&root)?.len(), expected, "killed after {steps}");
+        wait_for_deletion(&root)?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_commit_that_is_killed_leaves_the_image_or_nothing() -> Result<()> {
+    let archive = archive()?;
+    for steps in 0..8 {
+        let place = Place::new()?;
+        let root = place.path("killed");
+        let store = ImageStore::open(&root)?;
+        store.load(&archive[..], no_progress()).await?;
+        let container = place.path("container");
+        let merged = store
+            .mount(&store.find("thing:1")?, &container)
+            .await?
+            .merged;
+        for n in 0..300 {
+            fs::write(merged.join(format!("own-{n}")), vec![8; 3_000])?;
+        }
+        store.unmount(&container).await?;
+        drop(store);
+        let before = content(&root)?.len();
+        let child = spawn_to("commit", &root)?;
+        kill_after(child, &root, steps * 40, before)?;
+        let store = ImageStore::open(&root)?;
+        let made = store.find("made:1");
+        // Its own manifest, configuration, and one layer as a blob and unpacked.
+        let expected = before + if made.is_ok() { 4 } else { 0 };
+        assert_eq!(content(&root)?.len(), expected, "killed after {steps}");
+        if let Ok(made) = made {
+            let merged = store.mount(&made, &place.path("other")).await?.merged;
+            assert_eq!(fs::read_dir(&merged)?.count(), 900);
+            store.remove_rootfs(&place.path("other")).await?;
+        }
+        wait_for_deletion(&root)?;
+    }
     Ok(())
 }
 

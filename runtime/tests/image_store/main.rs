@@ -3,6 +3,7 @@
 
 mod builtin;
 mod crash;
+mod flaky;
 mod layout;
 mod load;
 mod mount;

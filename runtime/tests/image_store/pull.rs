@@ -19,10 +19,11 @@ fn install_provider() {
 async fn pull(place: &Place, name: &str) -> Result<nuncio_runtime::image::Image, PullError> {
     install_provider();
     let reference: Reference = name.parse().unwrap();
-    place
+    let pulled = place
         .store
         .pull(&reference, PullOptions::default(), no_progress())
-        .await
+        .await?;
+    Ok(pulled.image)
 }
 
 fn thing() -> Result<Layout> {
@@ -72,7 +73,7 @@ async fn a_second_pull_takes_only_what_is_new() -> Result<()> {
     while let Some(progress) = receiver.recv().await {
         seen.push(progress.status);
     }
-    let count = |status| seen.iter().filter(|&&other| other == status).count();
+    let count = |status| seen.iter().filter(|&other| *other == status).count();
     assert_eq!(count(ProgressStatus::AlreadyExists), 1);
     assert_eq!(count(ProgressStatus::Pulling), 1);
     assert_eq!(count(ProgressStatus::Complete), 1);
@@ -135,7 +136,7 @@ async fn of_an_index_the_variant_for_the_platform_is_taken() -> Result<()> {
         .store
         .pull(&name.parse()?, options, no_progress())
         .await?;
-    assert_eq!(other.config.architecture().to_string(), "s390x");
+    assert_eq!(other.image.config.architecture().to_string(), "s390x");
     let options = PullOptions {
         platform: Some("linux/mips".parse()?),
         ..PullOptions::default()

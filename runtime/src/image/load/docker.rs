@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::archive::Archive;
 use super::{Found, LoadError, MAX_IMAGES};
+use crate::image::decompress::compression;
 use crate::image::digest::Digest;
 use crate::image::install::Plan;
 use crate::image::lease::Lease;
@@ -65,9 +66,14 @@ pub(crate) fn manifest(
             json!({"mediaType": media_type, "digest": digest.to_string(), "size": size}),
         )
     };
-    let layers = layers
-        .iter()
-        .map(|&layer| descriptor(layer, "application/vnd.oci.image.layer.v1.tar"));
+    let layers = layers.iter().map(|&layer| {
+        let compression = compression(blobs.open(layer).map_err(LoadError::Io)?);
+        let suffix = compression.map_err(LoadError::Io)?;
+        descriptor(
+            layer,
+            &format!("application/vnd.oci.image.layer.v1.tar{suffix}"),
+        )
+    });
     let manifest = json!({
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.manifest.v1+json",

@@ -8,6 +8,7 @@ use crate::image::blob::StoreBlobError;
 use crate::image::digest::{Digest, InvalidDigest};
 use crate::image::install::InstallError;
 use crate::image::platform::Platform;
+use crate::image::registry::{EndpointError, TokenError};
 
 /// Why an image could not be pulled.
 #[derive(Debug, thiserror::Error)]
@@ -44,9 +45,12 @@ pub enum PullError {
         /// What it said.
         source: Box<OciDistributionError>,
     },
-    /// The client could not be set up.
-    #[error("set up the registry client")]
-    Client(#[source] Box<OciDistributionError>),
+    /// The registry cannot be spoken to.
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
+    /// There is no token for this account.
+    #[error(transparent)]
+    Token(#[from] TokenError),
     /// What came is not what its digest promises.
     #[error("registry {registry} served something else than {name}")]
     Corrupt {

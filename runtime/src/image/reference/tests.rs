@@ -88,27 +88,6 @@ fn a_wrong_name_is_named_with_what_would_be_right() {
     }
 }
 
-#[test]
-fn only_this_machine_is_loopback() {
-    for (name, loopback) in [
-        ("localhost/x", true),
-        ("localhost:5000/x", true),
-        ("127.0.0.1:5000/x", true),
-        ("127.9.9.9/x", true),
-        ("[::1]:5000/x", true),
-        ("localhost.example.com/x", false),
-        ("127.0.0.1.example.com/x", false),
-        ("128.0.0.1/x", false),
-        ("redis", false),
-    ] {
-        assert_eq!(
-            name.parse::<Reference>().unwrap().is_loopback(),
-            loopback,
-            "{name}"
-        );
-    }
-}
-
 proptest! {
     #[test]
     fn parsing_never_panics(text in "\\PC{0,80}") {

@@ -180,7 +180,7 @@ impl Attributes {
 
 /// Whether an attribute means the same on every host. `trusted.overlay.*` would forge the overlay's own marks,
 /// and other security labels belong to the host that built the image.
-fn is_portable(name: &[u8]) -> bool {
+pub(in crate::image) fn is_portable(name: &[u8]) -> bool {
     name.starts_with(b"user.")
         || name.starts_with(b"system.posix_acl_")
         || name == b"security.capability"

@@ -1,0 +1,227 @@
+//! Where an image is pulled from, and what its errors mean for a pull.
+
+use std::collections::BTreeSet;
+use std::io;
+
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+use futures_util::{StreamExt, TryStreamExt};
+use oci_client::client::BlobResponse;
+use oci_client::errors::OciDistributionError;
+use oci_client::manifest::{
+    IMAGE_MANIFEST_LIST_MEDIA_TYPE, IMAGE_MANIFEST_MEDIA_TYPE, OCI_IMAGE_INDEX_MEDIA_TYPE,
+    OCI_IMAGE_MEDIA_TYPE, OciDescriptor,
+};
+use oci_client::{Client, secrets};
+
+use super::{PullError, PullOptions};
+use crate::image::digest::Digest;
+use crate::image::reference::{DEFAULT_REGISTRY, Reference};
+use crate::image::registry::{Endpoint, EndpointError, RegistryAuth, Trouble, secret, trouble};
+
+/// What manifests are understood. Schema 1 has been gone from registries for years.
+const MANIFESTS: &[&str] = &[
+    OCI_IMAGE_MEDIA_TYPE,
+    OCI_IMAGE_INDEX_MEDIA_TYPE,
+    IMAGE_MANIFEST_MEDIA_TYPE,
+    IMAGE_MANIFEST_LIST_MEDIA_TYPE,
+];
+/// Tags asked for at a time, and more than any repository has.
+const TAGS_AT_A_TIME: usize = 1000;
+const MAX_TAGS: usize = 100_000;
+
+/// The registry of an image, or a mirror of it.
+pub(super) struct Source {
+    client: Client,
+    auth: secrets::RegistryAuth,
+    /// Where it is asked for.
+    host: String,
+    image: Reference,
+}
+
+/// A mirror that was not asked yet.
+pub(super) struct ClosedMirror<'a> {
+    endpoint: Result<Endpoint, EndpointError>,
+    name: String,
+    image: &'a Reference,
+}
+
+impl ClosedMirror<'_> {
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// An account is Docker Hub's, and no mirror's concern.
+    pub(super) async fn open(self) -> Result<Source, PullError> {
+        Source::at(self.endpoint?, self.image, &RegistryAuth::Anonymous).await
+    }
+}
+
+/// What comes of a blob.
+pub(super) struct Blob {
+    /// Bytes there should be in all, 0 if unknown.
+    pub(super) length: u64,
+    /// What was asked for of it.
+    pub(super) stream: BoxStream<'static, io::Result<Bytes>>,
+}
+
+impl Source {
+    /// The registry that the image's name gives.
+    pub(super) async fn of(image: &Reference, options: &PullOptions) -> Result<Self, PullError> {
+        let endpoint = Endpoint::find(image.registry(), &options.registries).await?;
+        Self::at(endpoint, image, &options.auth).await
+    }
+
+    /// The mirrors to be asked before it: Docker Hub alone has any.
+    pub(super) fn mirrors<'a>(
+        image: &'a Reference,
+        options: &'a PullOptions,
+    ) -> impl Iterator<Item = ClosedMirror<'a>> {
+        let settings = &options.registries;
+        let mirrors = settings
+            .mirrors
+            .iter()
+            .filter(|_| image.registry() == DEFAULT_REGISTRY);
+        mirrors.map(move |mirror| ClosedMirror {
+            endpoint: Endpoint::mirror(mirror, settings),
+            name: mirror.to_string(),
+            image,
+        })
+    }
+
+    async fn at(
+        endpoint: Endpoint,
+        image: &Reference,
+        auth: &RegistryAuth,
+    ) -> Result<Self, PullError> {
+        Ok(Self {
+            client: endpoint.oci()?,
+            auth: secret(&endpoint, auth, image.repository(), "pull").await?,
+            host: endpoint.host,
+            image: image.clone(),
+        })
+    }
+
+    /// All tags of the repository, sorted.
+    pub(super) async fn tags(&self) -> Result<Vec<String>, PullError> {
+        let address = self.address(&self.image);
+        let mut tags = BTreeSet::new();
+        let mut last: Option<String> = None;
+        while tags.len() < MAX_TAGS {
+            let page = self
+                .client
+                .list_tags(&address, &self.auth, Some(TAGS_AT_A_TIME), last.as_deref())
+                .await;
+            let page =
+                page.map_err(|error| self.failed(error, self.image.familiar_repository()))?;
+            let before = tags.len();
+            last = page.tags.last().cloned();
+            let is_full = page.tags.len() >= TAGS_AT_A_TIME;
+            tags.extend(page.tags);
+            if !is_full || tags.len() == before {
+                break;
+            }
+        }
+        Ok(tags.into_iter().collect())
+    }
+
+    /// The manifest or index as served; one asked for by digest has that digest.
+    pub(super) async fn manifest(&self, reference: &Reference) -> Result<Vec<u8>, PullError> {
+        let pulled = self
+            .client
+            .pull_manifest_raw(&self.address(reference), &self.auth, MANIFESTS)
+            .await;
+        let (content, _) = pulled.map_err(|error| self.failed(error, reference.familiar()))?;
+        Ok(content.into())
+    }
+
+    /// The bytes of a blob from `offset` on.
+    pub(super) async fn blob(&self, blob: Digest, offset: u64) -> Result<Blob, PullError> {
+        let descriptor = OciDescriptor {
+            digest: blob.to_string(),
+            ..OciDescriptor::default()
+        };
+        let failed = |error| self.failed(error, blob.to_string());
+        let address = self.address(&self.image);
+        if offset == 0 {
+            let pulled = self.client.pull_blob_stream(&address, &descriptor).await;
+            let sized = pulled.map_err(failed)?;
+            return Ok(Blob {
+                length: sized.content_length.unwrap_or(0),
+                stream: sized.stream,
+            });
+        }
+        let pulled = self
+            .client
+            .pull_blob_stream_partial(&address, &descriptor, offset, None)
+            .await;
+        Ok(match pulled.map_err(failed)? {
+            BlobResponse::Partial(sized) => Blob {
+                length: sized.content_length.map_or(0, |rest| rest + offset),
+                stream: sized.stream,
+            },
+            // It does not know how to begin in the middle.
+            BlobResponse::Full(sized) => Blob {
+                length: sized.content_length.unwrap_or(0),
+                stream: skip(sized.stream, offset),
+            },
+        })
+    }
+
+    pub(super) fn broken(&self, blob: Digest, source: io::Error) -> PullError {
+        PullError::Download {
+            registry: self.host.clone(),
+            blob,
+            source,
+        }
+    }
+
+    fn failed(&self, error: OciDistributionError, name: String) -> PullError {
+        let registry = self.host.clone();
+        let source = Box::new(error);
+        match trouble(&source) {
+            Trouble::Denied => PullError::Denied {
+                repository: self.image.familiar_repository(),
+            },
+            Trouble::Absent => PullError::NotFound { name },
+            Trouble::Corrupt => PullError::Corrupt {
+                registry,
+                name,
+                source,
+            },
+            Trouble::Unreachable => PullError::Unreachable { registry, source },
+            Trouble::Other => PullError::Registry {
+                registry,
+                name,
+                source,
+            },
+        }
+    }
+
+    fn address(&self, reference: &Reference) -> oci_client::Reference {
+        let (host, repository) = (self.host.clone(), reference.repository().to_owned());
+        match (reference.digest(), reference.tag()) {
+            (Some(digest), _) => {
+                oci_client::Reference::with_digest(host, repository, digest.to_string())
+            }
+            (None, tag) => oci_client::Reference::with_tag(
+                host,
+                repository,
+                tag.unwrap_or("latest").to_owned(),
+            ),
+        }
+    }
+}
+
+/// All but the first `left` bytes.
+fn skip(
+    stream: BoxStream<'static, io::Result<Bytes>>,
+    mut left: u64,
+) -> BoxStream<'static, io::Result<Bytes>> {
+    let cut = move |mut data: Bytes| {
+        let skipped = usize::try_from(left).map_or(data.len(), |left| left.min(data.len()));
+        left -= skipped as u64;
+        data.split_off(skipped)
+    };
+    stream.map_ok(cut).boxed()
+}

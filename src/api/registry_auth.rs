@@ -1,0 +1,141 @@
+//! Who asks a registry: the header that goes with a pull or a push, and `POST /auth`.
+
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use base64::Engine;
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
+use nuncio_runtime::image::{LoginError, RegistryAuth, login};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::body::JsonBody;
+use super::error::ApiError;
+use super::{Answer, Server};
+use crate::daemon::refusal::Refusal;
+
+/// Docker's clients differ in whether they pad.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &base64::alphabet::URL_SAFE,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// An account as clients send it.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Account {
+    username: String,
+    password: String,
+    serveraddress: String,
+    identitytoken: String,
+    registrytoken: String,
+}
+
+impl Account {
+    fn auth(self) -> RegistryAuth {
+        if !self.registrytoken.is_empty() {
+            return RegistryAuth::Token(self.registrytoken);
+        }
+        if !self.identitytoken.is_empty() {
+            return RegistryAuth::Identity(self.identitytoken);
+        }
+        if self.username.is_empty() {
+            return RegistryAuth::Anonymous;
+        }
+        RegistryAuth::Basic {
+            username: self.username,
+            password: self.password,
+        }
+    }
+}
+
+/// `X-Registry-Auth`: base64 of an account as JSON; without a name it is nobody's.
+pub(super) fn credentials(headers: &HeaderMap) -> Result<RegistryAuth, Refusal> {
+    let Some(value) = headers
+        .get("x-registry-auth")
+        .filter(|value| !value.is_empty())
+    else {
+        return Ok(RegistryAuth::Anonymous);
+    };
+    // What is in it must not be repeated in a message.
+    let wrong =
+        || Refusal::invalid("invalid X-Registry-Auth header: expected base64 of a JSON object");
+    let standard = String::from_utf8_lossy(value.as_bytes())
+        .replace('+', "-")
+        .replace('/', "_");
+    let json = BASE64.decode(standard).map_err(|_| wrong())?;
+    let account: Account = serde_json::from_slice(&json).map_err(|_| wrong())?;
+    Ok(account.auth())
+}
+
+/// Tells whether a registry takes an account; nothing of it is kept here.
+pub(crate) async fn check(State(daemon): Server, JsonBody(account): JsonBody<Account>) -> Answer {
+    let host = host(&account.serveraddress).to_owned();
+    let auth = account.auth();
+    match login(&host, &auth, daemon.registries()).await {
+        Ok(()) => super::json::sorted(json!({"Status": "Login Succeeded", "IdentityToken": ""})),
+        Err(error) => {
+            let status = match error {
+                LoginError::Refused { .. } | LoginError::Token(_) => StatusCode::UNAUTHORIZED,
+                _ => StatusCode::INTERNAL_SERVER_ERROR,
+            };
+            let message = format!("{:#}", anyhow::Error::from(error));
+            Err(ApiError::new(status, message))
+        }
+    }
+}
+
+/// The registry of an address, which may have a scheme and a path.
+fn host(address: &str) -> &str {
+    let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
+    match rest.split('/').next().unwrap_or_default() {
+        "" | "index.docker.io" | "registry-1.docker.io" => "docker.io",
+        host => host,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sent(value: &str) -> Result<RegistryAuth, Refusal> {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-registry-auth", value.parse().expect("a valid header"));
+        credentials(&headers)
+    }
+
+    #[test]
+    fn credentials_are_read_padded_or_not() {
+        let expected = RegistryAuth::Basic {
+            username: "me".to_owned(),
+            password: "pw".to_owned(),
+        };
+        for value in [
+            "eyJ1c2VybmFtZSI6Im1lIiwicGFzc3dvcmQiOiJwdyJ9",
+            "eyJ1c2VybmFtZSI6Im1lIiwicGFzc3dvcmQiOiJwdyJ9Cg==",
+        ] {
+            assert_eq!(sent(value).expect(value), expected);
+        }
+        let token = BASE64.encode(r#"{"identitytoken":"t"}"#);
+        assert_eq!(
+            sent(&token).expect("a token"),
+            RegistryAuth::Identity("t".to_owned())
+        );
+        assert_eq!(sent("e30=").expect("nobody's"), RegistryAuth::Anonymous);
+        assert_eq!(sent("").expect("none"), RegistryAuth::Anonymous);
+        let error = sent("c2VjcmV0").expect_err("no JSON");
+        assert!(!error.message.contains("c2VjcmV0"), "{}", error.message);
+    }
+
+    #[test]
+    fn registries_of_addresses() {
+        for (address, expected) in [
+            ("https://index.docker.io/v1/", "docker.io"),
+            ("", "docker.io"),
+            ("127.0.0.1:5000", "127.0.0.1:5000"),
+            ("https://reg.lan:5000/v2/", "reg.lan:5000"),
+        ] {
+            assert_eq!(host(address), expected);
+        }
+    }
+}
