@@ -180,6 +180,33 @@ fn what_is_known_of_an_image() {
 }
 
 #[test]
+fn what_happens_to_images_is_told() {
+    let host = single(&[Image::Busybox]);
+    host.ok("tag busybox other:1");
+    host.ok("rmi other:1");
+    host.docker("rmi busybox").ok();
+    let words = [
+        "events",
+        "--since",
+        "1",
+        "--until",
+        "0s",
+        "--filter",
+        "type=image",
+    ];
+    let format = ["--format", "{{.Action}} {{.Actor.Attributes.name}}"];
+    let told = host.ok(&[&words[..], &format[..]].concat()[..]);
+    let id = told
+        .lines()
+        .next()
+        .and_then(|line| line.strip_prefix("load "));
+    let id = id.expect(&told);
+    let expected =
+        format!("load {id}\ntag other:1\nuntag other:1\nuntag busybox:latest\ndelete {id}");
+    assert_eq!(told, expected);
+}
+
+#[test]
 fn pruning_takes_what_nothing_needs() {
     let host = single(&[Image::Busybox, Image::Redis]);
     host.ok("create --name cc busybox true");

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::filters::Filters;
 use super::image_list::{labels, moment};
-use super::images::{in_use, item, not_removed};
+use super::images::{ids, in_use, item, not_removed, tell_removed};
 use super::query::Params;
 use super::{Answer, Server, json};
 
@@ -34,11 +34,13 @@ pub(crate) async fn prune(State(daemon): Server, Params(asked): Params<Prune>) -
             && filters.labels(&labels)
             && filters.no_labels(&labels)
     };
+    let before = ids(&daemon);
     let pruned = daemon
         .images()
         .prune(wanted, in_use(&daemon))
         .await
         .map_err(not_removed)?;
+    tell_removed(&daemon, &before, &pruned.removed);
     let removed: Vec<_> = pruned.removed.into_iter().map(item).collect();
     json::sorted(ImagePruneResponse {
         images_deleted: (!removed.is_empty()).then_some(removed),

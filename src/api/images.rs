@@ -1,5 +1,6 @@
 //! One image: inspected, named and removed.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use axum::Extension;
@@ -68,17 +69,15 @@ async fn tag(State(daemon): Server, name: &str, asked: Tag) -> Answer {
         format!("{}:{}", asked.repo, asked.tag)
     };
     let image = daemon.find_image(name).await?;
-    daemon
-        .images()
-        .tag(&image.id, &new)
-        .await
-        .map_err(|error| match error {
-            TagImageError::Find(error) => unfound(&error).into(),
-            TagImageError::Reference(_) | TagImageError::Digest(_) => {
-                ApiError::bad_request(error.to_string())
-            }
-            _ => ApiError::from(anyhow::Error::from(error)),
-        })?;
+    let tagged = daemon.images().tag(&image.id, &new).await;
+    let tagged = tagged.map_err(|error| match error {
+        TagImageError::Find(error) => unfound(&error).into(),
+        TagImageError::Reference(_) | TagImageError::Digest(_) => {
+            ApiError::bad_request(error.to_string())
+        }
+        _ => ApiError::from(anyhow::Error::from(error)),
+    })?;
+    daemon.tell_image("tag", &tagged.id, &new);
     Ok(StatusCode::CREATED.into_response())
 }
 
@@ -99,12 +98,31 @@ pub(crate) async fn remove(
         force: asked.force.0,
         keep_parents: asked.noprune.0,
     };
+    let before = ids(&daemon);
     let removed = daemon
         .images()
         .remove(&name, options, in_use(&daemon))
         .await
         .map_err(not_removed)?;
+    tell_removed(&daemon, &before, &removed);
     json::sorted(removed.into_iter().map(item).collect::<Vec<_>>())
+}
+
+/// The images that there are.
+pub(super) fn ids(daemon: &Daemon) -> HashSet<String> {
+    let images = daemon.images().list().into_iter();
+    images.map(|image| image.id).collect()
+}
+
+/// Tells of the names and images that went, of those that were there `before`.
+pub(super) fn tell_removed(daemon: &Daemon, before: &HashSet<String>, removed: &[Removed]) {
+    for gone in removed {
+        match gone {
+            Removed::Untagged(name) => daemon.tell_image("untag", name, name),
+            Removed::Deleted(id) if before.contains(id) => daemon.tell_image("delete", id, id),
+            Removed::Deleted(_) => {} // a layer
+        }
+    }
 }
 
 /// Tells which container uses an image; one that runs if there is any.

@@ -51,7 +51,9 @@ pub(super) async fn import(
     let archive = StreamReader::new(Box::pin(body.into_data_stream().map_err(io::Error::other)));
     steps::answer(async move |told| {
         let imported = daemon.images().import(archive, name, about, platform).await;
-        told.status(imported.map_err(unimportable)?.id).await;
+        let id = imported.map_err(unimportable)?.id;
+        daemon.tell_image("import", &id, &id);
+        told.status(id).await;
         Ok(())
     })
     .await

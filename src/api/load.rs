@@ -41,6 +41,7 @@ pub(crate) async fn load(
         };
         let (loaded, ()) = tokio::join!(loading, tell);
         for image in loaded.map_err(unloadable)? {
+            daemon.tell_image("load", &image.id, &image.id);
             for text in outcome(&image) {
                 told.line(&json!({ "stream": text })).await;
             }

@@ -4,6 +4,7 @@ mod archive;
 mod attach;
 mod body;
 mod changes;
+mod commit;
 mod container_create;
 mod container_summary;
 mod container_view;
@@ -141,6 +142,7 @@ fn image_routes() -> Router<Arc<Daemon>> {
         .route("/images/json", get(image_list::list))
         .route("/images/create", post(pull::create))
         .route("/auth", post(registry_auth::check))
+        .route("/commit", post(commit::commit))
         .route("/images/search", get(search::find))
         .route("/images/get", get(save::several))
         .route("/images/load", post(load::load))

@@ -101,6 +101,7 @@ async fn pull(
     let pulling = daemon.images().pull(name, options.clone(), sender);
     let (pulled, ()) = tokio::join!(pulling, tell(progress, name, told));
     let pulled = pulled?;
+    daemon.tell_image("pull", &name.familiar(), &name.familiar_repository());
     told.status(format!("Digest: {}", pulled.digest)).await;
     Ok(before.is_none_or(|before| before.id != pulled.image.id))
 }

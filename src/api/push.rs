@@ -75,6 +75,8 @@ async fn push_one(
     };
     let (pushed, ()) = tokio::join!(pushing, tell);
     let pushed = pushed?;
+    let repository = reference.familiar_repository();
+    daemon.tell_image("push", &reference.familiar(), &repository);
     let (tag, digest, size) = (&pushed.tag, &pushed.digest, pushed.size);
     told.status(format!("{tag}: digest: {digest} size: {size}"))
         .await;

@@ -23,10 +23,15 @@ pub(crate) async fn several(
 }
 
 pub(super) async fn save(State(daemon): Server, names: &[String]) -> Answer {
+    let mut ids = Vec::new();
     for name in names {
-        daemon.find_image(name).await?; // so that what is built in is there
+        // what is built in is made when it is asked for
+        ids.push(daemon.find_image(name).await?.id.clone());
     }
     let archive = daemon.images().save(names).await.map_err(unsaved)?;
+    for id in ids {
+        daemon.tell_image("save", &id, &id);
+    }
     let body = Body::from_stream(archive.into_stream());
     Ok(([(CONTENT_TYPE, "application/x-tar")], body).into_response())
 }

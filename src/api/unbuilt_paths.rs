@@ -5,9 +5,11 @@ use crate::daemon::refusal::Refusal;
 
 /// Paths, and what is asked for there.
 pub(crate) const UNBUILT: &[(&str, &str)] = &[
-    ("/build", "build: make the image elsewhere and load it"),
+    (
+        "/build",
+        "build: make the image with buildah, save it, and load it",
+    ),
     ("/build/{what}", "build"),
-    ("/commit", "commit"),
     ("/configs", "configs"),
     ("/configs/{id}", "configs"),
     ("/containers/{id}/attach/ws", "attach over a web socket"),

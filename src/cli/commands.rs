@@ -8,9 +8,9 @@ use super::daemon::{DaemonArgs, DaemonOptions};
 use super::failure::{DAEMON_FAILED, Failure};
 use super::host::Host;
 use super::{
-    archive, changes, completion, cp, disk, doctor, events, exec, history, image_prune, images,
-    import, inspect, lifecycle, login, logs, network, node, pause, port, ps, pull, push, remove,
-    run, search, start, stats, system, top, update, volume, wait,
+    archive, changes, commit, completion, cp, disk, doctor, events, exec, history, image_prune,
+    images, import, inspect, lifecycle, login, logs, network, node, pause, port, ps, pull, push,
+    remove, run, search, start, stats, system, top, update, volume, wait,
 };
 use crate::client::Client;
 
@@ -132,6 +132,8 @@ pub(super) enum ContainerCommand {
     Export(changes::ExportArgs),
     /// Give a container another name
     Rename(lifecycle::RenameArgs),
+    /// Make an image of a container
+    Commit(commit::CommitArgs),
     /// List the processes of a container
     Top(top::TopArgs),
 }
@@ -325,6 +327,7 @@ impl ContainerCommand {
             Self::Diff(args) => changes::diff(args, client).await?,
             Self::Export(args) => changes::export(args, client).await?,
             Self::Rename(args) => lifecycle::rename(args, client).await?,
+            Self::Commit(args) => commit::run(args, client).await?,
             Self::Top(args) => top::run(args, client).await?,
         };
         Ok(code)

@@ -4,6 +4,7 @@ mod ambassador;
 mod archive;
 mod changes;
 mod commands;
+mod commit;
 mod completion;
 mod confirm;
 mod container_body;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use nuncio_runtime::image::{ImageStore, RegistrySettings};
 
 use super::Daemon;
+use super::events::Kind;
 
 impl Daemon {
     pub(crate) fn images(&self) -> &ImageStore {
@@ -13,5 +14,11 @@ impl Daemon {
 
     pub(crate) fn registries(&self) -> &Arc<RegistrySettings> {
         &self.options.registries
+    }
+
+    /// Tells of something that happened to an image, which is called `id` there.
+    pub(crate) fn tell_image(&self, action: &str, id: &str, name: &str) {
+        let attributes = [("name".to_owned(), name.to_owned())];
+        self.events.tell(Kind::Image, action, id, attributes);
     }
 }

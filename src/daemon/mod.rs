@@ -4,6 +4,7 @@
 mod addresses;
 mod ambassador_process;
 mod archive;
+mod commit;
 pub(crate) mod config;
 mod connect;
 pub(crate) mod container;
