@@ -42,6 +42,7 @@ bench: deps build bench-tools ## measure the ambassador beside direct, HAProxy, 
 
 bench-tools: toolchain
 	cargo build --release --locked --package nuncio-bench
+	cargo build --release --locked --bin nuncio-ambassador
 
 lint: deps toolchain ## formatting, clippy and docs, warnings denied
 	cargo fmt --all --check

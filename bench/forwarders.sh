@@ -76,7 +76,8 @@ nuncio_forwards() {
 # program PATH : the path's program and the modules it loads.
 program() {
     case $1 in
-        nuncio) echo "$NUNCIO" ;;
+        # what is needed to forward, and no more
+        nuncio) echo "${NUNCIO%/*}/nuncio-ambassador" ;;
         haproxy) echo "$root/usr/sbin/haproxy" ;;
         nginx) echo "$root/usr/sbin/nginx" "$root/usr/lib/nginx/modules/ngx_stream_module.so" ;;
         docker-proxy) echo "$root/usr/sbin/docker-proxy" ;;
