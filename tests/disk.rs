@@ -42,6 +42,16 @@ fn df_tells_what_takes_room() {
         assert_eq!(row("Build")[2..], ["0", "0", "0B", "0B"], "{shown}");
         let format = "{{.Type}}={{.TotalCount}}";
         assert!(ok(&["system", "df", "--format", format]).contains("Local Volumes=1"));
+        assert_eq!(
+            ok(&["ps", "-as", "--format", "{{.Size}}"])
+                .split(' ')
+                .next(),
+            Some("3MB")
+        );
+        assert_eq!(
+            ok(&["inspect", "-s", "-f", "{{.SizeRw}}", "box"]),
+            "3000000"
+        );
         let verbose = ok(&["system", "df", "-v"]);
         for words in [
             "Images space usage:",

@@ -126,7 +126,17 @@ pub(crate) async fn create(
         .into_response())
 }
 
-pub(crate) async fn inspect(State(daemon): Server, Path(id): Path<String>) -> Answer {
+#[derive(Deserialize)]
+pub(crate) struct Inspect {
+    #[serde(default)]
+    size: Flag,
+}
+
+pub(crate) async fn inspect(
+    State(daemon): Server,
+    Path(id): Path<String>,
+    Params(asked): Params<Inspect>,
+) -> Answer {
     let container = daemon.container(&id)?;
     let error = container.status().borrow().error.clone();
     let health = container.health();
@@ -138,7 +148,13 @@ pub(crate) async fn inspect(State(daemon): Server, Path(id): Path<String>) -> An
         volumes: &daemon.volumes_root(),
         health: health.as_ref(),
     };
-    json::sorted(container_view::inspect(&container.view(), &around))
+    let record = container.view();
+    let mut shown = container_view::inspect(&record, &around);
+    if asked.size.0 {
+        let (written, whole) = prune::sizes(&daemon, &container).await;
+        (shown.size_rw, shown.size_root_fs) = (Some(written), Some(whole));
+    }
+    json::sorted(shown)
 }
 
 /// Goes on with a change of a container even if the client does not wait for its end: half of one helps nobody.

@@ -147,15 +147,21 @@ pub(crate) async fn with_sizes(
     container: &Container,
     summary: ContainerSummary,
 ) -> ContainerSummary {
+    let (written, whole) = sizes(daemon, container).await;
+    ContainerSummary {
+        size_rw: Some(written),
+        size_root_fs: Some(whole),
+        ..summary
+    }
+}
+
+/// Bytes that a container has written, and those together with its image's.
+pub(super) async fn sizes(daemon: &Daemon, container: &Container) -> (i64, i64) {
     // One that goes meanwhile takes nothing.
     let written = daemon.written(container).await.unwrap_or_default();
     let image = daemon.images().find(&container.view().image_id).ok();
     let below = image.map_or(0, |image| image.size);
-    ContainerSummary {
-        size_rw: Some(number(written)),
-        size_root_fs: Some(number(written.saturating_add(below))),
-        ..summary
-    }
+    (number(written), number(written.saturating_add(below)))
 }
 
 fn number(bytes: u64) -> i64 {
