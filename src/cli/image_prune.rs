@@ -35,7 +35,7 @@ const UNUSED: &str =
 pub(super) async fn run(args: ImagePruneArgs, client: &Client) -> anyhow::Result<u8> {
     let warning = if args.all { UNUSED } else { UNNAMED };
     if !args.force && !confirm(warning)? {
-        anyhow::bail!("image prune has been cancelled");
+        return Ok(0);
     }
     let mut wanted = args.filter;
     wanted.push(format!("dangling={}", !args.all));
