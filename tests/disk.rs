@@ -92,6 +92,10 @@ fn prunes_take_what_nothing_needs() {
             "-c",
             "head -c 4000000 /dev/zero >/big; head -c 1000000 /dev/zero >/anonymous/x",
         ]);
+        ok("network create --label a=b idle");
+        assert_eq!(ok("network prune -f --filter label=a=c"), "");
+        let pruned = ok("network prune -f --filter label=a=b");
+        assert!(pruned.starts_with("Deleted Networks:\nidle"), "{pruned}");
         ok("network create unused");
         ok("volume create named");
         let asked = client.run(&host, "system prune");

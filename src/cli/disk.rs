@@ -1,12 +1,13 @@
 //! `system df` and the prunes: what takes room on the disk, and giving it back.
 
-use bollard_stubs::models::{ContainerPruneResponse, ImagePruneResponse, NetworkPruneResponse};
+use bollard_stubs::models::{ContainerPruneResponse, ImagePruneResponse};
 use clap::Args;
 use serde_json::Value;
 
 use super::confirm::confirm;
 use super::human;
 use super::list::{List, filters, row};
+use super::network_prune::prune_networks;
 use super::output::{line, write_out};
 use super::table::table;
 use super::volume;
@@ -239,13 +240,7 @@ async fn networks_gone(given: &[String], client: &Client) -> anyhow::Result<()> 
         .filter(|filter| !filter.starts_with("until"))
         .cloned()
         .collect();
-    let call = client.post("/networks/prune");
-    let answer = call.optional("filters", filters(&given)?).send().await?;
-    let pruned: NetworkPruneResponse = answer.json().await?;
-    gone(
-        "Deleted Networks:",
-        &pruned.networks_deleted.unwrap_or_default(),
-    )
+    prune_networks(&given, client).await
 }
 
 async fn images_gone(all: bool, given: &[String], client: &Client) -> anyhow::Result<i64> {
@@ -267,7 +262,7 @@ async fn images_gone(all: bool, given: &[String], client: &Client) -> anyhow::Re
     Ok(pruned.space_reclaimed.unwrap_or_default())
 }
 
-fn gone(title: &str, names: &[String]) -> anyhow::Result<()> {
+pub(super) fn gone(title: &str, names: &[String]) -> anyhow::Result<()> {
     if names.is_empty() {
         return Ok(());
     }

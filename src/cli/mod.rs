@@ -31,6 +31,7 @@ mod list;
 mod login;
 mod logs;
 mod network;
+mod network_prune;
 mod node;
 mod output;
 mod parse;

@@ -15,6 +15,7 @@ use super::failure::each;
 use super::human;
 use super::inspect;
 use super::list::{List, filters, row};
+use super::network_prune::{self, NetworkPruneArgs};
 use super::output::{line, warn};
 use super::parse::{KeyValue, Link};
 use crate::client::Client;
@@ -38,6 +39,8 @@ enum NetworkCommand {
     /// Remove networks
     #[command(visible_alias = "remove")]
     Rm(RmArgs),
+    /// Remove all networks that no container uses
+    Prune(NetworkPruneArgs),
     /// Join a container to a network
     Connect(ConnectArgs),
     /// Take a container out of a network
@@ -52,6 +55,7 @@ pub(super) async fn run(args: NetworkArgs, client: &Client) -> anyhow::Result<u8
             inspect::networks(args.networks, args.format, client).await
         }
         NetworkCommand::Rm(args) => remove(args, client).await,
+        NetworkCommand::Prune(args) => network_prune::run(args, client).await,
         NetworkCommand::Connect(args) => connect(args, client).await,
         NetworkCommand::Disconnect(args) => disconnect(args, client).await,
     }
