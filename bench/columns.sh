@@ -103,9 +103,7 @@ udp() {
 
 # A fresh forwarder, since what an old one has allocated once it uses again.
 measure_idle() {
-    stop "$1"
-    start "$1"
-    wait_for "$1"
+    restart "$1"
     sample idle "$(load idle "$(host "$1"):$(port hold "$1")" --flows 2000 --cgroup "$cgroup/$1")"
 }
 

@@ -115,11 +115,28 @@ is_up() {
 }
 
 wait_for() {
+    comes_up "$1" || { tail -n 40 "$work/log" >&2; fail "$1 does not listen"; }
+}
+
+comes_up() {
     local deadline=$((SECONDS + 10))
     until is_up "$1"; do
-        [ $SECONDS -lt $deadline ] || { tail -n 40 "$work/log" >&2; fail "$1 does not listen"; }
+        [ $SECONDS -lt $deadline ] || return 1
         sleep 0.05
     done
+}
+
+# restart PATH : a fresh forwarder in place of the old one. docker-proxy, of which a process serves each port, now and then
+# finds one of them still taken: then all begin again.
+restart() {
+    local try
+    for try in 1 2 3; do
+        stop "$1"
+        start "$1"
+        ! comes_up "$1" || return 0
+        echo "== $1 does not come up, try $try"
+    done
+    wait_for "$1"
 }
 
 # The rules of published ports, as nuncio makes them. They are there only while they are measured, for connection
