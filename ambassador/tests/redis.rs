@@ -214,12 +214,7 @@ impl Drop for Group {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_passes_its_own_tests_of_values() -> Result<()> {
-    passes(&[
-        "unit/type/string",
-        "unit/type/incr",
-        "unit/type/set",
-    ])
-    .await
+    passes(&["unit/type/string", "unit/type/incr", "unit/type/set"]).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
