@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tracing::info;
 
 use crate::access_log::AccessLog;
@@ -20,6 +20,11 @@ use crate::running::{Running, Shared};
 use crate::sys::Port;
 use crate::tcp::{Closed, Engine, PipePool};
 use crate::{EndpointView, Explained, Flow, FlowFilter, Forward, Listen, Options, health};
+
+/// How long a change waits for UDP listeners to be closed.
+const CLOSING: Duration = Duration::from_secs(1);
+/// Between two looks at that.
+const GLANCE: Duration = Duration::from_millis(1);
 
 /// Listeners and the flows they have accepted. Dropping it ends them all.
 #[derive(Debug)]
@@ -87,7 +92,16 @@ impl Ambassador {
         self.direct.settled().await;
         self.ready.store(true, Ordering::Relaxed);
         closed(gone).await;
+        // Should that take long, it is not what the forwards have to wait for.
+        let _ = timeout(CLOSING, self.let_go()).await;
         Ok(())
+    }
+
+    /// Waits until the UDP listeners are closed that have no session.
+    async fn let_go(&self) {
+        while self.lock().draining.iter().any(Draining::is_ending) {
+            sleep(GLANCE).await;
+        }
     }
 
     /// Returns the TCP listeners that are being closed.

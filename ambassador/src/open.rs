@@ -39,6 +39,7 @@ enum Serving {
 pub(crate) struct Draining {
     pub(crate) listen: Listen,
     pub(crate) socket: Weak<UdpSocket>,
+    running: Weak<Running>,
     task: AbortOnDropHandle<()>,
 }
 
@@ -162,6 +163,7 @@ impl Listener {
             (Serving::Udp(task), Sockets::Udp(socket)) => Retired::Udp(Draining {
                 listen: self.running.listen,
                 socket: Arc::downgrade(&socket),
+                running: Arc::downgrade(&self.running),
                 task,
             }),
             (Serving::Tcp(closed), _) => Retired::Tcp(self.running, closed),
@@ -180,5 +182,11 @@ pub(crate) enum Retired {
 impl Draining {
     pub(crate) fn is_over(&self) -> bool {
         self.task.is_finished()
+    }
+
+    /// Nothing keeps it open any more, but it is not closed yet.
+    pub(crate) fn is_ending(&self) -> bool {
+        let running = self.running.upgrade();
+        !self.is_over() && running.is_none_or(|running| running.open.now() == 0)
     }
 }
