@@ -4,14 +4,17 @@ mod support;
 
 use support::{Host, Image, single, wait_until};
 
+/// To the nanosecond: the docker client makes whole seconds of `0s`, and leaves out what is of this one.
+fn now() -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let now = now.expect("after 1970");
+    format!("{}.{:09}", now.as_secs(), now.subsec_nanos())
+}
+
 /// The events of a container so far, by name, with its network's.
 #[track_caller]
 fn past(host: &Host, more: &[&str]) -> Vec<String> {
-    let now = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .expect("after 1970");
-    let until = format!("{}.{:09}", now.as_secs(), now.subsec_nanos());
-    let words = ["events", "--since", "1", "--until", &until];
+    let words = ["events", "--since", "1", "--until", &now()];
     let format = ["--format", "{{.Type}} {{.Action}}"];
     let words: Vec<&str> = words.iter().chain(&format).chain(more).copied().collect();
     let ours = host.ok(&words[..]);
@@ -80,7 +83,7 @@ fn filters_narrow_what_is_told() {
         "--since",
         "1",
         "--until",
-        "0s",
+        &now(),
         "--filter",
         "container=two",
         "--filter",
