@@ -106,16 +106,32 @@ pub(crate) fn accept<S: AsFd>(listener: &S) -> io::Result<(OwnedFd, SocketAddr)>
     Ok((socket, peer.try_into()?))
 }
 
+/// Who is known to send first on a connection.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum FirstWord {
+    Ours,
+    Unknown,
+}
+
 /// Sends the SYN; the socket becomes writable when the handshake is over or has failed.
 ///
-/// It has what every flow needs. [`watch_peer`] is for those that last.
-pub(crate) fn begin_connect(address: SocketAddr, congestion: Congestion) -> io::Result<OwnedFd> {
+/// It has what every flow needs. [`watch_peer`] is for those that last. If there are bytes to send at
+/// once, the last acknowledgement of the handshake waits for them (tcp(7), `TCP_QUICKACK`).
+pub(crate) fn begin_connect(
+    address: SocketAddr,
+    congestion: Congestion,
+    first_word: FirstWord,
+) -> io::Result<OwnedFd> {
     let domain = Domain::for_address(address);
     let socket = Socket::new(domain, Type::STREAM.nonblocking(), None)?;
     reset_on_close(&socket)?;
     socket.set_tcp_nodelay(true)?;
     if let Some(congestion) = congestion.wanted() {
         let _ = socket.set_tcp_congestion(congestion);
+    }
+    if first_word == FirstWord::Ours {
+        // Without it a packet more is sent.
+        let _ = socket.set_tcp_quickack(false);
     }
     match socket.connect(&address.into()) {
         Err(error) if error.raw_os_error() != Some(nix::libc::EINPROGRESS) => Err(error),
@@ -154,6 +170,17 @@ pub(crate) fn peek<S: AsFd>(socket: &S) -> io::Result<bool> {
         Err(rustix::io::Errno::AGAIN) => Ok(false),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Whether bytes wait to be read. Unlike [`peek`] it leaves a pending error to be found.
+pub(crate) fn has_unread<S: AsFd>(socket: &S) -> bool {
+    rustix::io::ioctl_fionread(socket).is_ok_and(|bytes| bytes > 0)
+}
+
+/// Sends what the kernel holds back, in the hope of more.
+pub(crate) fn push<S: AsFd>(socket: &S) {
+    // Setting it does that, even if it is set already. Can fail only on what is not a socket.
+    let _ = SockRef::from(socket).set_tcp_nodelay(true);
 }
 
 /// Closing the socket resets the connection: whatever ends a flow but the peers' own FINs, even a

@@ -2,18 +2,18 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use tracing::{debug, warn};
 
-use super::reactor::{FAILED, Reactor, Socket, WRITABLE};
+use super::reactor::{FAILED, Socket, WRITABLE};
 use crate::balance::Choice;
 use crate::flow::{EndCause, EndSide, Ended};
 use crate::running::Running;
-use crate::sys::{self, Congestion};
+use crate::sys::{self, Congestion, FirstWord};
 use crate::time::{sleep, timeout_at};
+use crate::tls::Stream;
 
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(50);
 
@@ -77,11 +77,12 @@ pub(crate) async fn resolved<S: Future<Output = ()>>(
 
 /// Tries each endpoint at most once, as many as the forward's retries allow, within its time.
 ///
-/// Returns as well how long the one that accepted took to.
+/// `client` is what `stream` came from, or what its proxy says. Returns as well how long the one that
+/// accepted took to.
 pub(super) async fn connect(
     running: &Running,
     client: IpAddr,
-    reactor: &Rc<Reactor>,
+    stream: &Stream,
 ) -> Result<(Socket, Choice, Duration), ConnectError> {
     let limits = *running.limits.borrow();
     let pending = running.pend();
@@ -107,7 +108,7 @@ pub(super) async fn connect(
         let may_retry = tried.len() < limits.retries;
         let others = may_retry && (running.balancer).has_others(address, &tried, begun);
         let until = begun + if others { left / 2 } else { left };
-        let error = match timeout_at(until, attempt(running, address, reactor)).await {
+        let error = match timeout_at(until, attempt(running, address, stream)).await {
             Ok(Ok(_)) if choice.is_over() => ConnectError::Left(address),
             Ok(Ok(stream)) => {
                 let now = Instant::now();
@@ -144,10 +145,10 @@ pub(crate) fn failed(running: &Running, address: SocketAddr, source: io::Error) 
 async fn attempt(
     running: &Running,
     address: SocketAddr,
-    reactor: &Rc<Reactor>,
+    stream: &Stream,
 ) -> io::Result<Socket> {
     loop {
-        match connect_once(running, address, reactor).await {
+        match connect_once(running, address, stream).await {
             Err(error) if is_shortage(&error) => {
                 debug!(forward = %running.name, %address, %error, "connect waits");
                 sleep(SHORTAGE_PAUSE).await;
@@ -160,10 +161,11 @@ async fn attempt(
 async fn connect_once(
     running: &Running,
     address: SocketAddr,
-    reactor: &Rc<Reactor>,
+    stream: &Stream,
 ) -> io::Result<Socket> {
     let congestion = *(running.shared.congestion).get_or_init(Congestion::here);
-    let socket = Socket::new(sys::begin_connect(address, congestion)?, reactor)?;
+    let upstream = sys::begin_connect(address, congestion, first_word(stream))?;
+    let socket = Socket::new(upstream, stream.socket().reactor())?;
     if socket.ready(WRITABLE | FAILED).await & FAILED != 0 {
         // SO_ERROR would take an upstream that sent data and reset at once for one that never
         // answered.
@@ -174,6 +176,14 @@ async fn connect_once(
         return Err(io::ErrorKind::ConnectionRefused.into());
     }
     Ok(socket)
+}
+
+/// What the client has sent already is sent on as soon as there is a connection.
+fn first_word(client: &Stream) -> FirstWord {
+    match client {
+        Stream::Plain(client) if sys::has_unread(client) => FirstWord::Ours,
+        _ => FirstWord::Unknown,
+    }
 }
 
 /// Returns when the client has reset and left nothing to forward.

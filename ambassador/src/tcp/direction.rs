@@ -219,7 +219,14 @@ impl Direction {
                 }
                 Err(error) => return Err(from(error)),
             };
-            let wrote = match lane.to.try_write(&buffer[..bytes]) {
+            // A read that is short has taken all there was, and after the FIN nothing is added to it.
+            let is_last = bytes < buffer.len() && lane.from.has_finished();
+            let wrote = if is_last {
+                lane.to.try_write_before_fin(&buffer[..bytes])
+            } else {
+                lane.to.try_write(&buffer[..bytes])
+            };
+            let wrote = match wrote {
                 Ok(wrote) => wrote,
                 Err(error)
                     if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>

@@ -167,7 +167,7 @@ async fn begin(
     arrived.joined.client = peer;
     let upstreams = admitted.upstreams(running);
     let connected = tokio::select! {
-        connected = connect(upstreams, peer.ip(), client.reactor()) => connected,
+        connected = connect(upstreams, peer.ip(), &admitted.stream) => connected,
         () = gone(client) => {
             arrived.left(EndCause::Reset, EndSide::Client, running);
             return None;

@@ -12,6 +12,7 @@ use super::bell::Bell;
 use crate::time::Clock;
 use futures_util::future::LocalBoxFuture;
 use rustix::event::{Timespec, epoll};
+use rustix::net::SendFlags;
 
 /// Events taken at once; more wait for the next turn.
 const EVENTS: usize = 256;
@@ -344,10 +345,18 @@ impl Socket {
     }
 
     pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        use rustix::net::SendFlags;
-        self.try_io(WRITABLE, || {
-            Ok(rustix::net::send(self, bytes, SendFlags::NOSIGNAL)?)
-        })
+        self.try_send(bytes, SendFlags::empty())
+    }
+
+    /// As [`Self::try_write`], but what is sent waits for the FIN that follows at once, and leaves with
+    /// it in one segment: a packet less on the way, and one wake-up for who reads it.
+    pub(super) fn try_write_before_fin(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.try_send(bytes, SendFlags::MORE)
+    }
+
+    fn try_send(&self, bytes: &[u8], flags: SendFlags) -> io::Result<usize> {
+        let flags = flags | SendFlags::NOSIGNAL;
+        self.try_io(WRITABLE, || Ok(rustix::net::send(self, bytes, flags)?))
     }
 
     /// Nothing more is there to read, as a short read tells; unless the socket has ended, for of
@@ -364,6 +373,11 @@ impl Socket {
     /// come.
     pub(crate) fn has_ended(&self) -> bool {
         self.slot(|slot| slot.ready & ENDED != 0)
+    }
+
+    /// Whether the peer has finished, and has not failed since, as far as events have told.
+    pub(super) fn has_finished(&self) -> bool {
+        self.slot(|slot| slot.ready & (ENDED | FAILED) == ENDED)
     }
 
     /// Makes it readable again, for bytes that were seen and left: no event will tell of these.

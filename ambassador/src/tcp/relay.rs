@@ -144,6 +144,8 @@ impl Relay {
         };
         let carry = poll_fn(|cx| half.direction.poll_carry(&lane, cx));
         if let Ok(Ok(())) = timeout_at(deadline, carry).await {
+            // What was to leave with a FIN: none will come.
+            sys::push(lane.to);
             delivered(lane.to, deadline).await;
         }
     }
