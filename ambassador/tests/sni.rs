@@ -231,8 +231,7 @@ async fn a_name_that_nobody_serves_is_told_so() -> Result<()> {
         soon(plain.read_to_end(&mut Vec::new())).await?.is_err(),
         "no alert"
     );
-    let counted = turned_away(&names.control, "names", "server-name").await?;
-    ensure!(counted == 3, "{counted}");
+    turned_away(&names.control, "names", "server-name", 3).await?;
     let specs = names.control.specs().await;
     let again = spec::from_json(spec::to_json(&specs).to_string().as_bytes())?;
     ensure!(again == specs, "what is shown can be put");

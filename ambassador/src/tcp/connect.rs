@@ -142,11 +142,7 @@ pub(crate) fn failed(running: &Running, address: SocketAddr, source: io::Error) 
 }
 
 /// Connects, waiting out a shortage on this host, for which the endpoint is not to blame.
-async fn attempt(
-    running: &Running,
-    address: SocketAddr,
-    stream: &Stream,
-) -> io::Result<Socket> {
+async fn attempt(running: &Running, address: SocketAddr, stream: &Stream) -> io::Result<Socket> {
     loop {
         match connect_once(running, address, stream).await {
             Err(error) if is_shortage(&error) => {

@@ -17,7 +17,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use nuncio_ambassador::{
     Ambassador, Control, EndpointSet, Flow, Forward, Limits, Listen, Options, Protocol, RelayMode,
 };
@@ -166,18 +166,39 @@ pub async fn who(address: SocketAddr) -> Result<(u8, TcpStream)> {
 
 pub fn only(ambassador: &Ambassador) -> Result<Flow> {
     let mut flows = ambassador.flows();
-    anyhow::ensure!(flows.len() == 1, "one flow, not {flows:?}");
+    ensure!(flows.len() == 1, "one flow, not {flows:?}");
     flows.pop().context("one flow")
 }
 
-/// How many newcomers a forward has turned away for this cause, as the metrics have it.
-pub async fn turned_away(control: &Arc<Control>, forward: &str, cause: &str) -> Result<u64> {
+/// Waits until a forward has turned away so many newcomers for this cause.
+pub async fn turned_away(
+    control: &Arc<Control>,
+    forward: &str,
+    cause: &str,
+    count: u64,
+) -> Result<()> {
     let labels = format!("{{forward=\"{forward}\",cause=\"{cause}\"}}");
-    figure(control, &format!("edge_refused_total{labels}")).await
+    counts(control, &format!("edge_refused_total{labels}"), count).await
+}
+
+/// Waits until a figure is `count`: a peer may see its end before it is counted.
+pub async fn counts(control: &Arc<Control>, begin: &str, count: u64) -> Result<()> {
+    let reach = async {
+        loop {
+            let now = figure(control, begin).await?;
+            ensure!(now <= count, "{begin}: {now}, not {count}");
+            if now == count {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let reached = timeout(PATIENCE, reach).await;
+    reached.with_context(|| format!("{begin} is not {count}"))?
 }
 
 /// One line of the metrics, which begins so after the prefix of all.
-pub async fn figure(control: &Arc<Control>, begin: &str) -> Result<u64> {
+async fn figure(control: &Arc<Control>, begin: &str) -> Result<u64> {
     use tokio::io::AsyncWriteExt;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let mut stream = TcpStream::connect(listener.local_addr()?).await?;
