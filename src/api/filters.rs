@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use regex::RegexBuilder;
 use serde::Deserialize;
 
 use crate::daemon::refusal::Refusal;
@@ -104,34 +105,27 @@ fn is_label(labels: &BTreeMap<String, String>, text: &str) -> bool {
     }
 }
 
-/// Whether `text` contains `pattern`, which may be anchored with `^` and `$` and use `.` for any character.
-///
-/// Docker takes a regular expression here; what goes beyond this is refused rather than misread.
+/// The most bytes that a pattern may become, so that no pattern takes the daemon's memory.
+const PATTERN_LIMIT: usize = 1 << 20;
+
+/// Whether `text` is `pattern`, or holds what `pattern` describes as a regular expression.
 pub(crate) fn matches(pattern: &str, text: &str) -> Result<bool, Refusal> {
-    if let Some(meta) = pattern.chars().find(|c| r"*+?()[]{}|\".contains(*c)) {
-        let message = format!(
-            "filter {pattern:?}: {meta:?} is not supported: only ^, $ and . have a special meaning"
-        );
-        return Err(Refusal::unsupported(message));
+    if pattern == text {
+        return Ok(true);
     }
-    let (start, rest) = pattern
-        .strip_prefix('^')
-        .map_or((false, pattern), |rest| (true, rest));
-    let (end, literal) = rest
-        .strip_suffix('$')
-        .map_or((false, rest), |rest| (true, rest));
-    let (literal, text) = (literal.as_bytes(), text.as_bytes());
-    let Some(last) = text.len().checked_sub(literal.len()) else {
-        return Ok(false);
-    };
-    Ok((0..=last)
-        .filter(|&at| (!start || at == 0) && (!end || at == last))
-        .any(|at| {
-            literal
-                .iter()
-                .zip(&text[at..])
-                .all(|(wanted, found)| *wanted == b'.' || wanted == found)
-        }))
+    let expression = RegexBuilder::new(pattern)
+        .size_limit(PATTERN_LIMIT)
+        .dfa_size_limit(PATTERN_LIMIT)
+        .build();
+    let expression = expression.map_err(|error| {
+        let why = error.to_string();
+        let why = why.lines().last().unwrap_or_default();
+        let why = why.strip_prefix("error: ").unwrap_or(why);
+        Refusal::invalid(format!(
+            "filter {pattern:?} is no regular expression: {why}"
+        ))
+    })?;
+    Ok(expression.is_match(text))
 }
 
 #[cfg(test)]
@@ -208,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_may_be_anchored() {
+    fn patterns_are_regular_expressions() {
         for (pattern, text, expected) in [
             ("web", "my-web-1", true),
             ("^web", "my-web-1", false),
@@ -217,6 +211,9 @@ mod tests {
             ("w.b", "web", true),
             ("", "anything", true),
             ("longer", "long", false),
+            ("^/?we[a-c]$", "/web", true),
+            ("web.*|db", "my-db", true),
+            ("a+b", "a+b", true),
         ] {
             assert_eq!(
                 matches(pattern, text).expect(pattern),
@@ -224,7 +221,12 @@ mod tests {
                 "{pattern} in {text}"
             );
         }
-        assert!(matches("web.*", "web1").is_err());
+        for pattern in ["we(b", r"[z-a]", "(a{1000}){1000}"] {
+            let error = matches(pattern, "web").expect_err(pattern);
+            assert!(error.message.contains("is no regular expression: "));
+            assert!(!error.message.contains('\n'), "{}", error.message);
+        }
+        assert!(matches("we(b", "we(b").expect("it is the name itself"));
     }
 
     proptest! {
