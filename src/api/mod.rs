@@ -9,6 +9,7 @@ mod container_create;
 mod container_summary;
 mod container_view;
 mod containers;
+mod distribution;
 mod endpoint;
 mod error;
 mod events;
@@ -142,6 +143,7 @@ fn image_routes() -> Router<Arc<Daemon>> {
         .route("/images/json", get(image_list::list))
         .route("/images/create", post(pull::create))
         .route("/auth", post(registry_auth::check))
+        .route("/distribution/{*path}", get(distribution::inspect))
         .route("/commit", post(commit::commit))
         .route("/images/search", get(search::find))
         .route("/images/get", get(save::several))

@@ -124,7 +124,7 @@ async fn tell(
     }
 }
 
-fn failure(error: PullError) -> ApiError {
+pub(super) fn failure(error: PullError) -> ApiError {
     let is_unknown = matches!(error, PullError::Denied { .. } | PullError::NotFound { .. });
     let error = ApiError::from(anyhow::Error::from(error));
     match is_unknown {

@@ -13,7 +13,6 @@ pub(crate) const UNBUILT: &[(&str, &str)] = &[
     ("/configs", "configs"),
     ("/configs/{id}", "configs"),
     ("/containers/{id}/attach/ws", "attach over a web socket"),
-    ("/distribution/{*name}", "manifests of a registry"),
     ("/grpc", "build"),
     ("/plugins/{name}/{what}", "plugins"),
     ("/secrets", "secrets"),

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use oci_spec::image::{Descriptor, ImageIndex};
+use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex};
 
 /// Operating system and processor of an image, written `linux/amd64` or `linux/arm/v7`.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -48,6 +48,12 @@ impl Platform {
         &self.architecture
     }
 
+    /// Which generation of the processor, in Go's words.
+    #[must_use]
+    pub fn variant(&self) -> Option<&str> {
+        self.variant.as_deref()
+    }
+
     /// The entry that suits best: of several, one with the wanted variant or else with none.
     pub(crate) fn choose<'a>(&self, index: &'a ImageIndex) -> Option<&'a Descriptor> {
         let suits = |entry: &&Descriptor| match entry.platform() {
@@ -71,6 +77,26 @@ impl Platform {
             .iter()
             .filter(suits)
             .min_by_key(has_variant)
+    }
+}
+
+impl From<&oci_spec::image::Platform> for Platform {
+    fn from(platform: &oci_spec::image::Platform) -> Self {
+        Self {
+            os: platform.os().to_string(),
+            architecture: platform.architecture().to_string(),
+            variant: platform.variant().clone(),
+        }
+    }
+}
+
+impl From<&ImageConfiguration> for Platform {
+    fn from(config: &ImageConfiguration) -> Self {
+        Self {
+            os: config.os().to_string(),
+            architecture: config.architecture().to_string(),
+            variant: config.variant().clone(),
+        }
     }
 }
 

@@ -25,7 +25,8 @@ use super::reference::Reference;
 use super::registry::{RegistryAuth, RegistrySettings};
 use super::store::{Content, ImageStore};
 pub use error::PullError;
-use source::{Blob, Source};
+use source::Blob;
+pub(super) use source::Source;
 
 /// Layers that come in at the same time, as many as Docker's.
 const PARALLEL: usize = 3;

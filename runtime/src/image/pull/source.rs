@@ -31,7 +31,7 @@ const TAGS_AT_A_TIME: usize = 1000;
 const MAX_TAGS: usize = 100_000;
 
 /// The registry of an image, or a mirror of it.
-pub(super) struct Source {
+pub(in crate::image) struct Source {
     client: Client,
     auth: secrets::RegistryAuth,
     /// Where it is asked for.
@@ -58,16 +58,19 @@ impl ClosedMirror<'_> {
 }
 
 /// What comes of a blob.
-pub(super) struct Blob {
+pub(in crate::image) struct Blob {
     /// Bytes there should be in all, 0 if unknown.
     pub(super) length: u64,
     /// What was asked for of it.
-    pub(super) stream: BoxStream<'static, io::Result<Bytes>>,
+    pub(in crate::image) stream: BoxStream<'static, io::Result<Bytes>>,
 }
 
 impl Source {
     /// The registry that the image's name gives.
-    pub(super) async fn of(image: &Reference, options: &PullOptions) -> Result<Self, PullError> {
+    pub(in crate::image) async fn of(
+        image: &Reference,
+        options: &PullOptions,
+    ) -> Result<Self, PullError> {
         let endpoint = Endpoint::find(image.registry(), &options.registries).await?;
         Self::at(endpoint, image, &options.auth).await
     }
@@ -126,7 +129,10 @@ impl Source {
     }
 
     /// The manifest or index as served; one asked for by digest has that digest.
-    pub(super) async fn manifest(&self, reference: &Reference) -> Result<Vec<u8>, PullError> {
+    pub(in crate::image) async fn manifest(
+        &self,
+        reference: &Reference,
+    ) -> Result<Vec<u8>, PullError> {
         let pulled = self
             .client
             .pull_manifest_raw(&self.address(reference), &self.auth, MANIFESTS)
@@ -136,7 +142,11 @@ impl Source {
     }
 
     /// The bytes of a blob from `offset` on.
-    pub(super) async fn blob(&self, blob: Digest, offset: u64) -> Result<Blob, PullError> {
+    pub(in crate::image) async fn blob(
+        &self,
+        blob: Digest,
+        offset: u64,
+    ) -> Result<Blob, PullError> {
         let descriptor = OciDescriptor {
             digest: blob.to_string(),
             ..OciDescriptor::default()
@@ -168,7 +178,7 @@ impl Source {
         })
     }
 
-    pub(super) fn broken(&self, blob: Digest, source: io::Error) -> PullError {
+    pub(in crate::image) fn broken(&self, blob: Digest, source: io::Error) -> PullError {
         PullError::Download {
             registry: self.host.clone(),
             blob,
