@@ -62,6 +62,34 @@ fn a_life_is_told_in_order() {
 }
 
 #[test]
+fn volumes_and_networks_have_lives_too() {
+    let host = single(&[Image::Busybox]);
+    host.ok("volume create data");
+    host.docker("volume create data").ok();
+    host.ok("network create --label a=b net");
+    host.ok("run --rm -v data:/data:ro -v /cache --network net busybox true");
+    host.ok("volume rm data");
+    host.docker("network rm net").ok();
+    let told = past(&host, &["--filter", "type=volume"]);
+    let expected = [
+        "create", "create", "mount", "mount", "unmount", "unmount", "destroy", "destroy",
+    ];
+    assert_eq!(told, expected.map(|action| format!("volume {action}")));
+    let told = past(&host, &["--filter", "volume=data"]);
+    let expected = ["create", "mount", "unmount", "destroy"];
+    assert_eq!(told, expected.map(|action| format!("volume {action}")));
+    let told = past(&host, &["--filter", "network=net"]);
+    let expected = ["create", "connect", "disconnect", "destroy"];
+    assert_eq!(told, expected.map(|action| format!("network {action}")));
+    let filters = ["--filter", "event=mount", "--filter", "volume=data"];
+    let words = ["events", "--since", "1", "--until", &now(), "--format"];
+    let format = "{{.Actor.ID}} {{.Actor.Attributes.destination}} {{index .Actor.Attributes \"read/write\"}}";
+    let words: Vec<&str> = words.into_iter().chain([format]).chain(filters).collect();
+    assert_eq!(host.ok(&words[..]), "data /data false");
+    assert_eq!(host.docker(&words[..]).ok(), "data /data false");
+}
+
+#[test]
 fn filters_narrow_what_is_told() {
     let host = single(&[Image::Busybox]);
     host.ok("run --name one --label tier=front busybox true");

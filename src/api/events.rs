@@ -134,20 +134,19 @@ fn includes(filters: &Filters, event: &Event) -> bool {
         let name = match event.kind {
             Kind::Image => attribute("name"),
             Kind::Container => attribute("image"),
-            Kind::Network => None,
+            Kind::Network | Kind::Volume => None,
         };
         let is = |name: &str| name == wanted || untagged(name) == wanted;
         (event.kind == Kind::Image && is(&event.id)) || name.is_some_and(is)
     };
     // Of what there is none here, nothing happens.
-    let absent = [
-        "config", "daemon", "node", "plugin", "secret", "service", "volume",
-    ];
+    let absent = ["config", "daemon", "node", "plugin", "secret", "service"];
     filters.any("type", |kind| kind == event.kind.word())
         && filters.any("event", action)
         && filters.any("scope", |scope| scope == "local")
         && filters.any("container", named(Kind::Container))
         && filters.any("network", named(Kind::Network))
+        && filters.any("volume", named(Kind::Volume))
         && filters.any("image", image)
         && absent.iter().all(|kind| filters.any(kind, |_| false))
         && filters.labels(&event.attributes)
@@ -163,7 +162,7 @@ fn untagged(name: &str) -> &str {
 
 fn line(event: &Event) -> serde_json::Result<Bytes> {
     let mut fields = Map::new();
-    if event.kind != Kind::Network {
+    if matches!(event.kind, Kind::Container | Kind::Image) {
         // Where these stood before there were events of other things.
         fields.insert("status".to_owned(), event.action.as_str().into());
         fields.insert("id".to_owned(), event.id.as_str().into());

@@ -52,7 +52,7 @@ impl Daemon {
                 .endpoints
                 .insert(network.name().to_owned(), request);
         })?;
-        self.tell_network(network.name(), network.id(), &container.id, "connect");
+        self.tell_member(network.name(), network.id(), &container.id, "connect");
         Ok(())
     }
 
@@ -116,7 +116,7 @@ impl Daemon {
         if container.is_running() {
             self.write_files(container, &container.view())?;
         }
-        self.tell_network(network.name(), network.id(), &container.id, "disconnect");
+        self.tell_member(network.name(), network.id(), &container.id, "disconnect");
         Ok(())
     }
 

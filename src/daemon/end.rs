@@ -67,7 +67,9 @@ impl Daemon {
         let ran_for = ran.as_secs().to_string();
         let more = [("execDuration", ran_for), ("exitCode", code.to_string())];
         self.tell_more(container, "die", more);
-        self.tell_networks(&container.view(), "disconnect");
+        let record = container.view();
+        self.tell_networks(&record, "disconnect");
+        self.tell_unmounts(&record);
         container.set_status(|status| {
             status.running = false;
             status.restarting = again;

@@ -8,7 +8,9 @@ use tokio::sync::broadcast;
 
 use super::Daemon;
 use super::container::{Container, locked};
+use super::mount::MountPoint;
 use super::record::Record;
+use super::volumes::LOCAL;
 
 /// Events that are remembered for `since`; Docker's number.
 const HISTORY: usize = 256;
@@ -21,6 +23,7 @@ pub(crate) enum Kind {
     Container,
     Image,
     Network,
+    Volume,
 }
 
 impl Kind {
@@ -30,6 +33,7 @@ impl Kind {
             Self::Container => "container",
             Self::Image => "image",
             Self::Network => "network",
+            Self::Volume => "volume",
         }
     }
 }
@@ -120,20 +124,66 @@ impl Daemon {
     /// Tells that a container has come into its networks, or has left them.
     pub(super) fn tell_networks(&self, record: &Record, action: &str) {
         for (name, endpoint) in &record.endpoints {
-            self.tell_network(name, &endpoint.network_id, &record.id, action);
+            self.tell_member(name, &endpoint.network_id, &record.id, action);
         }
     }
 
     /// Tells that a container has come into a network, or has left it.
-    pub(super) fn tell_network(&self, name: &str, id: &str, container: &str, action: &str) {
+    pub(super) fn tell_member(&self, name: &str, id: &str, container: &str, action: &str) {
         let driver = self
             .all_networks()
             .iter()
             .find(|network| network.id() == id)
             .map_or("bridge", |network| network.driver());
-        let attributes = [("container", container), ("name", name), ("type", driver)];
-        let attributes = attributes.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        self.events.tell(Kind::Network, action, id, attributes);
+        let about = [("container", container), ("name", name), ("type", driver)];
+        self.tell_network(id, action, about);
+    }
+
+    /// Tells of something that happened to a network.
+    pub(super) fn tell_network<const N: usize>(
+        &self,
+        id: &str,
+        action: &str,
+        about: [(&str, &str); N],
+    ) {
+        let about = about.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        self.events.tell(Kind::Network, action, id, about);
+    }
+
+    /// Tells that what starts now has its volumes mounted.
+    pub(super) fn tell_mounts(&self, record: &Record) {
+        for point in &record.mounts {
+            if let Some(volume) = point.volume() {
+                let more = [
+                    ("container", record.id.clone()),
+                    ("destination", point.target.clone()),
+                    ("propagation", String::new()),
+                    ("read/write", (!point.read_only).to_string()),
+                ];
+                self.tell_volume("mount", &volume.name, more);
+            }
+        }
+    }
+
+    /// Tells that a container's volumes are not mounted for it any more.
+    pub(super) fn tell_unmounts(&self, record: &Record) {
+        for volume in record.mounts.iter().filter_map(MountPoint::volume) {
+            self.tell_volume("unmount", &volume.name, [("container", record.id.clone())]);
+        }
+    }
+
+    /// Tells of something that happened to a volume, with what there is to say about it.
+    pub(super) fn tell_volume<const N: usize>(
+        &self,
+        action: &str,
+        name: &str,
+        more: [(&str, String); N],
+    ) {
+        let driver = [("driver", LOCAL.to_owned())].into_iter();
+        let attributes = driver
+            .chain(more)
+            .map(|(key, value)| (key.to_owned(), value));
+        self.events.tell(Kind::Volume, action, name, attributes);
     }
 }
 

@@ -69,10 +69,7 @@ impl Daemon {
             if volume.anonymous {
                 labels.insert(ANONYMOUS.to_owned(), String::new());
             }
-            let created = self
-                .volumes
-                .create(&volume.name, volume.options.clone(), labels);
-            created.map_err(|error| refusal(&format!("create {}", volume.name), error))?;
+            self.make_volume(&volume.name, volume.options.clone(), labels)?;
         }
         let hides = |point: &MountPoint| point.volume().is_some();
         if points.iter().any(hides) {

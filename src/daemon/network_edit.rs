@@ -74,14 +74,19 @@ impl Daemon {
                 return Err(Refusal::conflict(message).into());
             }
         }
-        match request.driver.as_str() {
-            "overlay" => self.create_overlay(request, routes).await,
-            "bridge" | "" | "default" => self.create_bridge(request, &routes),
-            other => Err(Refusal::not_found(format!(
-                "could not find a network driver named {other}: bridge and overlay are there"
-            ))
-            .into()),
-        }
+        let name = request.name.clone();
+        let (id, driver) = match request.driver.as_str() {
+            "overlay" => (self.create_overlay(request, routes).await?, "overlay"),
+            "bridge" | "" | "default" => (self.create_bridge(request, &routes)?, "bridge"),
+            other => {
+                let message = format!(
+                    "could not find a network driver named {other}: bridge and overlay are there"
+                );
+                return Err(Refusal::not_found(message).into());
+            }
+        };
+        self.tell_network(&id, "create", [("name", &name), ("type", driver)]);
+        Ok(id)
     }
 
     async fn create_overlay(
@@ -220,6 +225,8 @@ impl Daemon {
             })?;
         }
         self.forget_network(network.id())?;
+        let about = [("name", network.name()), ("type", network.driver())];
+        self.tell_network(network.id(), "destroy", about);
         self.sync().await
     }
 }

@@ -64,7 +64,9 @@ impl Daemon {
         match self.bring_up(container, starter).await {
             Ok(shim) => {
                 tracing::info!(id = container.id, name = container.name(), "started");
-                self.tell_networks(&container.view(), "connect");
+                let record = container.view();
+                self.tell_networks(&record, "connect");
+                self.tell_mounts(&record);
                 self.tell(container, "start");
                 self.watch_health(container);
                 self.watch_over(Arc::clone(container), shim);

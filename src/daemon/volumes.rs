@@ -49,9 +49,24 @@ impl Daemon {
         } else {
             name
         };
-        let created = self.volumes.create(&name, request.options, labels);
-        let volume = created.map_err(|error| refusal(&format!("create {name}"), error))?;
+        let volume = self.make_volume(&name, request.options, labels)?;
         Ok(self.volume_view(volume))
+    }
+
+    /// Makes a volume unless there is one of that name, and tells of it if it was made.
+    pub(super) fn make_volume(
+        &self,
+        name: &str,
+        options: BTreeMap<String, String>,
+        labels: BTreeMap<String, String>,
+    ) -> anyhow::Result<Volume> {
+        let is_new = self.volumes.find(name).is_none();
+        let created = self.volumes.create(name, options, labels);
+        let volume = created.map_err(|error| refusal(&format!("create {name}"), error))?;
+        if is_new {
+            self.tell_volume("create", name, []);
+        }
+        Ok(volume)
     }
 
     /// All volumes, by name.
@@ -108,6 +123,7 @@ impl Daemon {
         let removed = self.volumes.remove(name);
         drop(turn);
         let trash = removed.map_err(|error| refusal(&format!("remove {name}"), error))?;
+        self.tell_volume("destroy", name, []);
         Ok(tokio::task::spawn_blocking(move || trash.delete()).await??)
     }
 }
