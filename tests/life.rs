@@ -531,3 +531,15 @@ fn networks_come_and_go_while_it_runs() {
     host.ok("rm -f web db alone");
     host.ok("network rm inner");
 }
+
+#[test]
+fn what_is_just_ending_can_be_stopped_and_removed() {
+    let host = single(&[Image::Busybox]);
+    for _ in 0..10 {
+        host.ok("run -d --name short busybox true");
+        host.docker("rm -f short").ok();
+        host.ok("run -d --name short busybox true");
+        host.ok("stop short");
+        host.ok("rm short");
+    }
+}

@@ -170,6 +170,7 @@ impl Daemon {
             return Ok(true);
         }
         let Some(shim) = container.shim().filter(|_| container.is_running()) else {
+            ended_soon(container).await;
             return Ok(false);
         };
         let default = config.stop_timeout.unwrap_or(STOP_TIMEOUT);
@@ -271,7 +272,7 @@ impl Daemon {
                 return Err(still_there(container).into());
             }
             if let Err(error) = self.kill(container, "KILL").await
-                && container.is_running()
+                && !ended_soon(container).await
             {
                 return Err(error);
             }
@@ -326,6 +327,14 @@ fn note_end(record: &mut Record, code: i32, oom: bool, lost: bool) -> (bool, Dur
         }
     };
     (again, ran.unwrap_or_default())
+}
+
+/// Whether a container whose process cannot be told anything has ended, or does so before long: the process may be gone
+/// while what it held is still being given back.
+async fn ended_soon(container: &Container) -> bool {
+    let mut status = container.status();
+    let ended = timeout(KILL, status.wait_for(|status| !status.running));
+    ended.await.is_ok()
 }
 
 /// The number of the signal that stops a container.
