@@ -533,6 +533,28 @@ fn networks_come_and_go_while_it_runs() {
 }
 
 #[test]
+fn who_shares_a_network_shares_its_names() {
+    let host = single(&[Image::Busybox]);
+    host.ok("network create inner");
+    host.ok("run -d --name web --hostname site --add-host other:192.0.2.7 busybox sleep 1000");
+    host.docker("run -d --name beside --network container:web busybox sleep 1000")
+        .ok();
+    let beside = |command: &str| host.ok(&format!("exec beside {command}"));
+    assert_eq!(beside("hostname"), "site");
+    assert_eq!(beside("cat /etc/hosts"), host.ok("exec web cat /etc/hosts"));
+    assert!(beside("cat /etc/hosts").contains("192.0.2.7\tother"));
+    assert_eq!(
+        shown(&host, "beside", ".HostsPath"),
+        shown(&host, "web", ".HostsPath")
+    );
+    host.ok("network connect inner web");
+    let address = shown(&host, "web", ".NetworkSettings.Networks.inner.IPAddress");
+    assert!(beside("cat /etc/hosts").contains(&address), "{address}");
+    host.ok("rm -f beside web");
+    host.ok("network rm inner");
+}
+
+#[test]
 fn what_is_just_ending_can_be_stopped_and_removed() {
     let host = single(&[Image::Busybox]);
     for _ in 0..10 {

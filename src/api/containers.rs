@@ -143,7 +143,7 @@ pub(crate) async fn inspect(
     let around = Surroundings {
         error: &error,
         log: &container.log_path(),
-        directory: &container.directory,
+        directory: &daemon.files_of(&container),
         netns: &container.netns,
         volumes: &daemon.volumes_root(),
         health: health.as_ref(),

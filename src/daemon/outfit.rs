@@ -1,7 +1,7 @@
 //! What a container is given at its start: process, limits, namespace, and the files laid into it.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use nuncio_overlay::gateway_of;
@@ -42,7 +42,12 @@ impl Daemon {
             .collect();
         let mut spec = ContainerSpec::new(&record.id, rootfs, args);
         spec.cgroup_parent = CGROUP_PARENT.into();
-        spec.hostname = hostname_of(&record);
+        spec.hostname = match host.host_uts {
+            true => hostname_of(&record),
+            false => self
+                .namespace_holder(&record)
+                .map_or_else(|| hostname_of(&record), |holder| hostname_of(&holder)),
+        };
         spec.netns = self.namespace_of(container, &host.network)?;
         spec.env = environment(&record);
         spec.cwd.clone_from(&config.working_dir);
@@ -52,7 +57,7 @@ impl Daemon {
         spec.init = host.init.then(|| self.binary.clone());
         spec.resources = resources(host);
         self.write_files(container, &record)?;
-        spec.mounts = own_mounts(container, &record)?;
+        spec.mounts = own_mounts(&self.files_of(container), &record)?;
         spec.mounts.extend(mounts);
         spec.pidns = self.pidns(&host.pid)?;
         let (ipcns, shm) = self.ipcns(container, host)?;
@@ -135,9 +140,23 @@ impl Daemon {
         None
     }
 
+    /// Where a container's hosts, hostname and resolv.conf lie. Who is in another one's network namespace sees the same
+    /// files as that one.
+    pub(crate) fn files_of(&self, container: &Container) -> PathBuf {
+        let holder = self.namespace_holder(&container.view());
+        let holder = holder.and_then(|holder| self.container(&holder.id).ok());
+        holder.map_or_else(
+            || container.directory.clone(),
+            |holder| holder.directory.clone(),
+        )
+    }
+
     /// Writes hosts, hostname and resolv.conf, in place: a container that runs has them mounted.
     pub(super) fn write_files(&self, container: &Container, record: &Record) -> anyhow::Result<()> {
         let host = &record.config.host;
+        if matches!(host.network, NetworkMode::Container(_)) {
+            return Ok(());
+        }
         let hostname = hostname_of(record);
         let addresses: Vec<_> = record
             .endpoints
@@ -150,8 +169,7 @@ impl Daemon {
             .map(|entry| self.with_gateway(entry))
             .collect();
         let hosts = files::hosts(&hostname, &addresses, &extra, &link::hosts(&record.links));
-        let holder = self.namespace_holder(record);
-        let resolving = resolving(holder.as_ref().unwrap_or(record));
+        let resolving = resolving(record);
         let contents = [
             ("hosts", hosts),
             ("hostname", format!("{hostname}\n")),
@@ -166,7 +184,7 @@ impl Daemon {
 }
 
 /// Lists what is mounted into every container.
-fn own_mounts(container: &Container, record: &Record) -> anyhow::Result<Vec<Mount>> {
+fn own_mounts(files: &Path, record: &Record) -> anyhow::Result<Vec<Mount>> {
     let host = &record.config.host;
     let mut mounts = Vec::new();
     for name in ["hosts", "hostname", "resolv.conf"] {
@@ -174,7 +192,7 @@ fn own_mounts(container: &Container, record: &Record) -> anyhow::Result<Vec<Moun
         if record.mounts.iter().any(|point| point.target == target) {
             continue; // the user's own is there
         }
-        let source = container.directory.join(name);
+        let source = files.join(name);
         let options = BindOptions::default();
         mounts.push(Mount {
             kind: MountKind::Bind { source, options },
