@@ -45,9 +45,25 @@ pub(crate) fn bindings(map: Option<PortMap>) -> Result<Vec<PortBinding>, Refusal
             });
         }
     }
-    bindings.sort_by_key(|binding| (binding.port, binding.host_address, binding.host_ports));
-    bindings.dedup();
+    sort(&mut bindings);
     Ok(bindings)
+}
+
+/// Who has the least choice is served first, so that no other takes the one port that will do.
+fn sort(bindings: &mut Vec<PortBinding>) {
+    bindings.sort_by_key(|binding| {
+        let choice = match binding.host_ports {
+            Some((first, last)) => u8::from(first < last),
+            None => 2,
+        };
+        let PortBinding {
+            port,
+            host_address,
+            host_ports,
+        } = *binding;
+        (choice, port, host_address, host_ports)
+    });
+    bindings.dedup();
 }
 
 pub(crate) fn bindings_view(bindings: &[PortBinding]) -> PortMap {
@@ -195,16 +211,27 @@ mod tests {
         let expected = vec![
             PortBinding {
                 port,
-                host_address: None,
-                host_ports: None,
-            },
-            PortBinding {
-                port,
                 host_address: Some(Ipv4Addr::LOCALHOST),
                 host_ports: Some((8000, 8010)),
             },
+            PortBinding {
+                port,
+                host_address: None,
+                host_ports: None,
+            },
         ];
         assert_eq!(found.expect("valid"), expected);
+    }
+
+    #[test]
+    fn who_names_a_port_comes_before_who_takes_any() {
+        let found = parse(json!({
+            "80/tcp": [{"HostPort": ""}, {"HostPort": "9000-9001"}],
+            "81/tcp": [{"HostPort": "9000"}],
+        }));
+        let found = found.expect("valid");
+        let ports: Vec<_> = found.iter().map(|binding| binding.host_ports).collect();
+        assert_eq!(ports, [Some((9000, 9000)), Some((9000, 9001)), None]);
     }
 
     #[test]
@@ -273,8 +300,7 @@ mod tests {
     proptest! {
         #[test]
         fn bindings_survive_the_round_trip(mut wanted in prop::collection::vec(any_binding(), 0..8)) {
-            wanted.sort_by_key(|binding| (binding.port, binding.host_address, binding.host_ports));
-            wanted.dedup();
+            sort(&mut wanted);
             prop_assert_eq!(bindings(Some(bindings_view(&wanted))).expect("our own view is valid"), wanted);
         }
     }
