@@ -9,14 +9,16 @@ use axum::response::IntoResponse;
 use bollard_stubs::models::ContainerCreateResponse;
 use jiff::Timestamp;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::body::JsonBody;
 use super::container_view::Surroundings;
 use super::error::ApiError;
 use super::filters::Filters;
 use super::query::{Flag, Params, optional};
-use super::{Answer, Server, container_create, container_summary, container_view, json, prune};
+use super::{
+    Answer, Server, container_create, container_summary, container_view, json, nulls, prune,
+};
 use crate::daemon::Daemon;
 use crate::daemon::config::NetworkMode;
 use crate::daemon::container::Container;
@@ -154,6 +156,8 @@ pub(crate) async fn inspect(
         let (written, whole) = prune::sizes(&daemon, &container).await;
         (shown.size_rw, shown.size_root_fs) = (Some(written), Some(whole));
     }
+    let mut shown = json!(shown);
+    nulls::container(&mut shown);
     json::sorted(shown)
 }
 

@@ -8,13 +8,15 @@ use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use bollard_stubs::models::{
-    ExecConfig as CreateBody, ExecInspectResponse, ExecStartConfig, IdResponse, ProcessConfig,
+    ExecConfig as CreateBody, ExecInspectResponse, ExecStartConfig, ProcessConfig,
 };
+use serde_json::json;
 use tokio::io::AsyncWriteExt;
 
 use super::body::{self, JsonBody};
 use super::container_create::terminal_size;
 use super::containers::Resize;
+use super::nulls;
 use super::query::Params;
 use super::raw_stream::{self, Channel, ClientReader, ClientWriter, Framing, Left, Stdin};
 use super::{Answer, Server};
@@ -28,7 +30,8 @@ pub(crate) async fn create(
 ) -> Answer {
     let container = daemon.container(&id)?;
     let id = daemon.exec_create(&container, config(body))?;
-    Ok((StatusCode::CREATED, Json(IdResponse { id })).into_response())
+    // Not the client's own type, which would write the key in small letters.
+    Ok((StatusCode::CREATED, Json(json!({ "Id": id }))).into_response())
 }
 
 fn config(body: CreateBody) -> ExecConfig {
@@ -105,7 +108,9 @@ pub(crate) async fn start(
 }
 
 pub(crate) async fn inspect(State(daemon): Server, Path(id): Path<String>) -> Answer {
-    Ok(Json(view(daemon.exec(&id)?.view())).into_response())
+    let mut shown = json!(view(daemon.exec(&id)?.view()));
+    nulls::exec(&mut shown);
+    Ok(Json(shown).into_response())
 }
 
 fn view(exec: ExecView) -> ExecInspectResponse {

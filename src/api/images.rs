@@ -12,11 +12,12 @@ use nuncio_runtime::image::{
     FindImageError, ImageUse, RemoveImageError, RemoveOptions, Removed, TagImageError,
 };
 use serde::Deserialize;
+use serde_json::json;
 
 use super::error::ApiError;
 use super::query::{Flag, Params};
 use super::version::{ApiVersion, ONE_SIZE};
-use super::{Answer, Server, image_view, json, not_found, push, save};
+use super::{Answer, Server, image_view, json, not_found, nulls, push, save};
 use crate::daemon::Daemon;
 use crate::daemon::refusal::Refusal;
 
@@ -29,7 +30,11 @@ pub(crate) async fn get(
     match path.rsplit_once('/') {
         Some((name, "json")) => {
             let image = daemon.find_image(name).await?;
-            json::sorted(image_view::inspect(&image, version < ONE_SIZE))
+            let mut shown = json!(image_view::inspect(&image, version < ONE_SIZE));
+            nulls::image(&mut shown);
+            // The first docker-compose takes from here which volumes the image has, whatever the version it speaks.
+            shown["ContainerConfig"] = shown["Config"].clone();
+            json::sorted(shown)
         }
         Some((name, "history")) => {
             let image = daemon.find_image(name).await?;

@@ -30,6 +30,7 @@ mod logs;
 mod mounts;
 mod network_view;
 mod networks;
+mod nulls;
 mod ports;
 mod prune;
 mod pull;
