@@ -15,7 +15,7 @@ use super::{Daemon, outfit, start};
 /// Ended execs that are remembered for `inspect`; the oldest are forgotten beyond it.
 const REMEMBERED: usize = 1024;
 
-/// How long after the end of its output an exec's exit code is waited for.
+/// How long after the end of its output an exec's exit code is waited for, and its start by who resizes its terminal.
 const LINGER: Duration = Duration::from_secs(5);
 
 /// What `exec` asks for.
@@ -195,7 +195,7 @@ impl Daemon {
                 let code = start::exit_code_of(&format!("{error:#}"));
                 exec.state.send_replace(State::Ended(code));
                 exec.clean_up().await;
-                return Err(error);
+                return Err(start::blame(error));
             }
         };
         let (daemon, exec) = (Arc::clone(self), Arc::clone(exec));
@@ -249,6 +249,10 @@ impl Daemon {
     }
 
     pub(crate) async fn exec_resize(&self, exec: &Arc<Exec>, w: u16, h: u16) -> anyhow::Result<()> {
+        // A client that is answered before the process is there knows nothing of that.
+        let mut state = exec.state.subscribe();
+        let begun = state.wait_for(|state| !matches!(state, State::Created));
+        let _ = timeout(LINGER, begun).await; // the sender is `exec`'s
         match exec.shim() {
             Some(shim) => Ok(shim.resize(w, h).await?),
             None => Err(Refusal::conflict(format!("exec {} is not running", exec.id)).into()),

@@ -84,7 +84,7 @@ impl Daemon {
                 }
                 let code = exit_code_of(&text);
                 container.set_status(|status| (status.error, status.code) = (text, code));
-                Err(error)
+                Err(blame(error))
             }
         }
     }
@@ -255,6 +255,16 @@ fn wanted_networks(config: &ContainerConfig) -> BTreeMap<String, EndpointRequest
         wanted.entry(first.to_owned()).or_insert(asked);
     }
     wanted
+}
+
+/// Makes a command that cannot be run the caller's to mend.
+pub(super) fn blame(error: anyhow::Error) -> anyhow::Error {
+    let text = format!("{error:#}");
+    let is_blamed = error.chain().any(<dyn std::error::Error>::is::<Refusal>);
+    match exit_code_of(&text) {
+        126 | 127 if !is_blamed => Refusal::invalid(text).into(),
+        _ => error,
+    }
 }
 
 /// The exit code that Docker gives a container whose process could not be run, by the words of the error.
