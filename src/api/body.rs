@@ -1,13 +1,16 @@
 //! Request bodies, with Docker's words for the wrong ones.
 
 use std::error::Error as _;
+use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
 use axum::extract::{FromRequest, Request};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
+use futures_util::StreamExt as _;
 use http_body_util::LengthLimitError;
 use serde::de::DeserializeOwned;
+use tokio::time::timeout;
 
 use super::error::ApiError;
 
@@ -34,6 +37,23 @@ pub(crate) async fn read<T: DeserializeOwned + Default>(
     check_content_type(headers)?;
     let bytes = to_bytes(body, LIMIT).await.map_err(unreadable)?;
     parse(&bytes)
+}
+
+/// Reads what a refused request still sends, within bounds: who is cut off while it writes does not read why.
+pub(crate) async fn drain(body: Body) {
+    const MOST: usize = 256 << 20;
+    const LONGEST: Duration = Duration::from_secs(30);
+    let mut left = MOST;
+    let mut pieces = body.into_data_stream();
+    let reading = async {
+        while let Some(Ok(piece)) = pieces.next().await {
+            left = left.saturating_sub(piece.len());
+            if left == 0 {
+                break;
+            }
+        }
+    };
+    let _ = timeout(LONGEST, reading).await; // then it is cut off
 }
 
 fn parse<T: DeserializeOwned + Default>(bytes: &[u8]) -> Result<T, ApiError> {

@@ -59,7 +59,7 @@ pub(crate) use container_view::tests::record as test_record;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::middleware::from_fn;
 use axum::response::Response;
@@ -186,7 +186,11 @@ fn unbuilt_routes() -> Router<Arc<Daemon>> {
     unbuilt_paths::UNBUILT
         .iter()
         .fold(routes, |routes, &(path, what)| {
-            routes.route(path, any(async move || unbuilt_paths::refuse(what)))
+            let refuse = async move |request: Request| {
+                body::drain(request.into_body()).await;
+                unbuilt_paths::refuse(what)
+            };
+            routes.route(path, any(refuse))
         })
 }
 

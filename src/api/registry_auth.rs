@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use nuncio_runtime::image::{LoginError, RegistryAuth, login};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::json;
 
 use super::body::JsonBody;
@@ -20,15 +20,24 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// An account as clients send it.
+/// An account as clients send it; what it lacks may be null.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Account {
+    #[serde(deserialize_with = "text")]
     username: String,
+    #[serde(deserialize_with = "text")]
     password: String,
+    #[serde(deserialize_with = "text")]
     serveraddress: String,
+    #[serde(deserialize_with = "text")]
     identitytoken: String,
+    #[serde(deserialize_with = "text")]
     registrytoken: String,
+}
+
+fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 impl Account {
@@ -49,7 +58,7 @@ impl Account {
     }
 }
 
-/// `X-Registry-Auth`: base64 of an account as JSON; without a name it is nobody's.
+/// `X-Registry-Auth`: base64 of an account as JSON; without a name, or `null`, it is nobody's.
 pub(super) fn credentials(headers: &HeaderMap) -> Result<RegistryAuth, Refusal> {
     let Some(value) = headers
         .get("x-registry-auth")
@@ -64,8 +73,8 @@ pub(super) fn credentials(headers: &HeaderMap) -> Result<RegistryAuth, Refusal> 
         .replace('+', "-")
         .replace('/', "_");
     let json = BASE64.decode(standard).map_err(|_| wrong())?;
-    let account: Account = serde_json::from_slice(&json).map_err(|_| wrong())?;
-    Ok(account.auth())
+    let account: Option<Account> = serde_json::from_slice(&json).map_err(|_| wrong())?;
+    Ok(account.unwrap_or_default().auth())
 }
 
 /// Tells whether a registry takes an account; nothing of it is kept here.
@@ -121,7 +130,10 @@ mod tests {
             sent(&token).expect("a token"),
             RegistryAuth::Identity("t".to_owned())
         );
-        assert_eq!(sent("e30=").expect("nobody's"), RegistryAuth::Anonymous);
+        let nulls = BASE64.encode(r#"{"username":null,"password":null,"registrytoken":null}"#);
+        for nobody in ["e30=", "bnVsbA==", &nulls] {
+            assert_eq!(sent(nobody).expect("nobody's"), RegistryAuth::Anonymous);
+        }
         assert_eq!(sent("").expect("none"), RegistryAuth::Anonymous);
         let error = sent("c2VjcmV0").expect_err("no JSON");
         assert!(!error.message.contains("c2VjcmV0"), "{}", error.message);
