@@ -4,58 +4,14 @@ mod support;
 
 use std::fs;
 
-use support::{Host, Image, Spawned, Underlay, single, wait_until};
-
-/// What a registry is to have besides its storage.
-#[derive(Clone, Copy, Default)]
-struct Kind<'a> {
-    port: u16,
-    /// YAML below `http:`.
-    tls: &'a str,
-    /// YAML at the top.
-    more: &'a str,
-}
-
-/// A registry in the host's namespace, by default on its loopback.
-#[track_caller]
-fn registry(host: &Host, address: &str, kind: Kind<'_>) -> Spawned {
-    let (port, storage) = (
-        kind.port,
-        host.scratch().join(format!("storage-{}", kind.port)),
-    );
-    let config = host.scratch().join(format!("registry-{port}.yml"));
-    let text = format!(
-        "version: 0.1\nlog: {{level: error}}\n\
-         storage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\n\
-         http:\n  addr: '{address}:{port}'\n{}\n{}\n",
-        storage.display(),
-        kind.tls,
-        kind.more,
-    );
-    fs::write(&config, text).expect("write the configuration");
-    let mut registry = host.spawn_inside(
-        "docker-registry",
-        ["serve", config.to_str().expect("a path in UTF-8")],
-    );
-    wait_until("the registry listens", || {
-        assert!(registry.runs(), "the registry ended");
-        let connect = format!(": </dev/tcp/{address}/{port}");
-        host.inside("bash", ["-c", &connect]).code == 0
-    });
-    registry
-}
-
-fn plain(port: u16) -> Kind<'static> {
-    Kind {
-        port,
-        ..Kind::default()
-    }
-}
+use support::{
+    Image, RegistryKind, Spawned, Underlay, plain_registry, registry, single, wait_until,
+};
 
 #[test]
 fn what_is_pushed_is_pulled_elsewhere() {
     let host = single(&[Image::Busybox]);
-    let _registry = registry(&host, "127.0.0.1", plain(5000));
+    let _registry = plain_registry(&host);
     let id = host.ok("inspect -f {{.Id}} busybox");
     host.ok("tag busybox 127.0.0.1:5000/team/tools:1");
     let pushed = host.ok("push 127.0.0.1:5000/team/tools:1");
@@ -131,7 +87,7 @@ fn what_is_pushed_is_pulled_elsewhere() {
 #[test]
 fn all_tags_at_once_and_in_silence() {
     let host = single(&[Image::Busybox]);
-    let _registry = registry(&host, "127.0.0.1", plain(5000));
+    let _registry = plain_registry(&host);
     for tag in ["1", "2", "3"] {
         host.ok(&format!("tag busybox 127.0.0.1:5000/team/tools:{tag}"));
     }
@@ -178,10 +134,10 @@ fn accounts_are_kept_used_and_forgotten() {
         "auth: {{htpasswd: {{realm: r, path: {}}}}}",
         users.display()
     );
-    let kind = Kind {
+    let kind = RegistryKind {
         port: 5000,
         more: &more,
-        ..Kind::default()
+        ..RegistryKind::default()
     };
     let _registry = registry(&host, "127.0.0.1", kind);
     host.ok("tag busybox 127.0.0.1:5000/team/tools");
@@ -237,7 +193,7 @@ fn accounts_are_kept_used_and_forgotten() {
 #[test]
 fn a_helper_keeps_the_secrets() {
     let host = single(&[Image::Busybox]);
-    let _registry = registry(&host, "127.0.0.1", plain(5000));
+    let _registry = plain_registry(&host);
     let kept = host.scratch().join("kept");
     let helper = host.scratch().join("docker-credential-test");
     let script = format!(
@@ -292,7 +248,7 @@ fn mirrors_are_asked_before_the_hub() {
         "http://127.0.0.1:5000/",
     ]);
     host.load(Image::Busybox);
-    let _registry = registry(&host, "127.0.0.1", plain(5000));
+    let _registry = plain_registry(&host);
     host.ok("tag busybox 127.0.0.1:5000/library/busybox:mirrored");
     host.ok("push 127.0.0.1:5000/library/busybox:mirrored");
     host.ok("image prune -af");
@@ -351,10 +307,10 @@ fn certificates_are_looked_at_unless_told_otherwise() {
     ]);
     host.load(Image::Busybox);
     let tls = format!("  tls: {{certificate: {certificate}, key: {key}}}");
-    let kind = Kind {
+    let kind = RegistryKind {
         port: 5000,
         tls: &tls,
-        ..Kind::default()
+        ..RegistryKind::default()
     };
     let _registry = registry(&host, &address, kind);
     let name = format!("{address}:5000/x");
@@ -383,7 +339,7 @@ fn certificates_are_looked_at_unless_told_otherwise() {
 #[test]
 fn a_registry_without_search_says_so() {
     let host = single(&[]);
-    let _registry = registry(&host, "127.0.0.1", plain(5000));
+    let _registry = plain_registry(&host);
     for message in [
         host.nuncio("search 127.0.0.1:5000/tools").refused(1),
         host.docker("search 127.0.0.1:5000/tools").refused(1),
