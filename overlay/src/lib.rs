@@ -24,6 +24,7 @@ pub use kernel::{Kernel, Object, OpenKernelError, ReconcileError, ReconcileFailu
 pub use mac::{MacAddr, NotAMac};
 pub use mtu::{MtuTooSmall, inner_mtu};
 pub use names::{ApplyNamesError, ListenError, NameServer, NamesDocument, Subscriber, Zone};
+pub use netlink::ChangeWatch;
 pub use netns::{CreateNetNsError, NetNs, OpenNetNsError};
 pub use nft::NftError;
 pub use probe::{Probe, probe};

@@ -134,17 +134,18 @@ fn includes(filters: &Filters, event: &Event) -> bool {
         let name = match event.kind {
             Kind::Image => attribute("name"),
             Kind::Container => attribute("image"),
-            Kind::Network | Kind::Volume => None,
+            Kind::Daemon | Kind::Network | Kind::Volume => None,
         };
         let is = |name: &str| name == wanted || untagged(name) == wanted;
         (event.kind == Kind::Image && is(&event.id)) || name.is_some_and(is)
     };
     // Of what there is none here, nothing happens.
-    let absent = ["config", "daemon", "node", "plugin", "secret", "service"];
+    let absent = ["config", "node", "plugin", "secret", "service"];
     filters.any("type", |kind| kind == event.kind.word())
         && filters.any("event", action)
         && filters.any("scope", |scope| scope == "local")
         && filters.any("container", named(Kind::Container))
+        && filters.any("daemon", named(Kind::Daemon))
         && filters.any("network", named(Kind::Network))
         && filters.any("volume", named(Kind::Volume))
         && filters.any("image", image)

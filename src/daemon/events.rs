@@ -21,6 +21,7 @@ const BACKLOG: usize = 1024;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Kind {
     Container,
+    Daemon,
     Image,
     Network,
     Volume,
@@ -31,6 +32,7 @@ impl Kind {
     pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Container => "container",
+            Self::Daemon => "daemon",
             Self::Image => "image",
             Self::Network => "network",
             Self::Volume => "volume",

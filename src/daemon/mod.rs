@@ -9,6 +9,7 @@ pub(crate) mod config;
 mod connect;
 pub(crate) mod container;
 mod create;
+mod drift;
 mod end;
 pub(crate) mod events;
 pub(crate) mod exec;

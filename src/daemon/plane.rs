@@ -36,10 +36,9 @@ impl Daemon {
     pub(crate) async fn sync(&self) -> anyhow::Result<()> {
         let mut kernel = self.kernel.lock().await;
         let sight = self.sight().await?;
-        let report = kernel
-            .reconcile(&self.host_state(&sight)?)
-            .await
-            .context("program the kernel")?;
+        let reconciled = kernel.reconcile(&self.host_state(&sight)?).await;
+        self.tell_repairs(kernel.take_repaired());
+        let report = reconciled.context("program the kernel")?;
         if report.changes() > 0 {
             tracing::debug!(?report, "kernel changed");
         }

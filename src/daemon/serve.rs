@@ -8,12 +8,13 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::outfit::CGROUP_PARENT;
-use super::{Daemon, state_file};
+use super::{Daemon, drift, state_file};
 use crate::cli::daemon::DaemonOptions;
 
 /// How often kernel, ambassador and names are compared with what they should be when nothing changes.
@@ -46,7 +47,9 @@ pub(crate) async fn run(options: DaemonOptions) -> anyhow::Result<()> {
     }
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
-    tasks.spawn(keep_in_step(Arc::clone(&daemon), stop.clone()));
+    let drift = Arc::new(Notify::new());
+    tasks.spawn(drift::watch(Arc::clone(&drift), stop.clone()));
+    tasks.spawn(keep_in_step(Arc::clone(&daemon), drift, stop.clone()));
     for socket in sockets {
         let (router, stop) = (crate::api::router(Arc::clone(&daemon)), stop.clone());
         tasks.spawn(async move {
@@ -99,7 +102,7 @@ impl Daemon {
     }
 }
 
-async fn keep_in_step(daemon: Arc<Daemon>, stop: CancellationToken) {
+async fn keep_in_step(daemon: Arc<Daemon>, drift: Arc<Notify>, stop: CancellationToken) {
     let mut catalog = daemon.catalog.clone();
     let mut compare = interval(COMPARE);
     let mut look_after = interval(LOOK_AFTER);
@@ -108,6 +111,7 @@ async fn keep_in_step(daemon: Arc<Daemon>, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
+            () = drift.notified() => {}
             changed = catalog.changed() => if changed.is_err() { return },
             _ = compare.tick() => {
                 if let Err(error) = daemon.forget_removed_networks().await {

@@ -8,7 +8,7 @@ mod rows;
 use std::{collections::HashSet, io};
 
 pub(crate) use self::links::is_link_name;
-use self::pass::Pass;
+use self::pass::{Pass, Passed};
 pub use self::report::{Object, ReconcileError, ReconcileFailure, Report};
 use crate::{HostState, firewall, netlink::Netlink, nft};
 
@@ -17,8 +17,13 @@ pub struct Kernel {
     netlink: Netlink,
     /// What the last pass left standing: what is missing of it now is drift.
     standing: HashSet<Object>,
+    /// What was drift and is mended, until somebody asks.
+    repaired: Vec<Object>,
     rules: Option<Rules>,
 }
+
+/// Repairs that are kept for who asks; of more, the first are.
+const REPAIRS: usize = 1024;
 
 /// The rules last applied, and how the kernel lists them.
 struct Rules {
@@ -42,6 +47,7 @@ impl Kernel {
         Ok(Self {
             netlink: Netlink::open()?,
             standing: HashSet::new(),
+            repaired: Vec::new(),
             rules: None,
         })
     }
@@ -62,9 +68,20 @@ impl Kernel {
             pass.rows(&state.segments, &links).await;
         }
         Self::rules(&mut self.rules, &mut pass, state).await;
-        let (standing, result) = pass.finish();
-        self.standing = standing;
-        result
+        let passed = pass.finish();
+        self.keep(passed)
+    }
+
+    /// What was not as it had been left, and was mended since the last call.
+    pub fn take_repaired(&mut self) -> Vec<Object> {
+        std::mem::take(&mut self.repaired)
+    }
+
+    fn keep(&mut self, passed: Passed) -> Result<Report, ReconcileError> {
+        self.standing = passed.standing;
+        let room = REPAIRS.saturating_sub(self.repaired.len());
+        self.repaired.extend(passed.repaired.into_iter().take(room));
+        passed.result
     }
 
     /// Removes all that is ours, the containers' links included.
@@ -79,9 +96,8 @@ impl Kernel {
             pass.rows(&[], &links).await;
         }
         Self::rules(&mut self.rules, &mut pass, &HostState::default()).await;
-        let (standing, result) = pass.finish();
-        self.standing = standing;
-        result
+        let passed = pass.finish();
+        self.keep(passed)
     }
 
     /// Replaces the table unless it is as it was left.

@@ -12,7 +12,15 @@ pub(super) struct Pass<'k> {
     before: &'k HashSet<Object>,
     standing: HashSet<Object>,
     report: Report,
+    repaired: Vec<Object>,
     failures: Vec<ReconcileFailure>,
+}
+
+/// What a reconciliation leaves.
+pub(super) struct Passed {
+    pub(super) standing: HashSet<Object>,
+    pub(super) repaired: Vec<Object>,
+    pub(super) result: Result<Report, ReconcileError>,
 }
 
 impl<'k> Pass<'k> {
@@ -22,14 +30,16 @@ impl<'k> Pass<'k> {
             before,
             standing: HashSet::new(),
             report: Report::default(),
+            repaired: Vec::new(),
             failures: Vec::new(),
         }
     }
 
-    pub(super) fn finish(self) -> (HashSet<Object>, Result<Report, ReconcileError>) {
+    pub(super) fn finish(self) -> Passed {
         let Self {
             standing,
             report,
+            repaired,
             failures,
             ..
         } = self;
@@ -38,7 +48,11 @@ impl<'k> Pass<'k> {
         } else {
             Err(ReconcileError { failures, report })
         };
-        (standing, result)
+        Passed {
+            standing,
+            repaired,
+            result,
+        }
     }
 
     pub(super) fn fail(&mut self, failure: ReconcileFailure) {
@@ -58,7 +72,7 @@ impl<'k> Pass<'k> {
             Err(source) => self.fail(ReconcileFailure::Make { object, source }),
             Ok(()) => {
                 if was_otherwise || self.before.contains(&object) {
-                    self.report.repaired += 1;
+                    self.repaired(object.clone());
                 } else {
                     self.report.created += 1;
                 }
@@ -74,11 +88,16 @@ impl<'k> Pass<'k> {
         }
     }
 
+    fn repaired(&mut self, object: Object) {
+        self.report.repaired += 1;
+        self.repaired.push(object);
+    }
+
     /// Counts the replacement of the table, which `drifted` if it was not as it was left.
     pub(super) fn count_table(&mut self, after: &Option<String>, drifted: bool) {
         match after {
             None => self.report.removed += 1,
-            Some(_) if drifted => self.report.repaired += 1,
+            Some(_) if drifted => self.repaired(Object::Table),
             Some(_) => self.report.created += 1,
         }
     }

@@ -42,6 +42,22 @@ pub enum Object {
     Table,
 }
 
+impl Object {
+    /// Its kind, in a word.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Forwarding => "setting",
+            Self::Link(_) => "link",
+            Self::Address(..) => "address",
+            Self::Route(..) => "route",
+            Self::Neighbour(..) => "neighbour",
+            Self::Fdb(..) => "fdb",
+            Self::Table => "table",
+        }
+    }
+}
+
 impl fmt::Display for Object {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

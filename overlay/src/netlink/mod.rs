@@ -4,12 +4,14 @@ mod address;
 mod link;
 mod neighbour;
 mod route;
+mod watch;
 
 use std::io;
 
 use rtnetlink::Handle;
 use tokio_util::task::AbortOnDropHandle;
 
+pub use self::watch::ChangeWatch;
 pub(crate) use self::{
     address::Address,
     link::{Link, NewVeth, VxlanSettings},
