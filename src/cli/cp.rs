@@ -1,28 +1,27 @@
 //! `cp`: files between a container and this machine, by Docker's rules for what the copy is called.
 
+mod place;
+
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context as _, bail};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use nuncio_runtime::files::{ContainerPath, Extraction, Look, extract_untrusted};
-use serde::Deserialize;
 use tokio_util::io::ReaderStream;
+
+use place::{PathStat, Target, archive, look, place, url};
 
 use super::human;
 use super::output::{warn, write_out};
-use crate::client::{Answer, Call, Client, ClientError};
+use crate::client::{Client, ClientError};
 use crate::pipe;
 
-/// The header that says what is at a path.
-const STAT: &str = "x-docker-container-path-stat";
 /// Bytes read at a time from standard input.
 const CHUNK: usize = 64 << 10;
 
@@ -80,95 +79,6 @@ fn split(text: &str) -> (Option<&str>, &str) {
         }
         _ => (None, text),
     }
-}
-
-/// What the daemon says of a path.
-#[derive(Debug, Deserialize)]
-struct PathStat {
-    /// As Go has it.
-    mode: u32,
-    #[serde(default, rename = "linkTarget")]
-    link_target: String,
-}
-
-impl PathStat {
-    fn is_dir(&self) -> bool {
-        self.mode & (1 << 31) != 0
-    }
-
-    fn is_link(&self) -> bool {
-        self.mode & (1 << 27) != 0
-    }
-
-    /// Neither a directory nor a plain file.
-    fn is_special(&self) -> bool {
-        const OTHERS: u32 = (1 << 27) | (1 << 26) | (1 << 25) | (1 << 24) | (1 << 19);
-        self.mode & OTHERS != 0
-    }
-
-    fn of(answer: &Answer) -> anyhow::Result<Self> {
-        let header = answer
-            .header(STAT)
-            .context("the daemon does not say what is there")?;
-        let json = STANDARD.decode(header).context("decode what is there")?;
-        serde_json::from_slice(&json).context("parse what is there")
-    }
-}
-
-fn archive<'a>(call: Call<'a>, path: &str) -> Call<'a> {
-    call.query("path", path)
-}
-
-fn url(container: &str) -> String {
-    format!("/containers/{container}/archive")
-}
-
-/// What is at a path of a container; `None` if nothing is.
-async fn look(client: &Client, container: &str, path: &str) -> anyhow::Result<Option<PathStat>> {
-    match archive(client.head(&url(container)), path).send().await {
-        Ok(answer) => PathStat::of(&answer).map(Some),
-        Err(error) if error.is_not_found() => Ok(None),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Where a copy goes, and by what name.
-#[derive(Debug, Eq, PartialEq)]
-struct Placed {
-    directory: String,
-    /// `None`: its own.
-    name: Option<String>,
-}
-
-/// What is known of the place a copy is to go to.
-struct Target<'a> {
-    path: &'a str,
-    exists: bool,
-    is_dir: bool,
-}
-
-/// Docker's rules: into a directory that is there, else under the name given.
-fn place(source_is_dir: bool, target: &Target<'_>) -> anyhow::Result<Placed> {
-    if target.exists && target.is_dir {
-        return Ok(Placed {
-            directory: target.path.to_owned(),
-            name: None,
-        });
-    }
-    if target.exists && source_is_dir {
-        bail!("cannot copy directory");
-    }
-    let asserts_directory = target.path.ends_with('/') || target.path.ends_with("/.");
-    if !target.exists && !source_is_dir && asserts_directory {
-        bail!("no such directory");
-    }
-    let bare = target.path.trim_end_matches("/.").trim_end_matches('/');
-    let (directory, name) = bare.rsplit_once('/').unwrap_or((".", bare));
-    let directory = if directory.is_empty() { "/" } else { directory };
-    Ok(Placed {
-        directory: directory.to_owned(),
-        name: Some(name.to_owned()),
-    })
 }
 
 /// From a container to this machine.
@@ -386,32 +296,5 @@ mod tests {
         for local in ["/a:b", "./a:b", "../a:b", "file", "-", ":x"] {
             assert_eq!(split(local), (None, local));
         }
-    }
-
-    #[test]
-    fn copies_are_called_as_docker_calls_them() {
-        let placed = |source_is_dir, path: &str, exists, is_dir| {
-            let target = Target {
-                path,
-                exists,
-                is_dir,
-            };
-            place(source_is_dir, &target)
-                .map(|placed| (placed.directory, placed.name.unwrap_or_default()))
-                .map_err(|error| error.to_string())
-        };
-        let at = |directory: &str, name: &str| Ok((directory.to_owned(), name.to_owned()));
-        assert_eq!(placed(false, "/d", true, true), at("/d", ""));
-        assert_eq!(placed(false, "/d/file", true, false), at("/d", "file"));
-        assert_eq!(placed(true, "/new", false, false), at("/", "new"));
-        assert_eq!(placed(true, "/a/new/", false, false), at("/a", "new"));
-        assert_eq!(
-            placed(true, "/d/file", true, false),
-            Err("cannot copy directory".to_owned())
-        );
-        assert_eq!(
-            placed(false, "/a/new/", false, false),
-            Err("no such directory".to_owned())
-        );
     }
 }
