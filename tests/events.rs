@@ -56,7 +56,10 @@ fn a_life_is_told_in_order() {
     ];
     let expected = expected.map(|action| format!("container {action}"));
     assert_eq!(told, expected);
-    let networks = past(&host, &["--filter", "type=network"]);
+    let networks = past(
+        &host,
+        &["--filter", "type=network", "--filter", "network=bridge"],
+    );
     let expected = ["connect", "disconnect", "connect", "disconnect"];
     assert_eq!(networks, expected.map(|action| format!("network {action}")));
 }
@@ -144,4 +147,33 @@ fn who_listens_hears_at_once() {
             .and_then(|line| line.split(' ').nth(2)),
         Some("start")
     );
+}
+
+#[test]
+fn prunes_are_told() {
+    let host = single(&[Image::Busybox]);
+    for prune in ["container", "network", "volume", "image"] {
+        host.ok(&format!("{prune} prune -f"));
+        let kind = format!("type={prune}");
+        let told = past(&host, &["--filter", &kind, "--filter", "event=prune"]);
+        assert_eq!(told, [format!("{prune} prune")]);
+    }
+}
+
+#[test]
+fn checks_of_health_are_told_to_who_listens_and_not_remembered() {
+    let host = single(&[Image::Busybox]);
+    let mut ours = host.spawn("events --filter container=web");
+    let mut theirs = host.spawn_docker("events --filter container=web");
+    let run = "run -d --name web --health-interval 100ms --health-cmd true busybox sleep 1000";
+    host.ok(run);
+    for line in [
+        "exec_create: /bin/sh -c true",
+        "exec_start: /bin/sh -c true",
+        "exec_die",
+    ] {
+        wait_until(line, || ours.says(line) && theirs.says(line));
+    }
+    let told = past(&host, &["--filter", "type=container"]);
+    assert!(told.iter().all(|line| !line.contains("exec")), "{told:?}");
 }

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use crate::capabilities::{CapSet, UnknownCapability};
 use crate::cgroups::Layout;
 use crate::executable::DEFAULT_PATH;
+use crate::group_values;
 use crate::identity::{self, Identity, IdentityError};
 use crate::plan::{Payload, Plan, Role};
 use crate::spec::{ContainerSpec, ExecSpec, Namespace, Ulimit};
@@ -51,6 +52,14 @@ pub enum BundleError {
     #[error("error gathering device information while adding custom device {path:?}")]
     Device {
         /// The device.
+        path: PathBuf,
+        /// What is wrong.
+        source: io::Error,
+    },
+    /// A disk that is to be limited is missing, or none.
+    #[error("limit the use of disk {}", path.display())]
+    Disk {
+        /// Its device node.
         path: PathBuf,
         /// What is wrong.
         source: io::Error,
@@ -110,6 +119,8 @@ pub fn write(run_dir: &Path, spec: &ContainerSpec) -> Result<(), BundleError> {
         stdin_once: spec.stdin_once,
         log: spec.log.as_ref().map(Into::into),
         cgroup: Path::new(&spec.cgroup_parent).join(&spec.id),
+        group_values: group_values::of(&spec.resources)
+            .map_err(|(path, source)| BundleError::Disk { path, source })?,
     };
     let config = config(spec, &plan, &identity)?;
     save(run_dir, CONFIG_FILE, &config)?;
@@ -180,6 +191,7 @@ pub(crate) fn write_exec(
         stdin_once: true,
         log: None,
         cgroup: container.cgroup,
+        group_values: Vec::new(),
     };
     let mut process = process(&plan, &identity);
     for inherited in ["rlimits", "noNewPrivileges"] {
@@ -269,10 +281,14 @@ fn config(spec: &ContainerSpec, plan: &Plan, identity: &Identity) -> Result<Valu
     } else {
         devices
     };
-    let hostname = (spec.utsns == Namespace::Own).then_some(&spec.hostname);
+    let own_names = spec.utsns == Namespace::Own;
+    let hostname = own_names.then_some(&spec.hostname);
+    let domainname = Some(&spec.domainname).filter(|name| own_names && !name.is_empty());
     Ok(json!({
         "ociVersion": "1.0.2",
         "hostname": hostname,
+        "domainname": domainname,
+        "annotations": spec.annotations,
         "root": { "path": spec.rootfs, "readonly": spec.readonly_rootfs },
         "process": process,
         "mounts": mounts::all(spec, plan)?,

@@ -8,6 +8,7 @@ mod client;
 mod executable;
 pub mod files;
 mod freeze;
+mod group_values;
 mod identity;
 pub mod image;
 pub mod init;
@@ -33,11 +34,12 @@ pub use client::{
     ShimError, ShimState, SpawnError,
 };
 pub use freeze::{FreezeError, freeze, is_frozen, thaw};
+pub use group_values::{schedules_real_time, weighs_disks};
 pub use identity::{IdentityError, owner_of};
 pub use probe::{Probe, enter_init_mounts, probe};
 pub use spec::{
     BindOptions, ContainerSpec, Device, DeviceRule, ExecSpec, LogOptions, Mount, MountKind,
-    Namespace, Resources, Ulimit,
+    Namespace, Resources, Throttle, Throttled, Ulimit,
 };
 pub use stats::{CpuStats, IoStats, MemoryStats, Stats, processes, stats};
 pub use status::ExitStatus;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::capabilities::CapSet;
+use crate::group_values::GroupValue;
 use crate::spec::LogOptions;
 use crate::status;
 
@@ -24,6 +25,9 @@ pub(crate) struct Plan {
     pub(crate) log: Option<Log>,
     /// `<parent>/<id>` in every hierarchy.
     pub(crate) cgroup: PathBuf,
+    /// What libcontainer does not tell its groups.
+    #[serde(default)]
+    pub(crate) group_values: Vec<GroupValue>,
 }
 
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]

@@ -24,6 +24,10 @@ pub struct ContainerSpec {
     pub host_cgroups: bool,
     /// Name in the UTS namespace, and `HOSTNAME` unless `env` has one.
     pub hostname: String,
+    /// NIS domain name in the UTS namespace; empty leaves it.
+    pub domainname: String,
+    /// Put into `config.json`, where other tools read them.
+    pub annotations: BTreeMap<String, String>,
     /// The process and its arguments; the first is looked up in `PATH` unless it has a slash.
     pub args: Vec<String>,
     /// `KEY=value`, in order. `PATH`, `HOME`, `HOSTNAME` and, with a terminal, `TERM` are added when absent.
@@ -87,6 +91,8 @@ impl ContainerSpec {
         let id = id.into();
         Self {
             hostname: id.chars().take(12).collect(),
+            domainname: String::new(),
+            annotations: BTreeMap::new(),
             id,
             rootfs: rootfs.into(),
             netns: None,
@@ -152,6 +158,40 @@ pub struct Resources {
     pub oom_kill_disable: bool,
     /// Number of processes and threads.
     pub pids_limit: Option<i64>,
+    /// Weight against other containers where a disk is busy, 10 to 1000.
+    pub blkio_weight: Option<u16>,
+    /// The same for single disks.
+    pub blkio_weight_devices: Vec<(PathBuf, u16)>,
+    /// How fast disks may be read and written.
+    pub throttles: Vec<Throttle>,
+    /// Microseconds in which `cpu_rt_runtime` is counted; cgroup v1 only.
+    pub cpu_rt_period: Option<i64>,
+    /// Microseconds of real time in each period; cgroup v1 only.
+    pub cpu_rt_runtime: Option<i64>,
+}
+
+/// A bound on what is done with a disk.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Throttle {
+    /// Its device node on the host; a whole disk, not a partition.
+    pub disk: PathBuf,
+    /// What is bounded.
+    pub what: Throttled,
+    /// How much of it a second.
+    pub rate: u64,
+}
+
+/// What a [`Throttle`] bounds.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Throttled {
+    /// Bytes read.
+    ReadBytes,
+    /// Bytes written.
+    WriteBytes,
+    /// Requests that read.
+    Reads,
+    /// Requests that write.
+    Writes,
 }
 
 /// Where a container stands for its processes.

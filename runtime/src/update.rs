@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::bundle::resources::{CPU_PERIOD, quota};
 use crate::cgroups::Layout;
+use crate::group_values;
 use crate::plan::Plan;
 use crate::spec::Resources;
 
@@ -13,7 +14,7 @@ use crate::spec::Resources;
 type Write = (PathBuf, String);
 
 /// Gives the container of `run_dir` these limits; `None` in them leaves what is. Other limits than those of memory,
-/// processors and processes are as they were.
+/// processors, processes and disks are as they were.
 ///
 /// # Errors
 ///
@@ -37,7 +38,11 @@ pub fn update(run_dir: &Path, limits: &Resources) -> io::Result<()> {
             io::Error::new(error.kind(), text)
         })?;
     }
-    Ok(())
+    let values = group_values::of(limits).map_err(|(path, error)| {
+        let text = format!("limit the use of disk {}: {error}", path.display());
+        io::Error::new(error.kind(), text)
+    })?;
+    group_values::write(&values, &plan.cgroup)
 }
 
 /// Memory may never be above memory and swap together, so what grows is written first.

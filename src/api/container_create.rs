@@ -45,16 +45,18 @@ fn config(body: ContainerCreateBody) -> Result<ContainerConfig, Refusal> {
     let tty = body.tty.unwrap_or_default();
     let terminal_size = terminal_size(host_config.console_size.as_deref())?.filter(|_| tty);
     let host = host_options(host_config)?;
-    let endpoints = body
+    let mut endpoints = body
         .networking_config
         .and_then(|networking| networking.endpoints_config)
         .unwrap_or_default();
+    endpoint::share_mac(body.mac_address, &mut endpoints, &host.network)?;
     let config = ContainerConfig {
         image: body
             .image
             .filter(|image| !image.is_empty())
             .ok_or_else(|| Refusal::invalid("no image specified"))?,
         hostname: hostname(body.hostname.unwrap_or_default())?,
+        domainname: hostname(body.domainname.unwrap_or_default())?,
         user: body.user.unwrap_or_default(),
         env: environment(body.env.unwrap_or_default())?,
         entrypoint: body.entrypoint.map(command).transpose()?,
@@ -101,15 +103,10 @@ pub(super) fn terminal_size(asked: Option<&[usize]>) -> Result<Option<(u16, u16)
 }
 
 fn refuse_unbuilt(body: &ContainerCreateBody) -> Result<(), Refusal> {
-    let given = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
-    let asked = [
-        (given(&body.domainname), "--domainname"),
-        (given(&body.mac_address), "--mac-address"),
-        (
-            body.network_disabled == Some(true),
-            "NetworkDisabled; use --network none",
-        ),
-    ];
+    let asked = [(
+        body.network_disabled == Some(true),
+        "NetworkDisabled; use --network none",
+    )];
     match asked.iter().find(|(asked, _)| *asked) {
         Some((_, flag)) => Err(Refusal::unsupported(format!("not built: {flag}"))),
         None => Ok(()),

@@ -9,7 +9,7 @@ use bollard_stubs::models::{
 use jiff::Timestamp;
 
 use super::container_view::networks;
-use super::filters::{Filters, matches};
+use super::filters::Filters;
 use super::{health, mounts, ports};
 use crate::daemon::config::{ContainerConfig, Port};
 use crate::daemon::health::Health;
@@ -226,11 +226,7 @@ pub(crate) fn accepts(
     record: &Record,
     health: Option<&Health>,
     images: &[String],
-) -> Result<bool, Refusal> {
-    let mut named = filters.values("name").next().is_none();
-    for pattern in filters.values("name") {
-        named |= matches(pattern, &record.name)? || matches(pattern, &format!("/{}", record.name))?;
-    }
+) -> bool {
     let exited = |code: &str| match &record.phase {
         Phase::Exited { code: own, .. } => code.parse() == Ok(*own),
         Phase::Created | Phase::Running { .. } | Phase::Restarting { .. } => false,
@@ -244,9 +240,7 @@ pub(crate) fn accepts(
                 .any(|id| id == wanted)
     };
     let no_task = |value: &str| matches!(value, "0" | "false" | "False");
-    Ok(named
-        && filters.any("id", |id| record.id.starts_with(id))
-        && filters.any("status", |status| {
+    filters.any("status", |status| {
             state(&record.phase).to_string() == status
         })
         && filters.any("health", |wanted| {
@@ -271,7 +265,7 @@ pub(crate) fn accepts(
         && filters.any("ancestor", |image| {
             record.config.image == image || images.contains(&record.image_id)
         })
-        && filters.labels(&record.config.labels))
+        && filters.labels(&record.config.labels)
 }
 
 #[cfg(test)]
@@ -337,13 +331,9 @@ mod tests {
         let record = record(Phase::Created);
         let accepted = |text: &str| {
             let filters = Filters::parse(Some(text), FILTERS).expect("valid");
-            accepts(&filters, &record, None, &["sha256:1234".to_owned()]).expect("known patterns")
+            accepts(&filters, &record, None, &["sha256:1234".to_owned()])
         };
         for (text, expected) in [
-            (r#"{"name":["we"]}"#, true),
-            (r#"{"name":["^/web$"]}"#, true),
-            (r#"{"name":["db"]}"#, false),
-            (r#"{"id":["0123"]}"#, true),
             (r#"{"status":["created"]}"#, true),
             (r#"{"status":["running"]}"#, false),
             (r#"{"network":["bridge"]}"#, true),

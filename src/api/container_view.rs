@@ -161,7 +161,7 @@ fn config_view(config: &ContainerConfig, id: &str) -> models::ContainerConfig {
     };
     models::ContainerConfig {
         hostname: Some(hostname.to_owned()),
-        domainname: Some(String::new()),
+        domainname: Some(config.domainname.clone()),
         user: Some(config.user.clone()),
         attach_stdin: Some(config.attach_stdin),
         attach_stdout: Some(config.attach_stdout),
@@ -282,6 +282,9 @@ fn endpoint(record: &Record, name: &str, running: bool) -> EndpointSettings {
         ip_address: Some(address(live.map(|live| live.address))),
         ip_prefix_len: Some(live.map_or(0, |live| i64::from(live.block.prefix()))),
         mac_address: Some(live.map(|live| mac(live.mac)).unwrap_or_default()),
+        gw_priority: asked
+            .map(|asked| asked.gateway_priority)
+            .filter(|priority| *priority != 0),
         ipv6_gateway: Some(String::new()),
         global_ipv6_address: Some(String::new()),
         global_ipv6_prefix_len: Some(0),

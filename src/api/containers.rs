@@ -15,6 +15,7 @@ use super::body::JsonBody;
 use super::container_view::Surroundings;
 use super::error::ApiError;
 use super::filters::Filters;
+use super::patterns::Patterns;
 use super::query::{Flag, Params, optional};
 use super::{
     Answer, Server, container_create, container_summary, container_view, json, nulls, prune,
@@ -57,6 +58,7 @@ pub(crate) async fn list(State(daemon): Server, Params(asked): Params<List>) -> 
         || limit.is_some()
         || !filters.any("status", |_| false)
         || !filters.any("exited", |_| false);
+    let (names, ids) = (Patterns::of(&filters, "name"), Patterns::of(&filters, "id"));
     let mut found: Vec<(Arc<Container>, Record, Option<Health>)> = Vec::new();
     for container in daemon.containers() {
         let (record, health) = (container.view(), container.health());
@@ -64,7 +66,9 @@ pub(crate) async fn list(State(daemon): Server, Params(asked): Params<List>) -> 
             && since.is_none_or(|since| record.created > since);
         if between
             && (ended_too || container_summary::is_running(&record))
-            && container_summary::accepts(&filters, &record, health.as_ref(), &images)?
+            && ids.accept(&record.id)
+            && (names.accept(&record.name) || names.accept(&format!("/{}", record.name)))
+            && container_summary::accepts(&filters, &record, health.as_ref(), &images)
         {
             found.push((container, record, health));
         }
@@ -74,7 +78,9 @@ pub(crate) async fn list(State(daemon): Server, Params(asked): Params<List>) -> 
     let volumes = daemon.volumes_root();
     let mut list = Vec::with_capacity(found.len());
     for (container, record, health) in &found {
-        let summary = container_summary::summary(record, health.as_ref(), now, &volumes);
+        let mut summary = container_summary::summary(record, health.as_ref(), now, &volumes);
+        let linked = daemon.link_names(record);
+        summary.names.get_or_insert_default().extend(linked);
         list.push(match asked.size.0 {
             true => prune::with_sizes(&daemon, container, summary).await,
             false => summary,
@@ -111,9 +117,10 @@ pub(crate) async fn create(
         .transpose()?;
     let config = container_create::parse(body)?;
     let discarded = config.host.network == NetworkMode::Host && !config.host.publish.is_empty();
-    let created = daemon
-        .create(name, config, asked.platform.as_deref())
-        .await?;
+    let created = daemon.create(name, config, asked.platform.as_deref());
+    let created = created
+        .await
+        .map_err(|error| only_images_missing(error.into()))?;
     let mut warnings = created.warnings;
     if discarded {
         warnings.push("Published ports are discarded when using host network mode".to_owned());
@@ -126,6 +133,15 @@ pub(crate) async fn create(
         }),
     )
         .into_response())
+}
+
+/// To the docker client 404 means that the image is to be pulled: what else is missing is a wrong request.
+fn only_images_missing(error: ApiError) -> ApiError {
+    let is_image = error.message.contains("No such image");
+    match error.status {
+        StatusCode::NOT_FOUND if !is_image => ApiError::bad_request(error.message),
+        _ => error,
+    }
 }
 
 #[derive(Deserialize)]
@@ -253,6 +269,8 @@ pub(crate) struct Remove {
     force: Flag,
     #[serde(default)]
     v: Flag,
+    #[serde(default)]
+    link: Flag,
 }
 
 pub(crate) async fn remove(
@@ -260,16 +278,32 @@ pub(crate) async fn remove(
     Path(id): Path<String>,
     Params(asked): Params<Remove>,
 ) -> Answer {
+    if asked.link.0 {
+        let message = "Conflict, cannot remove the default link name of the container";
+        return Err(Refusal::conflict(message).into());
+    }
     let container = daemon.container(&id)?;
     to_the_end(async move { daemon.remove(&container, asked.force.0, asked.v.0).await }).await?;
     changed(true)
 }
 
 /// `{consumer}/{alias}`, the name of a link.
-pub(crate) async fn remove_link(Path((consumer, alias)): Path<(String, String)>) -> Answer {
-    let message =
-        format!("not built: rm --link {consumer}/{alias}; remove the container {consumer}");
-    Err(Refusal::unsupported(message).into())
+pub(crate) async fn remove_link(
+    State(daemon): Server,
+    Path((consumer, alias)): Path<(String, String)>,
+    Params(asked): Params<Remove>,
+) -> Answer {
+    if !asked.link.0 {
+        let message = format!("No such container: {consumer}/{alias}");
+        return Err(Refusal::not_found(message).into());
+    }
+    let container = daemon.container(&consumer).map_err(|_| {
+        Refusal::not_found(format!(
+            "Cannot get parent /{consumer} for link name /{consumer}/{alias}"
+        ))
+    })?;
+    to_the_end(async move { daemon.unlink(&container, &alias).await }).await?;
+    changed(true)
 }
 
 #[derive(Deserialize)]

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv4Addr;
 
 use bollard_stubs::models::EndpointSettings;
+use nuncio_overlay::MacAddr;
 
 use super::host_options::link;
 use crate::daemon::config::{EndpointRequest, NetworkMode};
@@ -33,7 +34,8 @@ pub(crate) fn requests(
                 }
             }
             // What is asked of the default network without wishes is what it is without asking.
-            NetworkMode::Default if is_default => {}
+            NetworkMode::Default
+                if is_default && request.mac.is_none() && request.gateway_priority == 0 => {}
             NetworkMode::Default | NetworkMode::Named(_) => {
                 let name = if is_default {
                     "bridge".to_owned()
@@ -60,7 +62,6 @@ pub(crate) fn request(
     let ipam = settings.ipam_config.unwrap_or_default();
     let given = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
     let asked = [
-        (given(&settings.mac_address), "--mac-address"),
         (given(&ipam.ipv6_address), "--ip6"),
         (
             ipam.link_local_ips
@@ -72,10 +73,6 @@ pub(crate) fn request(
                 .driver_opts
                 .is_some_and(|options| !options.is_empty()),
             "driver options of an endpoint",
-        ),
-        (
-            settings.gw_priority.is_some_and(|priority| priority != 0),
-            "gateway priority of an endpoint",
         ),
     ];
     if let Some((_, flag)) = asked.iter().find(|(asked, _)| *asked) {
@@ -108,7 +105,52 @@ pub(crate) fn request(
         aliases,
         address,
         links,
+        mac: mac(settings.mac_address.as_deref())?,
+        gateway_priority: settings.gw_priority.unwrap_or_default(),
     })
+}
+
+/// One MAC address, of a card alone: a group's would lead nowhere.
+fn mac(text: Option<&str>) -> Result<Option<[u8; 6]>, Refusal> {
+    let Some(text) = text.filter(|text| !text.is_empty()) else {
+        return Ok(None);
+    };
+    match text.replace('-', ":").parse::<MacAddr>() {
+        Ok(MacAddr(octets)) if octets[0] & 1 == 0 && octets != [0; 6] => Ok(Some(octets)),
+        _ => Err(Refusal::invalid(format!("invalid MAC address: {text}"))),
+    }
+}
+
+/// Gives the MAC address that a body asks for beside its networks, as clients did until 1.44, to the first of them.
+pub(crate) fn share_mac(
+    asked: Option<String>,
+    endpoints: &mut HashMap<String, EndpointSettings>,
+    mode: &NetworkMode,
+) -> Result<(), Refusal> {
+    let Some(asked) = asked.filter(|text| !text.is_empty()) else {
+        return Ok(());
+    };
+    let name = match mode {
+        NetworkMode::Default if endpoints.contains_key("bridge") => "bridge",
+        NetworkMode::Default => "default",
+        NetworkMode::Named(name) => name,
+        NetworkMode::None | NetworkMode::Host | NetworkMode::Container(_) => {
+            return Err(Refusal::invalid(
+                "conflicting options: mac-address and the network mode",
+            ));
+        }
+    };
+    let settings = endpoints.entry(name.to_owned()).or_default();
+    match settings.mac_address.as_deref() {
+        None | Some("") => settings.mac_address = Some(asked),
+        Some(other) if other == asked => {}
+        Some(_) => {
+            return Err(Refusal::invalid(
+                "the container-wide MAC address must match the endpoint-specific MAC address for the main network, or be left empty",
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn is_name(text: &str) -> bool {
@@ -164,6 +206,19 @@ mod tests {
     }
 
     #[test]
+    fn a_mac_address_is_that_of_the_first_network() {
+        let asked = || Some("02-00-00-00-00-01".to_owned());
+        let mut endpoints = HashMap::new();
+        share_mac(asked(), &mut endpoints, &NetworkMode::Default).expect("no other");
+        let found = requests(endpoints.clone(), &NetworkMode::Default).expect("valid");
+        assert_eq!(found["bridge"].mac, Some([2, 0, 0, 0, 0, 1]));
+        share_mac(asked(), &mut endpoints, &NetworkMode::Default).expect("the same");
+        let other = Some("02:00:00:00:00:02".to_owned());
+        assert!(share_mac(other, &mut endpoints, &NetworkMode::Default).is_err());
+        assert!(share_mac(asked(), &mut endpoints, &NetworkMode::Host).is_err());
+    }
+
+    #[test]
     fn what_is_wrong_is_told() {
         let mode = NetworkMode::Default;
         for (asked, words) in [
@@ -180,8 +235,12 @@ mod tests {
                 "invalid IPv4 address: 10.1",
             ),
             (
-                json!({"x": {"MacAddress": "02:00:00:00:00:01"}}),
-                "not built: --mac-address",
+                json!({"x": {"MacAddress": "02:00:00:00:01"}}),
+                "invalid MAC address: 02:00:00:00:01",
+            ),
+            (
+                json!({"x": {"MacAddress": "01:00:00:00:00:01"}}),
+                "invalid MAC address: 01:00",
             ),
             (
                 json!({"x": {"Aliases": ["a b"]}}),

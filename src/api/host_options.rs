@@ -7,15 +7,17 @@ use bollard_stubs::models::{
 };
 
 use super::container_create::sorted;
-use super::{mounts, ports, restart_policy, rights, unbuilt};
+use super::{disk_limits, mounts, ports, restart_policy, rights, unbuilt};
 use crate::daemon::config::{HostOptions, LinkRequest, NetworkMode, RestartPolicy, Ulimit};
+use crate::daemon::limits::check_real_time;
 use crate::daemon::refusal::Refusal;
 
 /// The least memory that lets a process start at all.
 const LEAST_MEMORY: i64 = 6 << 20;
 
-pub(crate) fn host_options(host: HostConfig) -> Result<HostOptions, Refusal> {
+pub(crate) fn host_options(mut host: HostConfig) -> Result<HostOptions, Refusal> {
     unbuilt::refuse(&host)?;
+    let disks = disk_limits::parse(&mut host)?;
     let security = rights::security(host.security_opt.as_deref().unwrap_or_default())?;
     let volume_driver = host.volume_driver.unwrap_or_default();
     let mounts = mounts::mounts(host.binds, host.mounts, host.tmpfs, &volume_driver)?;
@@ -86,6 +88,11 @@ pub(crate) fn host_options(host: HostConfig) -> Result<HostOptions, Refusal> {
         cpu_quota: host.cpu_quota.unwrap_or_default(),
         cpuset_cpus: host.cpuset_cpus.unwrap_or_default(),
         cpuset_mems: host.cpuset_mems.unwrap_or_default(),
+        cpu_rt_period: host.cpu_realtime_period.unwrap_or_default(),
+        cpu_rt_runtime: host.cpu_realtime_runtime.unwrap_or_default(),
+        disks,
+        cgroup_parent: rights::cgroup_parent(host.cgroup_parent.as_deref().unwrap_or_default())?,
+        annotations: annotations(host.annotations)?,
         shm_size: rights::shm_size(host.shm_size)?,
         devices: rights::devices(host.devices)?,
         device_rules: rights::device_rules(host.device_cgroup_rules)?,
@@ -111,7 +118,20 @@ pub(crate) fn host_options(host: HostConfig) -> Result<HostOptions, Refusal> {
     Ok(options)
 }
 
+fn annotations(
+    asked: Option<std::collections::HashMap<String, String>>,
+) -> Result<std::collections::BTreeMap<String, String>, Refusal> {
+    let annotations = sorted(asked);
+    match annotations.contains_key("") {
+        true => Err(Refusal::invalid(
+            "invalid Annotations: the empty string is not permitted as an annotation key",
+        )),
+        false => Ok(annotations),
+    }
+}
+
 fn check_limits(options: &HostOptions) -> Result<(), Refusal> {
+    check_real_time(options.cpu_rt_period, options.cpu_rt_runtime)?;
     let (memory, swap) = (options.memory, options.memory_swap);
     let wrong = if memory != 0 && memory < LEAST_MEMORY {
         format!("Minimum memory limit allowed is 6MB, not {memory} bytes")

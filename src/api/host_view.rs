@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use bollard_stubs::models::{
-    HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig, ResourcesUlimits,
+    HostConfig, HostConfigCgroupnsModeEnum, HostConfigIsolationEnum, HostConfigLogConfig,
+    ResourcesUlimits,
 };
 
-use super::{mounts, ports, restart_policy, rights};
+use super::{disk_limits, mounts, ports, restart_policy, rights};
 use crate::daemon::config::{HostOptions, LinkRequest};
 
 /// From which [`super::host_options::host_options`] makes the same options again. `consumer` is the container's name.
@@ -56,6 +57,11 @@ pub(crate) fn host_view(host: &HostOptions, consumer: &str) -> HostConfig {
         cpu_quota: Some(host.cpu_quota),
         cpuset_cpus: Some(host.cpuset_cpus.clone()),
         cpuset_mems: Some(host.cpuset_mems.clone()),
+        cpu_realtime_period: Some(host.cpu_rt_period),
+        cpu_realtime_runtime: Some(host.cpu_rt_runtime),
+        cgroup_parent: Some(host.cgroup_parent.clone()),
+        annotations: some_map(&host.annotations),
+        isolation: Some(HostConfigIsolationEnum::EMPTY),
         devices: Some(rights::devices_view(&host.devices)),
         device_cgroup_rules: some_list(&host.device_rules),
         group_add: some_list(&host.group_add),
@@ -64,7 +70,7 @@ pub(crate) fn host_view(host: &HostOptions, consumer: &str) -> HostConfig {
         runtime: Some("nuncio".to_owned()),
         shm_size: Some(rights::shm_size_view(host.shm_size)),
         console_size: Some(vec![0, 0]),
-        ..HostConfig::default()
+        ..disk_limits::view(&host.disks)
     }
 }
 

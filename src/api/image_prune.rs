@@ -12,6 +12,7 @@ use super::image_list::{labels, moment};
 use super::images::{ids, in_use, item, not_removed, tell_removed};
 use super::query::Params;
 use super::{Answer, Server, json};
+use crate::daemon::events::Kind;
 
 const FILTERS: &[&str] = &["dangling", "label", "label!", "until"];
 
@@ -41,6 +42,7 @@ pub(crate) async fn prune(State(daemon): Server, Params(asked): Params<Prune>) -
         .await
         .map_err(not_removed)?;
     tell_removed(&daemon, &before, &pruned.removed);
+    daemon.tell_pruned(Kind::Image, pruned.reclaimed);
     let removed: Vec<_> = pruned.removed.into_iter().map(item).collect();
     json::sorted(ImagePruneResponse {
         images_deleted: (!removed.is_empty()).then_some(removed),

@@ -17,19 +17,29 @@ use serde_json::json;
 use super::error::ApiError;
 use super::query::{Flag, Params};
 use super::version::{ApiVersion, ONE_SIZE};
-use super::{Answer, Server, image_view, json, not_found, nulls, push, save};
+use super::{Answer, Server, image_platform, image_view, json, not_found, nulls, push, save};
 use crate::daemon::Daemon;
 use crate::daemon::refusal::Refusal;
+
+#[derive(Deserialize)]
+pub(crate) struct Which {
+    #[serde(default)]
+    platform: String,
+}
 
 /// What is asked of an image by its path: `{name}/json`, `{name}/history` or `{name}/get`.
 pub(crate) async fn get(
     State(daemon): Server,
     Extension(version): Extension<ApiVersion>,
     Path(path): Path<String>,
+    Params(asked): Params<Which>,
 ) -> Answer {
+    let platform = image_platform::parse(&asked.platform)?;
+    let platform = platform.as_ref();
     match path.rsplit_once('/') {
         Some((name, "json")) => {
             let image = daemon.find_image(name).await?;
+            image_platform::check(platform, &image, name)?;
             let mut shown = json!(image_view::inspect(&image, version < ONE_SIZE));
             nulls::image(&mut shown);
             // The first docker-compose takes from here which volumes the image has, whatever the version it speaks.
@@ -38,9 +48,10 @@ pub(crate) async fn get(
         }
         Some((name, "history")) => {
             let image = daemon.find_image(name).await?;
+            image_platform::check(platform, &image, name)?;
             json::sorted(image_view::history(&image, daemon.images()))
         }
-        Some((name, "get")) => save::save(State(daemon), &[name.to_owned()]).await,
+        Some((name, "get")) => save::save(State(daemon), &[name.to_owned()], platform).await,
         _ => Err(not_found().await),
     }
 }

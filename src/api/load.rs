@@ -5,19 +5,23 @@ use std::io;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use futures_util::TryStreamExt;
-use nuncio_runtime::image::{LoadError, Loaded, ProgressStatus};
+use nuncio_runtime::image::{LoadError, Loaded, Platform, ProgressStatus};
 use serde::Deserialize;
 use serde_json::json;
 use tokio_util::io::StreamReader;
 
+use super::body::drain;
 use super::error::ApiError;
 use super::query::{Flag, Params};
-use super::{Answer, Server, steps};
+use super::{Answer, Server, image_platform, steps};
+use crate::daemon::refusal::Refusal;
 
 #[derive(Deserialize)]
 pub(crate) struct Asked {
     #[serde(default)]
     quiet: Flag,
+    #[serde(default)]
+    platform: String,
 }
 
 pub(crate) async fn load(
@@ -25,6 +29,15 @@ pub(crate) async fn load(
     Params(asked): Params<Asked>,
     request: Request,
 ) -> Answer {
+    let host = Platform::host();
+    if let Some(platform) = image_platform::parse(&asked.platform)?
+        && (platform.os(), platform.architecture()) != (host.os(), host.architecture())
+    {
+        // A client that is still sending would not hear why.
+        drain(request.into_body()).await;
+        let message = format!("not built: load --platform {platform}; only {host} is loaded here");
+        return Err(Refusal::unsupported(message).into());
+    }
     let body = request.into_body().into_data_stream();
     let archive = StreamReader::new(Box::pin(body.map_err(io::Error::other)));
     let quiet = asked.quiet.0;

@@ -9,6 +9,7 @@ mod container_create;
 mod container_summary;
 mod container_view;
 mod containers;
+mod disk_limits;
 mod distribution;
 mod endpoint;
 mod error;
@@ -20,6 +21,7 @@ mod health;
 mod host_options;
 mod host_view;
 mod image_list;
+mod image_platform;
 mod image_prune;
 mod image_view;
 mod images;
@@ -31,6 +33,7 @@ mod mounts;
 mod network_view;
 mod networks;
 mod nulls;
+mod patterns;
 mod ports;
 mod prune;
 mod pull;
@@ -177,7 +180,9 @@ fn volume_routes() -> Router<Arc<Daemon>> {
         .route("/volumes/prune", post(volumes::prune))
         .route(
             "/volumes/{name}",
-            get(volumes::inspect).delete(volumes::remove),
+            get(volumes::inspect)
+                .delete(volumes::remove)
+                .put(async || unbuilt_paths::refuse("cluster volumes")),
         )
 }
 

@@ -22,6 +22,16 @@ pub(crate) fn parse(body: NetworkCreateRequest) -> Result<NetworkCreate, Refusal
         return Err(Refusal::invalid(message));
     }
     let options = sorted(body.options);
+    let scope = body.scope.unwrap_or_default();
+    let own_scope = match body.driver.as_deref() {
+        Some("overlay") => "swarm",
+        _ => "local",
+    };
+    if !scope.is_empty() && scope != own_scope {
+        return Err(Refusal::invalid(format!(
+            "network {name}: invalid scope {scope}: networks of its driver have the scope {own_scope}"
+        )));
+    }
     let ipam = body.ipam.unwrap_or_default();
     let driver = ipam.driver.unwrap_or_default();
     let asked = [

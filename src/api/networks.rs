@@ -13,11 +13,12 @@ use serde_json::Value;
 
 use super::body::JsonBody;
 use super::error::ApiError;
-use super::filters::{Filters, matches};
+use super::filters::Filters;
+use super::patterns::Patterns;
 use super::query::Params;
 use super::{Answer, Server, endpoint, json, network_view};
+use crate::daemon::events::Kind;
 use crate::daemon::networks::NetworkView;
-use crate::daemon::refusal::Refusal;
 
 const FILTERS: &[&str] = &["dangling", "driver", "id", "label", "name", "scope", "type"];
 /// Networks that are always there.
@@ -30,33 +31,28 @@ pub(crate) struct List {
 
 pub(crate) async fn list(State(daemon): Server, Params(asked): Params<List>) -> Answer {
     let filters = Filters::parse(asked.filters.as_deref(), FILTERS)?;
+    let (names, ids) = (Patterns::of(&filters, "name"), Patterns::of(&filters, "id"));
     let mut list = Vec::new();
     for view in daemon.networks() {
-        if accepts(&filters, &view)? {
+        if names.accept(&view.name) && ids.accept(&view.id) && accepts(&filters, &view) {
             list.push(network_view::network(view, false));
         }
     }
     json::sorted(list)
 }
 
-fn accepts(filters: &Filters, view: &NetworkView) -> Result<bool, Refusal> {
+fn accepts(filters: &Filters, view: &NetworkView) -> bool {
     let predefined = PREDEFINED.contains(&view.name.as_str());
-    let mut named = filters.values("name").next().is_none();
-    for pattern in filters.values("name") {
-        named |= matches(pattern, &view.name)?;
-    }
     let dangling = |wanted: &str| {
         matches!(wanted, "1" | "true" | "True") == (view.endpoints.is_empty() && !predefined)
     };
-    Ok(named
-        && filters.any("id", |id| view.id.starts_with(id))
-        && filters.any("driver", |driver| view.driver == driver)
+    filters.any("driver", |driver| view.driver == driver)
         && filters.any("scope", |scope| view.scope == scope)
         && filters.any("type", |kind| {
             kind == if predefined { "builtin" } else { "custom" }
         })
         && filters.any("dangling", dangling)
-        && filters.labels(&view.labels))
+        && filters.labels(&view.labels)
 }
 
 pub(crate) async fn inspect(State(daemon): Server, Path(name): Path<String>) -> Answer {
@@ -130,6 +126,7 @@ pub(crate) async fn prune(State(daemon): Server, Params(asked): Params<List>) ->
             ),
         }
     }
+    daemon.tell_pruned(Kind::Network, 0);
     Ok(Json(NetworkPruneResponse {
         networks_deleted: Some(deleted),
     })

@@ -18,6 +18,7 @@ use super::query::Params;
 use super::{Answer, Server, container_summary, image_view, volumes};
 use crate::daemon::Daemon;
 use crate::daemon::container::Container;
+use crate::daemon::events::Kind;
 use crate::daemon::refusal::Refusal;
 
 #[derive(Deserialize)]
@@ -53,6 +54,7 @@ pub(crate) async fn containers(State(daemon): Server, Params(asked): Params<Prun
             ),
         }
     }
+    daemon.tell_pruned(Kind::Container, reclaimed);
     Ok(Json(ContainerPruneResponse {
         containers_deleted: Some(deleted),
         space_reclaimed: Some(number(reclaimed)),

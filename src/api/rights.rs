@@ -113,6 +113,21 @@ pub(crate) fn ipc_view(ipc: &Ipc) -> String {
     }
 }
 
+/// Below which group of each hierarchy a container has its own; from the root, whether or not it begins with a slash.
+pub(crate) fn cgroup_parent(text: &str) -> Result<String, Refusal> {
+    if text.is_empty() {
+        return Ok(String::new());
+    }
+    let parts: Vec<&str> = text.split('/').filter(|part| !part.is_empty()).collect();
+    let wrong = |part: &&str| [".", ".."].contains(part) || part.contains(['\0', '\n']);
+    if parts.is_empty() || parts.iter().any(wrong) {
+        return Err(Refusal::invalid(format!(
+            "invalid CgroupParent {text:?}: expected a path of cgroups, as /batch/nightly"
+        )));
+    }
+    Ok(format!("/{}", parts.join("/")))
+}
+
 pub(crate) fn host_uts(text: &str) -> Result<bool, Refusal> {
     match text {
         "" => Ok(false),
@@ -182,6 +197,16 @@ mod tests {
             assert_eq!(ipc_view(&ipc(text).expect(text)), text);
         }
         assert!(pid("container:").is_err() && ipc("other").is_err() && host_uts("x").is_err());
+    }
+
+    #[test]
+    fn a_parent_of_cgroups_is_a_path_from_the_root() {
+        for (text, expected) in [("", ""), ("batch", "/batch"), ("/a//b/", "/a/b")] {
+            assert_eq!(cgroup_parent(text).expect(text), expected);
+        }
+        for wrong in ["/", "..", "/a/../b", "a/."] {
+            assert!(cgroup_parent(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

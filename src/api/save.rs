@@ -4,29 +4,43 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
-use nuncio_runtime::image::SaveError;
+use nuncio_runtime::image::{Platform, SaveError};
 
 use super::error::ApiError;
 use super::images::unfound;
 use super::query::Params;
-use super::{Answer, Server};
+use super::{Answer, Server, image_platform};
 
 /// Each `names` is an image; the parameter may be repeated.
 pub(crate) async fn several(
     daemon: Server,
     Params(pairs): Params<Vec<(String, String)>>,
 ) -> Answer {
-    let named =
-        |(key, name): (String, String)| (key == "names" && !name.is_empty()).then_some(name);
-    let names: Vec<String> = pairs.into_iter().filter_map(named).collect();
-    save(daemon, &names).await
+    let all = |wanted: &'static str| {
+        let pairs = pairs.iter().filter(move |(key, _)| key == wanted);
+        pairs
+            .map(|(_, value)| value)
+            .filter(|value| !value.is_empty())
+    };
+    let names: Vec<String> = all("names").cloned().collect();
+    let platform = match all("platform").next() {
+        Some(text) => image_platform::parse(text)?,
+        None => None,
+    };
+    save(daemon, &names, platform.as_ref()).await
 }
 
-pub(super) async fn save(State(daemon): Server, names: &[String]) -> Answer {
+pub(super) async fn save(
+    State(daemon): Server,
+    names: &[String],
+    platform: Option<&Platform>,
+) -> Answer {
     let mut ids = Vec::new();
     for name in names {
         // what is built in is made when it is asked for
-        ids.push(daemon.find_image(name).await?.id.clone());
+        let image = daemon.find_image(name).await?;
+        image_platform::check(platform, &image, name)?;
+        ids.push(image.id.clone());
     }
     let archive = daemon.images().save(names).await.map_err(unsaved)?;
     for id in ids {

@@ -6,12 +6,10 @@ use crate::daemon::refusal::Refusal;
 
 /// Refuses the first option that would change what a container does and is not built.
 pub(crate) fn refuse(host: &HostConfig) -> Result<(), Refusal> {
-    let found = limits(host)
-        .into_iter()
-        .chain(devices(host))
-        .chain(namespaces(host))
-        .chain(lifecycle(host));
-    match found.into_iter().find(|(asked, _)| *asked) {
+    foreign(host)?;
+    device_driver(host)?;
+    let mut found = limits(host).into_iter().chain(namespaces(host));
+    match found.find(|(asked, _)| *asked) {
         Some((_, flag)) => Err(Refusal::unsupported(format!("not built: {flag}"))),
         None => Ok(()),
     }
@@ -20,69 +18,62 @@ pub(crate) fn refuse(host: &HostConfig) -> Result<(), Refusal> {
 /// Whether each is asked for, and its flag.
 type Asked<const N: usize> = [(bool, &'static str); N];
 
-fn limits(host: &HostConfig) -> Asked<5> {
+fn limits(host: &HostConfig) -> Asked<2> {
     [
-        (nonzero(host.cpu_realtime_period), "--cpu-rt-period"),
-        (nonzero(host.cpu_realtime_runtime), "--cpu-rt-runtime"),
         (nonzero(host.kernel_memory_tcp), "kernel memory limits"),
         (map(&host.storage_opt), "--storage-opt"),
-        (
-            [
-                host.cpu_count,
-                host.cpu_percent,
-                host.io_maximum_iops,
-                host.io_maximum_bandwidth,
-            ]
-            .into_iter()
-            .any(nonzero),
-            "limits of Windows containers",
-        ),
     ]
 }
 
-fn devices(host: &HostConfig) -> Asked<7> {
-    [
-        (
-            host.blkio_weight.is_some_and(|weight| weight != 0),
-            "--blkio-weight",
-        ),
-        (list(&host.blkio_weight_device), "--blkio-weight-device"),
-        (list(&host.blkio_device_read_bps), "--device-read-bps"),
-        (list(&host.blkio_device_write_bps), "--device-write-bps"),
-        (list(&host.blkio_device_read_iops), "--device-read-iops"),
-        (list(&host.blkio_device_write_iops), "--device-write-iops"),
-        (list(&host.device_requests), "--gpus"),
-    ]
-}
-
-fn namespaces(host: &HostConfig) -> Asked<4> {
+fn namespaces(host: &HostConfig) -> Asked<2> {
     let mode = |mode: &Option<String>, known: &[&str]| {
         mode.as_deref().is_some_and(|mode| !known.contains(&mode))
     };
-    let isolation = [
-        None,
-        Some(HostConfigIsolationEnum::EMPTY),
-        Some(HostConfigIsolationEnum::DEFAULT),
-    ];
     [
         // Without user namespaces every container is in the host's.
         (mode(&host.userns_mode, &["", "host"]), "--userns"),
         (text(&host.cgroup), "a cgroup shared with another container"),
-        (text(&host.cgroup_parent), "--cgroup-parent"),
-        (!isolation.contains(&host.isolation), "--isolation"),
     ]
 }
 
-fn lifecycle(host: &HostConfig) -> Asked<2> {
-    [
-        (map(&host.annotations), "--annotation"),
-        (
-            host.runtime
-                .as_deref()
-                .is_some_and(|runtime| !["", "nuncio"].contains(&runtime)),
-            "--runtime other than nuncio",
-        ),
-    ]
+/// Refuses what no daemon on Linux does, or this one's runtime has not, in the words of Docker's.
+fn foreign(host: &HostConfig) -> Result<(), Refusal> {
+    let runtime = host.runtime.as_deref().unwrap_or_default();
+    if !["", "nuncio"].contains(&runtime) {
+        let message = format!("unknown or invalid runtime name: {runtime}");
+        return Err(Refusal::invalid(message));
+    }
+    let wrong = match host.isolation {
+        None | Some(HostConfigIsolationEnum::EMPTY | HostConfigIsolationEnum::DEFAULT) => None,
+        Some(other) => Some(format!("invalid isolation '{other}' on linux")),
+    };
+    let quality = [
+        (host.io_maximum_bandwidth, "--io-maxbandwidth"),
+        (host.io_maximum_iops, "--io-maxiops"),
+        (host.cpu_count, "--cpu-count"),
+        (host.cpu_percent, "--cpu-percent"),
+    ];
+    let quality = quality.into_iter().find(|(asked, _)| nonzero(*asked));
+    let quality =
+        quality.map(|(_, flag)| format!("invalid QoS settings: linux does not support {flag}"));
+    match wrong.or(quality) {
+        Some(message) => Err(Refusal::invalid(message)),
+        None => Ok(()),
+    }
+}
+
+/// `--gpus` and its kin ask for a driver, and there is none.
+fn device_driver(host: &HostConfig) -> Result<(), Refusal> {
+    let Some(asked) = host.device_requests.iter().flatten().next() else {
+        return Ok(());
+    };
+    let sets = asked.capabilities.iter().flatten();
+    let sets: Vec<String> = sets.map(|set| format!("[{}]", set.join(" "))).collect();
+    Err(Refusal::unsupported(format!(
+        "could not select device driver {:?} with capabilities: [{}]",
+        asked.driver.as_deref().unwrap_or_default(),
+        sets.join(" ")
+    )))
 }
 
 fn nonzero(value: Option<i64>) -> bool {
@@ -90,10 +81,6 @@ fn nonzero(value: Option<i64>) -> bool {
 }
 
 fn text(value: &Option<String>) -> bool {
-    value.as_ref().is_some_and(|value| !value.is_empty())
-}
-
-fn list<T>(value: &Option<Vec<T>>) -> bool {
     value.as_ref().is_some_and(|value| !value.is_empty())
 }
 
@@ -125,17 +112,34 @@ mod tests {
 
     #[test]
     fn each_wish_is_refused_by_its_flag() {
+        let refused = |host| refuse(&parse(host)).expect_err("not built");
         for (host, flag) in [
-            (json!({"Runtime": "kata"}), "--runtime"),
-            (json!({"BlkioWeight": 10}), "--blkio-weight"),
+            (json!({"StorageOpt": {"size": "10G"}}), "--storage-opt"),
+            (json!({"UsernsMode": "auto"}), "--userns"),
         ] {
-            let error = refuse(&parse(host)).expect_err(flag);
+            let error = refused(host);
             assert_eq!(error.kind, RefusalKind::Unsupported);
-            assert!(
-                error.message.starts_with(&format!("not built: {flag}")),
-                "{}",
-                error.message
-            );
+            assert_eq!(error.message, format!("not built: {flag}"));
+        }
+        for (host, message) in [
+            (
+                json!({"Runtime": "kata"}),
+                "unknown or invalid runtime name: kata",
+            ),
+            (
+                json!({"Isolation": "hyperv"}),
+                "invalid isolation 'hyperv' on linux",
+            ),
+            (
+                json!({"CpuCount": 2}),
+                "invalid QoS settings: linux does not support --cpu-count",
+            ),
+            (
+                json!({"DeviceRequests": [{"Driver": "", "Count": -1, "Capabilities": [["gpu"]]}]}),
+                "could not select device driver \"\" with capabilities: [[gpu]]",
+            ),
+        ] {
+            assert_eq!(refused(host).message, message);
         }
     }
 }

@@ -14,6 +14,7 @@ pub(crate) const UNBUILT: &[(&str, &str)] = &[
     ("/configs/{id}", "configs"),
     ("/containers/{id}/attach/ws", "attach over a web socket"),
     ("/grpc", "build"),
+    ("/plugins/{name}", "plugins"),
     ("/plugins/{name}/{what}", "plugins"),
     ("/secrets", "secrets"),
     ("/secrets/{id}", "secrets"),

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::body::JsonBody;
 use super::error::ApiError;
-use super::{Answer, Server, restart_policy};
+use super::{Answer, Server, disk_limits, restart_policy};
 use crate::daemon::refusal::Refusal;
 use crate::daemon::update::Changes;
 
@@ -45,6 +45,9 @@ fn parse(body: Value) -> Result<Changes, ApiError> {
         cpuset_cpus: text(asked.cpuset_cpus),
         cpuset_mems: text(asked.cpuset_mems),
         pids_limit: number(asked.pids_limit),
+        blkio_weight: disk_limits::weight(asked.blkio_weight)?,
+        cpu_rt_period: number(asked.cpu_realtime_period),
+        cpu_rt_runtime: number(asked.cpu_realtime_runtime),
         restart: named.then_some(restart),
     };
     Ok(changes)
@@ -53,13 +56,16 @@ fn parse(body: Value) -> Result<Changes, ApiError> {
 fn refuse_unbuilt(asked: &ContainerUpdateBody) -> Result<(), Refusal> {
     let nonzero = |value: Option<i64>| value.is_some_and(|value| value != 0);
     let unbuilt = [
-        (
-            asked.blkio_weight.is_some_and(|weight| weight != 0),
-            "--blkio-weight",
-        ),
-        (nonzero(asked.cpu_realtime_period), "--cpu-rt-period"),
-        (nonzero(asked.cpu_realtime_runtime), "--cpu-rt-runtime"),
         (nonzero(asked.kernel_memory_tcp), "kernel memory limits"),
+        (
+            disk_limits::by_disk([
+                &asked.blkio_device_read_bps,
+                &asked.blkio_device_write_bps,
+                &asked.blkio_device_read_iops,
+                &asked.blkio_device_write_iops,
+            ]),
+            "limits of single disks",
+        ),
     ];
     match unbuilt.iter().find(|(asked, _)| *asked) {
         Some((_, flag)) => Err(Refusal::unsupported(format!("not built: update {flag}"))),
@@ -98,8 +104,8 @@ mod tests {
             ),
             (json!({"Memory": "x"}), "invalid JSON"),
             (
-                json!({"BlkioWeight": 10}),
-                "not built: update --blkio-weight",
+                json!({"BlkioWeight": 5}),
+                "Range of blkio weight is from 10 to 1000",
             ),
         ] {
             let error = parse(body).expect_err(words);

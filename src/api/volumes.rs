@@ -12,10 +12,12 @@ use serde_json::{Value, json};
 
 use super::body::JsonBody;
 use super::error::ApiError;
-use super::filters::{Filters, matches};
+use super::filters::Filters;
+use super::patterns::Patterns;
 use super::query::{Flag, Params};
 use super::version::{ANONYMOUS_PRUNE, ApiVersion};
 use super::{Answer, Server, json};
+use crate::daemon::events::Kind;
 use crate::daemon::refusal::Refusal;
 use crate::daemon::volumes::{ANONYMOUS, LOCAL, VolumeRequest, VolumeView};
 
@@ -52,10 +54,12 @@ pub(crate) struct List {
 pub(crate) async fn list(State(daemon): Server, Params(asked): Params<List>) -> Answer {
     let filters = Filters::parse(asked.filters.as_deref(), FILTERS)?;
     let dangling = filters.flag("dangling")?;
+    let names = Patterns::of(&filters, "name");
     let mut volumes = Vec::new();
     for volume in daemon.volume_list() {
         if dangling.is_none_or(|wanted| wanted == (volume.users == 0))
-            && accepts(&filters, &volume)?
+            && names.accept(&volume.volume.name)
+            && accepts(&filters, &volume)
         {
             volumes.push(view(&volume, None));
         }
@@ -63,15 +67,10 @@ pub(crate) async fn list(State(daemon): Server, Params(asked): Params<List>) -> 
     Ok(Json(json!({ "Volumes": volumes, "Warnings": null })).into_response())
 }
 
-fn accepts(filters: &Filters, view: &VolumeView) -> Result<bool, Refusal> {
-    let mut named = filters.values("name").next().is_none();
-    for pattern in filters.values("name") {
-        named |= matches(pattern, &view.volume.name)?;
-    }
-    Ok(named
-        && filters.any("driver", |driver| driver == LOCAL)
+fn accepts(filters: &Filters, view: &VolumeView) -> bool {
+    filters.any("driver", |driver| driver == LOCAL)
         && filters.labels(&view.volume.labels)
-        && filters.no_labels(&view.volume.labels))
+        && filters.no_labels(&view.volume.labels)
 }
 
 pub(crate) async fn inspect(State(daemon): Server, Path(name): Path<String>) -> Answer {
@@ -145,6 +144,7 @@ pub(crate) async fn prune(
             }
         }
     }
+    daemon.tell_pruned(Kind::Volume, reclaimed);
     Ok(Json(VolumePruneResponse {
         volumes_deleted: Some(deleted),
         space_reclaimed: Some(i64::try_from(reclaimed).unwrap_or(i64::MAX)),

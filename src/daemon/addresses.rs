@@ -108,9 +108,12 @@ impl Daemon {
             address,
             block,
             gateway: (!network.internal()).then(|| gateway_of(block)),
-            mac: MacAddr::of_address(address).0,
+            mac: request
+                .mac
+                .unwrap_or_else(|| MacAddr::of_address(address).0),
             aliases: request.aliases.clone(),
             index: 0,
+            gateway_priority: request.gateway_priority,
         })
     }
 }

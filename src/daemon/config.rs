@@ -70,6 +70,9 @@ pub(crate) struct ContainerConfig {
     pub(crate) image: String,
     /// Empty: the first 12 digits of the container's id.
     pub(crate) hostname: String,
+    /// Stands behind the hostname; empty: none.
+    #[serde(default)]
+    pub(crate) domainname: String,
     pub(crate) user: String,
     pub(crate) env: Vec<String>,
     /// `None`: the image's.
@@ -180,6 +183,20 @@ pub(crate) struct HostOptions {
     pub(crate) cpuset_cpus: String,
     #[serde(default)]
     pub(crate) cpuset_mems: String,
+    /// Microseconds; 0: the kernel's default.
+    #[serde(default)]
+    pub(crate) cpu_rt_period: i64,
+    /// Microseconds of real time in each period; 0: none.
+    #[serde(default)]
+    pub(crate) cpu_rt_runtime: i64,
+    #[serde(default)]
+    pub(crate) disks: DiskLimits,
+    /// Below which its cgroups are; empty: the daemon's own.
+    #[serde(default)]
+    pub(crate) cgroup_parent: String,
+    /// For other tools, in the container's OCI configuration.
+    #[serde(default)]
+    pub(crate) annotations: BTreeMap<String, String>,
     /// Bytes of `/dev/shm`; 0: 64 MiB.
     #[serde(default)]
     pub(crate) shm_size: u64,
@@ -270,6 +287,20 @@ pub(crate) struct Device {
     pub(crate) access: String,
 }
 
+/// How much a container may take of the host's disks, each by its device node.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub(crate) struct DiskLimits {
+    /// Against other containers where a disk is busy, 10 to 1000; 0: the kernel's default.
+    pub(crate) weight: u16,
+    pub(crate) weights: Vec<(String, u16)>,
+    /// Bytes a second.
+    pub(crate) read_bps: Vec<(String, u64)>,
+    pub(crate) write_bps: Vec<(String, u64)>,
+    /// Requests a second.
+    pub(crate) read_iops: Vec<(String, u64)>,
+    pub(crate) write_iops: Vec<(String, u64)>,
+}
+
 /// A resource limit as in `--ulimit nofile=1024:2048`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Ulimit {
@@ -330,4 +361,10 @@ pub(crate) struct EndpointRequest {
     pub(crate) aliases: Vec<String>,
     pub(crate) address: Option<Ipv4Addr>,
     pub(crate) links: Vec<LinkRequest>,
+    /// `None`: made of the address.
+    #[serde(default)]
+    pub(crate) mac: Option<[u8; 6]>,
+    /// The network with the highest leads out of the container.
+    #[serde(default)]
+    pub(crate) gateway_priority: i64,
 }

@@ -136,13 +136,8 @@ impl Daemon {
             return Ok(());
         }
         let record = container.view();
-        let next = record
-            .endpoints
-            .iter()
-            .filter(|(_, endpoint)| endpoint.gateway.is_some())
-            .min_by_key(|(_, endpoint)| endpoint.index);
-        if let Some((name, _)) = next {
-            let next = match name.as_str() {
+        if let Some((name, _)) = record.way_out() {
+            let next = match name {
                 DEFAULT_NETWORK => self.default_network().map(Network::Mesh),
                 name => Some(self.find_network(name).await?),
             };

@@ -80,18 +80,43 @@ impl EventLog {
         id: impl Into<String>,
         attributes: impl IntoIterator<Item = (String, String)>,
     ) {
+        self.note(kind, action.into(), id.into(), attributes, true);
+    }
+
+    /// The same for what happens again and again, and would push all else out of the history: only those hear of it
+    /// who listen now.
+    fn tell_in_passing(
+        &self,
+        kind: Kind,
+        action: String,
+        id: String,
+        attributes: BTreeMap<String, String>,
+    ) {
+        self.note(kind, action, id, attributes, false);
+    }
+
+    fn note(
+        &self,
+        kind: Kind,
+        action: String,
+        id: String,
+        attributes: impl IntoIterator<Item = (String, String)>,
+        remembered: bool,
+    ) {
         let mut history = locked(&self.history);
         let event = Arc::new(Event {
             kind,
-            action: action.into(),
-            id: id.into(),
+            action,
+            id,
             attributes: attributes.into_iter().collect(),
             time: Timestamp::now(), // under the lock, so that the order of times is that of the list
         });
-        if history.len() == HISTORY {
-            history.pop_front();
+        if remembered {
+            if history.len() == HISTORY {
+                history.pop_front();
+            }
+            history.push_back(Arc::clone(&event));
         }
-        history.push_back(Arc::clone(&event));
         // Nobody may listen.
         let _ = self.live.send(event);
     }
@@ -121,6 +146,26 @@ impl Daemon {
         attributes.extend(more.map(|(name, value)| (name.to_owned(), value)));
         self.events
             .tell(Kind::Container, action, &record.id, attributes);
+    }
+
+    /// Tells what a check of a container's health does, to those who listen now.
+    pub(super) fn tell_check<const N: usize>(
+        &self,
+        container: &Container,
+        action: String,
+        more: [(&str, String); N],
+    ) {
+        let record = container.view();
+        let mut attributes = attributes(&record);
+        attributes.extend(more.map(|(name, value)| (name.to_owned(), value)));
+        self.events
+            .tell_in_passing(Kind::Container, action, record.id, attributes);
+    }
+
+    /// Tells that what nothing needed is gone, and how many bytes it had.
+    pub(crate) fn tell_pruned(&self, kind: Kind, reclaimed: u64) {
+        let attributes = [("reclaimed".to_owned(), reclaimed.to_string())];
+        self.events.tell(kind, "prune", "", attributes);
     }
 
     /// Tells that a container has come into its networks, or has left them.
@@ -218,6 +263,16 @@ mod tests {
         assert_eq!(live.try_recv().expect("one").id, "1000");
         assert!(live.try_recv().is_err(), "the past is not told again");
         assert!(past.is_sorted_by_key(|event| event.time));
+    }
+
+    #[test]
+    fn what_is_told_in_passing_is_heard_and_not_remembered() {
+        let log = EventLog::default();
+        let (_, mut live) = log.listen();
+        let (action, id) = ("exec_create: true".to_owned(), "1".to_owned());
+        log.tell_in_passing(Kind::Container, action, id, BTreeMap::new());
+        assert_eq!(live.try_recv().expect("one").id, "1");
+        assert!(log.listen().0.is_empty());
     }
 
     #[test]

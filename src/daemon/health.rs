@@ -269,6 +269,17 @@ impl Daemon {
                 return Err(error.into());
             }
         };
+        let exec = || {
+            directory
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned()
+        };
+        for action in ["exec_create", "exec_start"] {
+            let action = format!("{action}: {}", plan.command.join(" "));
+            self.tell_check(container, action, [("execID", exec())]);
+        }
         let mut output = Vec::new();
         let ran = timeout_at(deadline, run(&shim, &mut output)).await;
         if ran.is_err() {
@@ -281,6 +292,12 @@ impl Daemon {
             // Something that it began in the background has its output still.
             Err(_) => super::take_over::take_over_exec(directory.to_owned()).await?,
         }
+        let code = match &gone {
+            Ok(Ok(status)) => status.code.to_string(),
+            _ => FAILED.to_string(),
+        };
+        let more = [("execID", exec()), ("exitCode", code)];
+        self.tell_check(container, "exec_die".to_owned(), more);
         let text = text(&output);
         let Ok(ran) = ran else {
             let more = if text.is_empty() { "" } else { ": " };

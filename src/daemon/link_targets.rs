@@ -1,12 +1,13 @@
 //! Finding what `--link` names, on this host or on another.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use anyhow::Context;
 
 use super::Daemon;
-use super::config::{ContainerConfig, Port};
-use super::container::locked;
+use super::config::{ContainerConfig, LinkRequest, NetworkMode, Port};
+use super::container::{Container, locked};
 use super::networks::{DEFAULT_NETWORK, Network};
 use super::outfit::hostname_of;
 use super::record::{Link, LinkedContainer, Phase, Record};
@@ -103,6 +104,47 @@ impl Daemon {
             ports,
             local: None,
         })
+    }
+
+    /// The names by which others are linked to a container, as `/web/db`.
+    pub(crate) fn link_names(&self, target: &Record) -> Vec<String> {
+        let mut names: Vec<String> = Vec::new();
+        for other in self.containers() {
+            let other = other.view();
+            let on_default = other.config.host.network == NetworkMode::Default;
+            let links = other.config.host.links.iter().filter(|_| on_default);
+            let to_it = links.filter(|link| {
+                link.target == target.name
+                    || link.target.len() >= 12 && target.id.starts_with(&link.target)
+            });
+            names.extend(to_it.map(|link| format!("/{}/{}", other.name, link.alias)));
+        }
+        names.sort_unstable();
+        names
+    }
+
+    /// Takes a link away from the container that has it: at once, if it runs, from its hosts file.
+    pub(crate) async fn unlink(
+        &self,
+        container: &Arc<Container>,
+        alias: &str,
+    ) -> anyhow::Result<()> {
+        let _turn = container.turn.lock().await;
+        let record = container.view();
+        let is_it = |link: &LinkRequest| link.alias == alias;
+        if !record.config.host.links.iter().any(is_it) {
+            let message = format!("No such link: /{}/{alias}", record.name);
+            return Err(Refusal::not_found(message).into());
+        }
+        container.update(|record| {
+            record.config.host.links.retain(|link| link.alias != alias);
+            record.links.retain(|link| link.alias != alias);
+        })?;
+        if container.is_running() {
+            self.write_files(container, &container.view())?;
+        }
+        self.sync().await?;
+        self.release_unused_links()
     }
 
     /// Frees the stand-in addresses of links that no container has any more.

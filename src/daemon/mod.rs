@@ -18,6 +18,7 @@ mod forwards;
 pub(crate) mod health;
 mod images;
 mod kernel_state;
+pub(crate) mod limits;
 mod link;
 mod link_targets;
 pub(crate) mod mount;

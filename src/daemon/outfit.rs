@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use nuncio_overlay::gateway_of;
 use nuncio_runtime::{
-    BindOptions, ContainerSpec, DeviceRule, LogOptions, Mount, MountKind, Namespace, Resources,
-    Ulimit,
+    BindOptions, ContainerSpec, DeviceRule, LogOptions, Mount, MountKind, Namespace, Ulimit,
 };
 
-use super::config::{Device, HostOptions, Ipc, NetworkMode};
+use super::config::{Device, Ipc, NetworkMode};
 use super::container::Container;
 use super::files::{self, NAME_SERVER, Resolving};
+use super::limits::resources;
 use super::networks::DEFAULT_NETWORK;
 use super::record::Record;
 use super::refusal::Refusal;
@@ -41,13 +41,18 @@ impl Daemon {
             .cloned()
             .collect();
         let mut spec = ContainerSpec::new(&record.id, rootfs, args);
-        spec.cgroup_parent = CGROUP_PARENT.into();
+        spec.cgroup_parent = match host.cgroup_parent.as_str() {
+            "" => CGROUP_PARENT.to_owned(),
+            own => own.to_owned(),
+        };
         spec.hostname = match host.host_uts {
             true => hostname_of(&record),
             false => self
                 .namespace_holder(&record)
                 .map_or_else(|| hostname_of(&record), |holder| hostname_of(&holder)),
         };
+        spec.domainname.clone_from(&config.domainname);
+        spec.annotations.clone_from(&host.annotations);
         spec.netns = self.namespace_of(container, &host.network)?;
         spec.env = environment(&record);
         spec.cwd.clone_from(&config.working_dir);
@@ -168,7 +173,11 @@ impl Daemon {
             .iter()
             .map(|entry| self.with_gateway(entry))
             .collect();
-        let hosts = files::hosts(&hostname, &addresses, &extra, &link::hosts(&record.links));
+        let mut names = hostname.clone();
+        if let Some((short, _)) = hostname.split_once('.') {
+            names = format!("{hostname} {short}");
+        }
+        let hosts = files::hosts(&names, &addresses, &extra, &link::hosts(&record.links));
         let resolving = resolving(record);
         let contents = [
             ("hosts", hosts),
@@ -228,12 +237,18 @@ pub(super) fn owns_namespace(mode: &NetworkMode) -> bool {
     !matches!(mode, NetworkMode::Host | NetworkMode::Container(_))
 }
 
+/// A container's name in its UTS namespace, its domain behind it if it has one.
 pub(super) fn hostname_of(record: &Record) -> String {
-    match (record.config.hostname.as_str(), &record.config.host.network) {
-        (_, _) if record.config.host.host_uts => super::node::hostname(),
-        ("", NetworkMode::Host) => super::node::hostname(),
+    let config = &record.config;
+    let name = match (config.hostname.as_str(), &config.host.network) {
+        (_, _) if config.host.host_uts => return super::node::hostname(),
+        ("", NetworkMode::Host) => return super::node::hostname(),
         ("", _) => record.id.chars().take(12).collect(),
         (hostname, _) => hostname.to_owned(),
+    };
+    match config.domainname.as_str() {
+        "" => name,
+        domain => format!("{name}.{domain}"),
     }
 }
 
@@ -285,27 +300,6 @@ fn resolving(record: &Record) -> Resolving {
         found.options.clone_from(&host.dns_options);
     }
     found
-}
-
-pub(super) fn resources(host: &HostOptions) -> Resources {
-    let some = |value: i64| (value != 0).then_some(value);
-    let text = |value: &String| (!value.is_empty()).then(|| value.clone());
-    Resources {
-        memory: some(host.memory),
-        memory_swap: some(host.memory_swap),
-        nano_cpus: some(host.nano_cpus),
-        cpu_shares: u64::try_from(host.cpu_shares)
-            .ok()
-            .filter(|shares| *shares != 0),
-        cpu_period: some(host.cpu_period),
-        cpu_quota: some(host.cpu_quota),
-        cpuset_cpus: text(&host.cpuset_cpus),
-        cpuset_mems: text(&host.cpuset_mems),
-        memory_reservation: some(host.memory_reservation),
-        memory_swappiness: host.memory_swappiness.map(u64::from),
-        oom_kill_disable: host.oom_kill_disable,
-        pids_limit: some(host.pids_limit).filter(|limit| *limit > 0),
-    }
 }
 
 fn device(device: &Device) -> nuncio_runtime::Device {

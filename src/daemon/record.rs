@@ -73,6 +73,19 @@ pub(crate) enum Phase {
     },
 }
 
+impl Record {
+    /// The network that leads out of the container: of those with a gateway the one with the highest priority, and of
+    /// several the one that it joined first.
+    pub(crate) fn way_out(&self) -> Option<(&str, &Endpoint)> {
+        let out = |(_, endpoint): &(&String, &Endpoint)| endpoint.gateway.is_some();
+        let rank = |(_, endpoint): &(&String, &Endpoint)| {
+            (std::cmp::Reverse(endpoint.gateway_priority), endpoint.index)
+        };
+        let (name, endpoint) = self.endpoints.iter().filter(out).min_by_key(rank)?;
+        Some((name, endpoint))
+    }
+}
+
 /// A container's place in one network.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Endpoint {
@@ -86,6 +99,9 @@ pub(crate) struct Endpoint {
     /// Its link is `eth<index>` inside.
     #[serde(default)]
     pub(crate) index: u8,
+    /// Of the networks with a way out, the one with the highest is it.
+    #[serde(default)]
+    pub(crate) gateway_priority: i64,
 }
 
 /// A host port that leads to a container's port.

@@ -204,7 +204,13 @@ impl Daemon {
             .active
             .iter()
             .filter(|record| self.is_in(record, &service.network));
-        let cgroups = inside.map(|record| parent.join(&record.id));
+        let cgroups = inside.filter_map(|record| {
+            let parent = match record.config.host.cgroup_parent.as_str() {
+                "" => parent.clone(),
+                own => nuncio_runtime::cgroup2(own)?,
+            };
+            Some(parent.join(&record.id))
+        });
         cgroups.filter(|cgroup| cgroup.is_dir()).collect()
     }
 

@@ -65,8 +65,8 @@ impl Daemon {
             Ok(shim) => {
                 tracing::info!(id = container.id, name = container.name(), "started");
                 let record = container.view();
-                self.tell_networks(&record, "connect");
                 self.tell_mounts(&record);
+                self.tell_networks(&record, "connect");
                 self.tell(container, "start");
                 self.watch_health(container);
                 self.watch_over(Arc::clone(container), shim);
@@ -212,12 +212,9 @@ impl Daemon {
             .endpoints
             .get(network.name())
             .context("an endpoint that is not written down")?;
-        let first = record
-            .endpoints
-            .values()
-            .filter(|endpoint| endpoint.gateway.is_some())
-            .map(|endpoint| endpoint.index)
-            .min();
+        let leads_out = record
+            .way_out()
+            .is_some_and(|(_, out)| out.index == endpoint.index);
         let bridge = if network.is_default() {
             super::DEFAULT_BRIDGE.into()
         } else {
@@ -229,7 +226,7 @@ impl Daemon {
             host_link: veth_name(&container.id, endpoint.index),
             bridge,
             address: ipnetwork::Ipv4Network::new(endpoint.address, endpoint.block.prefix())?,
-            gateway: endpoint.gateway.filter(|_| first == Some(endpoint.index)),
+            gateway: endpoint.gateway.filter(|_| leads_out),
             subnet: network.subnet(),
             mac: MacAddr(endpoint.mac),
             mtu: self.mtu().await?,

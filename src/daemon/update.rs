@@ -7,7 +7,7 @@ use nuncio_runtime::Resources;
 use super::Daemon;
 use super::config::{HostOptions, RestartPolicy};
 use super::container::Container;
-use super::outfit::resources;
+use super::limits::{check_real_time, resources};
 use super::refusal::Refusal;
 
 /// What `update` asks for; what is `None` stays as it is.
@@ -23,6 +23,9 @@ pub(crate) struct Changes {
     pub(crate) cpuset_cpus: Option<String>,
     pub(crate) cpuset_mems: Option<String>,
     pub(crate) pids_limit: Option<i64>,
+    pub(crate) blkio_weight: Option<u16>,
+    pub(crate) cpu_rt_period: Option<i64>,
+    pub(crate) cpu_rt_runtime: Option<i64>,
     pub(crate) restart: Option<RestartPolicy>,
 }
 
@@ -58,6 +61,10 @@ impl Changes {
         set(&mut new.cpu_quota, self.cpu_quota);
         set(&mut new.cpu_shares, self.cpu_shares);
         set(&mut new.pids_limit, self.pids_limit);
+        set(&mut new.cpu_rt_period, self.cpu_rt_period);
+        set(&mut new.cpu_rt_runtime, self.cpu_rt_runtime);
+        new.disks.weight = self.blkio_weight.unwrap_or(new.disks.weight);
+        check_real_time(new.cpu_rt_period, new.cpu_rt_runtime)?;
         for (slot, value) in [
             (&mut new.cpuset_cpus, &self.cpuset_cpus),
             (&mut new.cpuset_mems, &self.cpuset_mems),
@@ -105,6 +112,9 @@ impl Changes {
             cpuset_cpus: self.cpuset_cpus.clone(),
             cpuset_mems: self.cpuset_mems.clone(),
             pids_limit: self.pids_limit,
+            blkio_weight: self.blkio_weight,
+            cpu_rt_period: self.cpu_rt_period,
+            cpu_rt_runtime: self.cpu_rt_runtime,
             ..Resources::default()
         }
     }

@@ -15,6 +15,7 @@ use super::payload::Launcher;
 use super::stdio::{Console, Ends, Stdio};
 use super::trace;
 use crate::cgroups::{self, Joined};
+use crate::group_values;
 use crate::plan::{Plan, Role};
 use crate::protocol::Fault;
 use crate::status::{self, EXIT_FILE, PID_FILE, Pids};
@@ -68,6 +69,8 @@ impl Container {
             let stdio = ends
                 .connect()
                 .map_err(|error| Fault::internal(format!("receive the terminal: {error}")))?;
+            group_values::write(&plan.group_values, &plan.cgroup)
+                .map_err(|error| Fault::internal(format!("limit the container: {error}")))?;
             Ok(Stage::Created { pid, stdio, report })
         });
         match container {

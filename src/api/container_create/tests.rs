@@ -89,12 +89,12 @@ fn what_is_wrong_is_told() {
 fn what_is_not_built_is_refused() {
     for (body, words) in [
         (
-            json!({"Image": "x", "Domainname": "example.org"}),
-            "not built: --domainname",
+            json!({"Image": "x", "NetworkDisabled": true}),
+            "not built: NetworkDisabled",
         ),
         (
-            json!({"Image": "x", "MacAddress": "02:00:00:00:00:01"}),
-            "not built: --mac-address",
+            json!({"Image": "x", "HostConfig": {"StorageOpt": {"size": "1G"}}}),
+            "not built: --storage-opt",
         ),
     ] {
         let error = refused(body);

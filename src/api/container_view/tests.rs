@@ -24,6 +24,7 @@ pub(crate) fn record(phase: Phase) -> Record {
         gateway: Some(Ipv4Addr::new(172, 17, 0, 1)),
         mac: [2, 0x42, 172, 17, 0, 2],
         aliases: Vec::new(),
+        gateway_priority: 0,
         index: 0,
     };
     Record {
