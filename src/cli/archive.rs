@@ -31,6 +31,10 @@ pub(super) struct LoadArgs {
     /// Print nothing but the names of the images
     #[arg(short, long)]
     quiet: bool,
+
+    /// OS and architecture, as linux/amd64, of those in the archive; only this host's
+    #[arg(long, value_name = "PLATFORM")]
+    platform: Option<String>,
 }
 
 /// Sends an archive to the daemon.
@@ -53,6 +57,7 @@ pub(super) async fn load(args: LoadArgs, client: &Client) -> anyhow::Result<u8> 
     let call = client
         .post("/images/load")
         .query("quiet", if quiet { "1" } else { "0" })
+        .optional("platform", args.platform.as_deref())
         .body(body.boxed(), "application/x-tar");
     show(call.send().await?.lines(), Progress::Stdout).await?;
     Ok(0)

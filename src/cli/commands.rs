@@ -4,13 +4,14 @@ use anyhow::Context as _;
 use clap::{Args, Subcommand};
 
 use super::ambassador::{self, ExplainArgs, FlowsArgs, HostAmbassadorArgs, TapArgs};
+use super::context::{self, Target};
 use super::daemon::{DaemonArgs, DaemonOptions};
 use super::failure::{DAEMON_FAILED, Failure};
 use super::host::Host;
 use super::{
-    archive, changes, commit, completion, cp, disk, doctor, events, exec, history, image_prune,
-    images, import, inspect, lifecycle, login, logs, network, node, pause, port, ps, pull, push,
-    remove, run, search, start, stats, system, top, update, volume, wait,
+    archive, changes, commit, completion, cp, disk, doctor, events, exec, history, images, import,
+    inspect, lifecycle, login, logs, network, node, pause, port, prune, ps, pull, push, remove,
+    run, search, start, stats, system, top, update, volume, wait,
 };
 use crate::client::Client;
 
@@ -56,6 +57,9 @@ pub(super) enum ClientCommand {
     /// Manage what the daemon keeps
     #[command(arg_required_else_help = true)]
     System(SystemGroup),
+    /// Manage builds, of which there are none
+    #[command(arg_required_else_help = true)]
+    Builder(BuilderGroup),
     /// Prove who you are to a registry, now and from now on
     Login(login::LoginArgs),
     /// Look for images at a registry
@@ -71,6 +75,9 @@ pub(super) enum ClientCommand {
 pub(super) enum OwnCommand {
     /// Forget who you are to a registry
     Logout(login::LogoutArgs),
+    /// Manage contexts: daemons by name
+    #[command(arg_required_else_help = true)]
+    Context(context::ContextArgs),
     /// Show the versions of client and daemon
     Version(system::VersionArgs),
     /// Serve this host
@@ -174,7 +181,20 @@ enum GroupedContainerCommand {
     /// Show all there is to know of containers, as JSON
     Inspect(inspect::ContainerInspectArgs),
     /// Remove all containers that do not run
-    Prune(disk::ContainerPruneArgs),
+    Prune(prune::ContainerPruneArgs),
+}
+
+/// `nuncio builder`.
+#[derive(Args, Debug)]
+pub(super) struct BuilderGroup {
+    #[command(subcommand)]
+    command: BuilderCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum BuilderCommand {
+    /// Remove what builds left, which is nothing
+    Prune(prune::BuilderPruneArgs),
 }
 
 /// `nuncio image`.
@@ -197,7 +217,7 @@ enum GroupedImageCommand {
     /// Show all there is to know of images, as JSON
     Inspect(inspect::ImageInspectArgs),
     /// Remove images that nothing needs
-    Prune(image_prune::ImagePruneArgs),
+    Prune(prune::ImagePruneArgs),
 }
 
 /// `nuncio system`.
@@ -212,7 +232,7 @@ enum SystemCommand {
     /// Show what takes room on the disk
     Df(disk::DfArgs),
     /// Remove what nothing needs
-    Prune(disk::SystemPruneArgs),
+    Prune(prune::SystemPruneArgs),
     /// Show what the daemon says of itself
     Info(system::InfoArgs),
     /// Show what happens, as it happens
@@ -220,33 +240,34 @@ enum SystemCommand {
 }
 
 impl Command {
-    pub(super) async fn run(self, host: Option<Host>) -> Result<u8, Failure> {
+    pub(super) async fn run(self, target: &Target) -> Result<u8, Failure> {
         match self {
-            Self::Own(command) => command.run(host).await,
+            Self::Own(command) => command.run(target).await,
             Self::Client(command) => {
                 let code = if command.is_run() { DAEMON_FAILED } else { 1 };
-                let host = choose(host).map_err(|error| Failure::new(code, error))?;
+                let host = choose(target).map_err(|error| Failure::new(code, error))?;
                 let client = Client::connect(host)
                     .await
                     .map_err(|error| Failure::new(code, error))?;
-                command.run(&client).await
+                command.run(&client, target).await
             }
         }
     }
 }
 
 impl OwnCommand {
-    async fn run(self, host: Option<Host>) -> Result<u8, Failure> {
+    async fn run(self, target: &Target) -> Result<u8, Failure> {
         let code = match self {
             Self::Daemon(args) => serve(*args).await?,
             Self::Ambassador(args) => ambassador::serve(*args).await?,
-            Self::Flows(args) => ambassador::flows(*args, host).await?,
-            Self::Explain(args) => ambassador::explain(args, host).await?,
-            Self::Tap(args) => ambassador::tap(args, host).await?,
+            Self::Flows(args) => ambassador::flows(*args, target.named()?).await?,
+            Self::Explain(args) => ambassador::explain(args, target.named()?).await?,
+            Self::Tap(args) => ambassador::tap(args, target.named()?).await?,
             Self::Doctor(args) => doctor::run(args).await?,
             Self::Completion(args) => completion::run(args)?,
             Self::Logout(args) => login::logout(&args)?,
-            Self::Version(args) => system::version(args, choose(host)?).await?,
+            Self::Context(args) => context::run(args, target).await?,
+            Self::Version(args) => system::version(args, target).await?,
         };
         Ok(code)
     }
@@ -265,14 +286,14 @@ impl ClientCommand {
         matches!(command, ContainerCommand::Run(_))
     }
 
-    async fn run(self, client: &Client) -> Result<u8, Failure> {
+    async fn run(self, client: &Client, target: &Target) -> Result<u8, Failure> {
         let code = match self {
             Self::Container(command) => command.run(client).await?,
             Self::ContainerGroup(group) => match group.command {
                 GroupedContainerCommand::Same(command) => command.run(client).await?,
                 GroupedContainerCommand::Ls(args) => ps::run(args, client).await?,
                 GroupedContainerCommand::Inspect(args) => inspect::containers(args, client).await?,
-                GroupedContainerCommand::Prune(args) => disk::prune_stopped(args, client).await?,
+                GroupedContainerCommand::Prune(args) => prune::containers(args, client).await?,
             },
             Self::Image(command) => command.run(client).await?,
             Self::ImageGroup(group) => match group.command {
@@ -280,7 +301,7 @@ impl ClientCommand {
                 GroupedImageCommand::Ls(args) => images::list(args, client).await?,
                 GroupedImageCommand::Rm(args) => remove::images(args, client).await?,
                 GroupedImageCommand::Inspect(args) => inspect::images(args, client).await?,
-                GroupedImageCommand::Prune(args) => image_prune::run(args, client).await?,
+                GroupedImageCommand::Prune(args) => prune::images(args, client).await?,
             },
             Self::Ps(args) => ps::run(args, client).await?,
             Self::Images(args) => images::list(args, client).await?,
@@ -289,13 +310,17 @@ impl ClientCommand {
             Self::Network(args) => network::run(args, client).await?,
             Self::Volume(args) => volume::run(args, client).await?,
             Self::Node(args) => node::run(args, client).await?,
+            Self::Builder(group) => {
+                let BuilderCommand::Prune(args) = group.command;
+                prune::builds(args, client).await?
+            }
             Self::Login(args) => login::login(args, client).await?,
             Self::Search(args) => search::run(args, client).await?,
-            Self::Info(args) => system::info(args, client).await?,
+            Self::Info(args) => system::info(args, client, target).await?,
             Self::System(group) => match group.command {
                 SystemCommand::Df(args) => disk::df(args, client).await?,
-                SystemCommand::Prune(args) => disk::prune_all(args, client).await?,
-                SystemCommand::Info(args) => system::info(args, client).await?,
+                SystemCommand::Prune(args) => prune::everything(args, client).await?,
+                SystemCommand::Info(args) => system::info(args, client, target).await?,
                 SystemCommand::Events(args) => events::run(args, client).await?,
             },
             Self::Events(args) => events::run(args, client).await?,
@@ -348,8 +373,8 @@ impl ImageCommand {
     }
 }
 
-fn choose(host: Option<Host>) -> anyhow::Result<Host> {
-    Host::choose(host, |name| std::env::var(name).ok()).context("find the daemon")
+fn choose(target: &Target) -> anyhow::Result<Host> {
+    target.host().context("find the daemon")
 }
 
 async fn serve(args: DaemonArgs) -> anyhow::Result<u8> {

@@ -77,6 +77,7 @@ pub(super) fn create_body(
     let anonymous = flags.volume.iter().filter_map(VolumeSpec::anonymous);
     Ok(ContainerCreateBody {
         hostname: flags.hostname.clone(),
+        domainname: flags.domainname.clone(),
         user: flags.user.clone(),
         attach_stdin: Some(streams.stdin),
         attach_stdout: Some(streams.stdout),
@@ -141,7 +142,7 @@ fn host_config(flags: &ContainerFlags) -> anyhow::Result<HostConfig> {
         .iter()
         .any(|option| is_unmasked(&option));
     let unmasked = unmasked.then(Vec::new);
-    Ok(HostConfig {
+    let mut host = HostConfig {
         console_size: size.map(|(rows, columns)| vec![rows.into(), columns.into()]),
         cpu_shares: limits.cpu_shares,
         memory: limits.memory.map(Size::bytes),
@@ -216,7 +217,10 @@ fn host_config(flags: &ContainerFlags) -> anyhow::Result<HostConfig> {
         links: some_list(flags.link.iter().map(ToString::to_string).collect()),
         readonly_rootfs: Some(flags.read_only),
         ..HostConfig::default()
-    })
+    };
+    flags.disks.ask(&mut host);
+    flags.rare.ask(&mut host)?;
+    Ok(host)
 }
 
 fn mounts(specs: &[MountSpec], here: &Path) -> Vec<Mount> {
@@ -280,7 +284,12 @@ fn labels(flags: &ContainerFlags) -> anyhow::Result<Vec<(String, String)>> {
 
 fn networking(flags: &ContainerFlags) -> anyhow::Result<Option<NetworkingConfig>> {
     let mut networks = flags.network.clone();
-    let plain = flags.network_alias.is_empty() && flags.ip.is_none();
+    let rare = &flags.rare;
+    let plain = flags.network_alias.is_empty()
+        && flags.ip.is_none()
+        && rare.mac_address.is_none()
+        && rare.ip6.is_none()
+        && rare.link_local_ip.is_empty();
     if networks.is_empty() {
         if plain {
             return Ok(None);
@@ -294,12 +303,11 @@ fn networking(flags: &ContainerFlags) -> anyhow::Result<Option<NetworkingConfig>
     networks[0]
         .aliases
         .extend(flags.network_alias.iter().cloned());
-    if let Some(ip) = flags.ip {
-        if networks[0].ip.is_some() {
-            bail!("conflicting options: cannot specify both --ip and the ip option of --network");
-        }
-        networks[0].ip = Some(ip);
-    }
+    let first = &mut networks[0];
+    once("ip", &mut first.ip, flags.ip)?;
+    once("ip6", &mut first.ip6, rare.ip6)?;
+    once("mac-address", &mut first.mac, rare.mac_address.clone())?;
+    first.link_local.extend(&rare.link_local_ip);
     let links = some_list(flags.link.iter().map(ToString::to_string).collect());
     let mut endpoints = HashMap::new();
     for (at, network) in networks.iter().enumerate() {
@@ -318,18 +326,32 @@ fn networking(flags: &ContainerFlags) -> anyhow::Result<Option<NetworkingConfig>
     }))
 }
 
+/// Takes the value of a flag for the first network, which may have one of its own.
+fn once<T>(name: &str, slot: &mut Option<T>, flag: Option<T>) -> anyhow::Result<()> {
+    if slot.is_some() && flag.is_some() {
+        bail!(
+            "conflicting options: cannot specify both --{name} and the {name} option of --network"
+        );
+    }
+    *slot = slot.take().or(flag);
+    Ok(())
+}
+
 fn is_user_defined(name: &str) -> bool {
     !matches!(name, "default" | "bridge" | "host" | "none") && !name.starts_with("container:")
 }
 
 fn endpoint(network: &NetworkFlag, links: Option<Vec<String>>) -> EndpointSettings {
-    let ipam = (network.ip.is_some() || network.ip6.is_some()).then(|| EndpointIpamConfig {
+    let link_local = network.link_local.iter().map(ToString::to_string);
+    let ipam = EndpointIpamConfig {
         ipv4_address: network.ip.map(|ip| ip.to_string()),
         ipv6_address: network.ip6.map(|ip| ip.to_string()),
-        link_local_ips: None,
-    });
+        link_local_ips: some_list(link_local.collect()),
+    };
     EndpointSettings {
-        ipam_config: ipam,
+        ipam_config: (ipam != EndpointIpamConfig::default()).then_some(ipam),
+        mac_address: network.mac.clone(),
+        gw_priority: network.gateway_priority,
         links,
         aliases: some_list(network.aliases.clone()),
         driver_opts: some_map(network.driver_opts.clone()),

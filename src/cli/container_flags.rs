@@ -9,6 +9,7 @@ use super::parse::{
     Cpus, DeviceSpec, EnvVar, Expose, HostEntry, KeyValue, Link, MountSpec, NetworkFlag, Publish,
     Reference, Restart, Size, Span, Tmpfs, Ulimit, VolumeSpec,
 };
+use super::rare_flags::{DiskFlags, RareFlags};
 
 /// What a container is to be.
 #[derive(Args, Debug)]
@@ -64,6 +65,10 @@ pub(super) struct ContainerFlags {
     /// Host name inside the container
     #[arg(short = 'h', long, value_name = "NAME")]
     pub(super) hostname: Option<String>,
+
+    /// Domain behind the host name
+    #[arg(long, value_name = "NAME")]
+    pub(super) domainname: Option<String>,
 
     /// Reach another container by a name, on this host or on another
     #[arg(long, value_name = "CONTAINER[:ALIAS]")]
@@ -137,6 +142,12 @@ pub(super) struct ContainerFlags {
     pub(super) limits: LimitFlags,
 
     #[command(flatten)]
+    pub(super) disks: DiskFlags,
+
+    #[command(flatten)]
+    pub(super) rare: RareFlags,
+
+    #[command(flatten)]
     pub(super) rights: RightFlags,
 
     #[command(flatten)]
@@ -177,6 +188,10 @@ pub(super) struct ContainerFlags {
     /// When to pull the image
     #[arg(long, value_name = "WHEN", default_value = "missing", value_parser = ["always", "missing", "never"])]
     pub(super) pull: String,
+
+    /// Do not show how a pull goes
+    #[arg(short, long)]
+    pub(super) quiet: bool,
 
     /// OS and architecture, as linux/amd64, if the image has several
     #[arg(long, value_name = "PLATFORM")]

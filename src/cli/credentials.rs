@@ -2,8 +2,7 @@
 
 mod helper;
 
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use base64::Engine as _;
@@ -11,6 +10,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use hyper::header::HeaderValue;
 use serde_json::{Map, Value, json};
 
+use super::config_file::{self, ConfigFile};
 use helper::Helper;
 
 /// What Docker Hub's account is kept under.
@@ -53,11 +53,8 @@ pub(super) fn host_of(address: &str) -> &str {
     rest.split('/').next().unwrap_or_default()
 }
 
-/// The configuration of Docker's client.
-pub(super) struct Credentials {
-    path: PathBuf,
-    config: Map<String, Value>,
-}
+/// The accounts in the configuration of Docker's client.
+pub(super) struct Credentials(ConfigFile);
 
 impl Credentials {
     /// Reads it; that there is none is as if it were empty.
@@ -66,30 +63,16 @@ impl Credentials {
     ///
     /// A file that cannot be read, or is not JSON.
     pub(super) fn load() -> anyhow::Result<Self> {
-        let directory = match std::env::var_os("DOCKER_CONFIG").filter(|path| !path.is_empty()) {
-            Some(path) => PathBuf::from(path),
-            None => PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".docker"),
-        };
-        Self::read(&directory)
+        Self::read(&config_file::directory())
     }
 
     fn read(directory: &Path) -> anyhow::Result<Self> {
-        let path = directory.join("config.json");
-        let content = match std::fs::read(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => b"{}".to_vec(),
-            content => content.with_context(|| format!("read {}", path.display()))?,
-        };
-        let config = match content.trim_ascii() {
-            b"" => Map::new(),
-            content => serde_json::from_slice(content)
-                .with_context(|| format!("{} is not valid", path.display()))?,
-        };
-        Ok(Self { path, config })
+        ConfigFile::read(directory).map(Self)
     }
 
     /// Where it is kept.
     pub(super) fn path(&self) -> &Path {
-        &self.path
+        self.0.path()
     }
 
     /// The account at `server`, if there is one.
@@ -112,7 +95,7 @@ impl Credentials {
                 },
             }));
         }
-        let Some(Value::Object(entries)) = self.config.get("auths") else {
+        let Some(Value::Object(entries)) = self.0.fields.get("auths") else {
             return Ok(None);
         };
         // Older clients kept an account under the address of what they asked.
@@ -122,7 +105,7 @@ impl Credentials {
         });
         entry
             .map(|entry| {
-                decode(entry).with_context(|| format!("{}: {server}", self.path.display()))
+                decode(entry).with_context(|| format!("{}: {server}", self.path().display()))
             })
             .transpose()
             .map(|account| account.filter(|account| *account != Account::default()))
@@ -141,7 +124,7 @@ impl Credentials {
             };
             helper.store(server, user, secret)?;
             self.entries()?.insert(server.to_owned(), json!({}));
-            self.write()?;
+            self.0.write()?;
             return Ok(false);
         }
         let pair = format!("{}:{}", account.username, account.password);
@@ -150,7 +133,7 @@ impl Credentials {
             entry["identitytoken"] = account.identity_token.clone().into();
         }
         self.entries()?.insert(server.to_owned(), entry);
-        self.write()?;
+        self.0.write()?;
         Ok(true)
     }
 
@@ -167,17 +150,18 @@ impl Credentials {
         let before = entries.len();
         entries.retain(|key, _| key != server && host_of(key) != host_of(server));
         if entries.len() != before {
-            self.write()?;
+            self.0.write()?;
         }
         Ok(())
     }
 
     fn helper(&self, server: &str) -> anyhow::Result<Option<Helper>> {
         let own = self
-            .config
+            .0
+            .fields
             .get("credHelpers")
             .and_then(|helpers| helpers.get(server));
-        let name = own.or_else(|| self.config.get("credsStore"));
+        let name = own.or_else(|| self.0.fields.get("credsStore"));
         match name.and_then(Value::as_str).filter(|name| !name.is_empty()) {
             Some(name) => Helper::new(name).map(Some),
             None => Ok(None),
@@ -185,29 +169,16 @@ impl Credentials {
     }
 
     fn entries(&mut self) -> anyhow::Result<&mut Map<String, Value>> {
+        let path = self.0.path().to_owned();
         let entries = self
-            .config
+            .0
+            .fields
             .entry("auths")
             .or_insert_with(|| Value::Object(Map::new()));
         match entries {
             Value::Object(entries) => Ok(entries),
-            _ => bail!("{}: \"auths\" is no object", self.path.display()),
+            _ => bail!("{}: \"auths\" is no object", path.display()),
         }
-    }
-
-    /// Replaces the file, readable for its owner alone.
-    fn write(&self) -> anyhow::Result<()> {
-        let write = || -> std::io::Result<()> {
-            let directory = self.path.parent().unwrap_or(Path::new("."));
-            std::fs::create_dir_all(directory)?;
-            let mut file = tempfile::NamedTempFile::new_in(directory)?;
-            let text = serde_json::to_string_pretty(&self.config)?.replace("  ", "\t");
-            file.write_all(text.as_bytes())?;
-            file.as_file().sync_all()?;
-            file.persist(&self.path).map_err(|failed| failed.error)?;
-            Ok(())
-        };
-        write().with_context(|| format!("write {}", self.path.display()))
     }
 }
 

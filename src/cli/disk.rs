@@ -1,16 +1,12 @@
-//! `system df` and the prunes: what takes room on the disk, and giving it back.
+//! `system df`: what takes room on the disk.
 
-use bollard_stubs::models::{ContainerPruneResponse, ImagePruneResponse};
 use clap::Args;
 use serde_json::Value;
 
-use super::confirm::confirm;
 use super::human;
-use super::list::{List, filters, row};
-use super::network_prune::prune_networks;
+use super::list::{List, row};
 use super::output::{line, write_out};
 use super::table::table;
-use super::volume;
 use crate::client::Client;
 
 /// Flags of `system df`.
@@ -197,143 +193,4 @@ fn verbose(usage: &Value) -> anyhow::Result<()> {
 fn section(title: &str, headers: &[&str], rows: Vec<Vec<String>>) -> anyhow::Result<()> {
     line(&format!("{title}\n"))?;
     write_out(table(headers, &rows).as_bytes())
-}
-
-/// Flags of `container prune`.
-#[derive(Args, Debug)]
-#[command(after_help = "Example:
-  nuncio container prune -f --filter until=24h")]
-pub(super) struct ContainerPruneArgs {
-    /// Do not ask
-    #[arg(short, long)]
-    force: bool,
-
-    /// Remove those for which this holds (until=TIME, label=KEY[=VALUE])
-    #[arg(long, value_name = "KEY=VALUE")]
-    filter: Vec<String>,
-}
-
-pub(super) async fn prune_stopped(args: ContainerPruneArgs, client: &Client) -> anyhow::Result<u8> {
-    let warning = "WARNING! This will remove all stopped containers.";
-    if !args.force && !confirm(warning)? {
-        return Ok(0);
-    }
-    let reclaimed = containers_gone(&args.filter, client).await?;
-    told(reclaimed)
-}
-
-async fn containers_gone(given: &[String], client: &Client) -> anyhow::Result<i64> {
-    let call = client.post("/containers/prune");
-    let answer = call.optional("filters", filters(given)?).send().await?;
-    let pruned: ContainerPruneResponse = answer.json().await?;
-    gone(
-        "Deleted Containers:",
-        &pruned.containers_deleted.unwrap_or_default(),
-    )?;
-    Ok(pruned.space_reclaimed.unwrap_or_default())
-}
-
-async fn networks_gone(given: &[String], client: &Client) -> anyhow::Result<()> {
-    // a network's age is not known
-    let given: Vec<String> = given
-        .iter()
-        .filter(|filter| !filter.starts_with("until"))
-        .cloned()
-        .collect();
-    prune_networks(&given, client).await
-}
-
-async fn images_gone(all: bool, given: &[String], client: &Client) -> anyhow::Result<i64> {
-    let mut given = given.to_vec();
-    given.push(format!("dangling={}", !all));
-    let call = client.post("/images/prune");
-    let answer = call.optional("filters", filters(&given)?).send().await?;
-    let pruned: ImagePruneResponse = answer.json().await?;
-    let items = pruned.images_deleted.unwrap_or_default().into_iter();
-    let names: Vec<String> = items
-        .flat_map(|item| {
-            let untagged = item.untagged.map(|name| format!("untagged: {name}"));
-            untagged
-                .into_iter()
-                .chain(item.deleted.map(|id| format!("deleted: {id}")))
-        })
-        .collect();
-    gone("Deleted Images:", &names)?;
-    Ok(pruned.space_reclaimed.unwrap_or_default())
-}
-
-pub(super) fn gone(title: &str, names: &[String]) -> anyhow::Result<()> {
-    if names.is_empty() {
-        return Ok(());
-    }
-    line(title)?;
-    names.iter().try_for_each(|name| line(name))?;
-    line("")
-}
-
-fn told(reclaimed: i64) -> anyhow::Result<u8> {
-    line(&format!(
-        "Total reclaimed space: {}",
-        human::size(reclaimed)
-    ))?;
-    Ok(0)
-}
-
-/// Flags of `system prune`.
-#[derive(Args, Debug)]
-#[command(after_help = "Example:
-  nuncio system prune -af --volumes")]
-pub(super) struct SystemPruneArgs {
-    /// All images that no container uses, not only those without a name
-    #[arg(short, long)]
-    all: bool,
-
-    /// Do not ask
-    #[arg(short, long)]
-    force: bool,
-
-    /// Anonymous volumes, too
-    #[arg(long)]
-    volumes: bool,
-
-    /// Remove what this holds for (until=TIME, label=KEY[=VALUE])
-    #[arg(long, value_name = "KEY=VALUE")]
-    filter: Vec<String>,
-}
-
-pub(super) async fn prune_all(args: SystemPruneArgs, client: &Client) -> anyhow::Result<u8> {
-    let until = args
-        .filter
-        .iter()
-        .any(|filter| filter.starts_with("until="));
-    if args.volumes && until {
-        anyhow::bail!("ERROR: The \"until\" filter is not supported with \"--volumes\"");
-    }
-    let mut warning = "WARNING! This will remove:
-  - all stopped containers
-  - all networks not used by at least one container\n"
-        .to_owned();
-    if args.volumes {
-        warning.push_str("  - all anonymous volumes not used by at least one container\n");
-    }
-    warning.push_str(match args.all {
-        true => "  - all images without at least one container associated to them\n",
-        false => "  - all dangling images\n",
-    });
-    if !args.filter.is_empty() {
-        let filters = args.filter.join(", ");
-        warning.push_str(&format!(
-            "\n  Items to be pruned will be filtered with:\n  - {filters}\n"
-        ));
-    }
-    if !args.force && !confirm(&warning)? {
-        return Ok(0);
-    }
-    let mut reclaimed = containers_gone(&args.filter, client).await?;
-    networks_gone(&args.filter, client).await?;
-    if args.volumes {
-        reclaimed += volume::prune_volumes(false, &args.filter, client).await?;
-    }
-    reclaimed += images_gone(args.all, &args.filter, client).await?;
-    told(reclaimed)
 }

@@ -72,7 +72,10 @@ impl Rewriter {
         if OURS.contains(&command.get_name()) {
             return;
         }
-        let has_tail = !command.has_subcommands() && WITH_A_COMMAND.contains(&command.get_name());
+        let has_tail = WITH_A_COMMAND.contains(&command.get_name())
+            && command
+                .get_positionals()
+                .any(|argument| argument.get_id() == "command");
         let mut single_dash = !is_root;
         while let Some(token) = self.rest.next() {
             if token == "--" {

@@ -7,6 +7,9 @@ use std::str::FromStr;
 /// Where a daemon listens unless it is told otherwise.
 pub(crate) const DEFAULT_HOST: &str = "unix:///run/nuncio/nuncio.sock";
 
+/// The variables that say where a daemon is; the first that is set counts.
+pub(crate) const VARIABLES: [&str; 2] = ["NUNCIO_HOST", "DOCKER_HOST"];
+
 /// The address of a daemon: a unix socket, written `unix:///PATH`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Host(PathBuf);
@@ -24,9 +27,7 @@ impl Host {
         if let Some(host) = flag {
             return Ok(host);
         }
-        let mut set = ["NUNCIO_HOST", "DOCKER_HOST"]
-            .into_iter()
-            .filter_map(variable);
+        let mut set = VARIABLES.into_iter().filter_map(variable);
         set.find(|value| !value.is_empty())
             .as_deref()
             .unwrap_or(DEFAULT_HOST)
@@ -50,10 +51,16 @@ impl fmt::Display for Host {
 
 /// Not the address of a daemon.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "{0:?} is not the address of a daemon: expected unix:// and an absolute path, as {DEFAULT_HOST}"
-)]
-pub(crate) struct NotAHost(String);
+pub(crate) enum NotAHost {
+    #[error(
+        "{0:?} is not the address of a daemon: expected unix:// and an absolute path, as {DEFAULT_HOST}"
+    )]
+    Unknown(String),
+    #[error(
+        "{0:?}: a daemon on another machine is not reached over {1} yet: bring its socket here with \"ssh -nNT -L /tmp/nuncio.sock:/run/nuncio/nuncio.sock HOST\" and use -H unix:///tmp/nuncio.sock"
+    )]
+    Remote(String, &'static str),
+}
 
 impl FromStr for Host {
     type Err = NotAHost;
@@ -61,7 +68,11 @@ impl FromStr for Host {
     fn from_str(text: &str) -> Result<Self, NotAHost> {
         match text.strip_prefix("unix://") {
             Some(path) if path.starts_with('/') && path.len() > 1 => Ok(Self(path.into())),
-            _ => Err(NotAHost(text.to_owned())),
+            _ => Err(match text.split_once("://") {
+                Some(("tcp" | "http" | "https", _)) => NotAHost::Remote(text.to_owned(), "TCP"),
+                Some(("ssh", _)) => NotAHost::Remote(text.to_owned(), "SSH"),
+                _ => NotAHost::Unknown(text.to_owned()),
+            }),
         }
     }
 }
@@ -99,5 +110,10 @@ mod tests {
         ] {
             assert!(wrong.parse::<Host>().is_err(), "{wrong:?}");
         }
+        let told = "ssh://u@h"
+            .parse::<Host>()
+            .expect_err("not built")
+            .to_string();
+        assert!(told.contains("is not reached over SSH yet"), "{told}");
     }
 }

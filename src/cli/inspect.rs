@@ -41,6 +41,10 @@ pub(super) struct ContainerInspectArgs {
 pub(super) struct ImageInspectArgs {
     #[command(flatten)]
     same: SameFlags,
+
+    /// OS and architecture, as linux/amd64, that it is to have
+    #[arg(long, value_name = "PLATFORM")]
+    platform: Option<String>,
 }
 
 #[derive(Args, Debug)]
@@ -82,15 +86,19 @@ pub(super) async fn run(args: InspectArgs, client: &Client) -> anyhow::Result<u8
         Some(kind) => vec![kind],
         None => vec![Kind::Container, Kind::Image, Kind::Network, Kind::Volume],
     };
-    print(client, &args.same, &kinds).await
+    print(client, &args.same.into(), &kinds).await
 }
 
 pub(super) async fn containers(args: ContainerInspectArgs, client: &Client) -> anyhow::Result<u8> {
-    print(client, &args.same, &[Kind::Container]).await
+    print(client, &args.same.into(), &[Kind::Container]).await
 }
 
 pub(super) async fn images(args: ImageInspectArgs, client: &Client) -> anyhow::Result<u8> {
-    print(client, &args.same, &[Kind::Image]).await
+    let asked = Asked {
+        platform: args.platform,
+        ..args.same.into()
+    };
+    print(client, &asked, &[Kind::Image]).await
 }
 
 /// As [`run`], of networks alone.
@@ -117,23 +125,43 @@ async fn of_kind(
     format: Option<String>,
     client: &Client,
 ) -> anyhow::Result<u8> {
-    let flags = SameFlags {
+    let asked = Asked {
         format,
-        size: false,
         names,
+        ..Asked::default()
     };
-    print(client, &flags, &[kind]).await
+    print(client, &asked, &[kind]).await
 }
 
-async fn print(client: &Client, flags: &SameFlags, kinds: &[Kind]) -> anyhow::Result<u8> {
-    let template = match flags.format.as_deref() {
+/// What is to be shown, and how.
+#[derive(Default)]
+struct Asked {
+    names: Vec<String>,
+    format: Option<String>,
+    size: bool,
+    platform: Option<String>,
+}
+
+impl From<SameFlags> for Asked {
+    fn from(flags: SameFlags) -> Self {
+        Self {
+            names: flags.names,
+            format: flags.format,
+            size: flags.size,
+            platform: None,
+        }
+    }
+}
+
+async fn print(client: &Client, asked: &Asked, kinds: &[Kind]) -> anyhow::Result<u8> {
+    let template = match asked.format.as_deref() {
         None | Some("json") => None,
         Some(format) => Some(Template::parse(format)?),
     };
     let mut found = Vec::new();
     let mut code = 0;
-    for name in &flags.names {
-        match look(client, name, kinds, flags.size).await {
+    for name in &asked.names {
+        match look(client, name, kinds, asked).await {
             Ok(value) => found.push(value),
             Err(error) => {
                 complain(&error);
@@ -141,24 +169,32 @@ async fn print(client: &Client, flags: &SameFlags, kinds: &[Kind]) -> anyhow::Re
             }
         }
     }
-    match template {
-        Some(template) => {
-            for value in &found {
-                line(&template.render(value)?)?;
-            }
-        }
-        None if flags.format.is_some() => line(&Value::Array(found).to_string())?,
-        None => write_out(&indented(&Value::Array(found))?)?,
-    }
+    show(found, template.as_ref(), asked.format.is_some())?;
     Ok(code)
 }
 
+/// Prints what was found: by a template, else as JSON, on one line if it is `short`.
+pub(super) fn show(
+    found: Vec<Value>,
+    template: Option<&Template>,
+    short: bool,
+) -> anyhow::Result<()> {
+    match template {
+        Some(template) => found
+            .iter()
+            .try_for_each(|value| line(&template.render(value)?)),
+        None if short => line(&Value::Array(found).to_string()),
+        None => write_out(&indented(&Value::Array(found))?),
+    }
+}
+
 /// The first of `kinds` that has this name.
-async fn look(client: &Client, name: &str, kinds: &[Kind], size: bool) -> anyhow::Result<Value> {
+async fn look(client: &Client, name: &str, kinds: &[Kind], asked: &Asked) -> anyhow::Result<Value> {
     for (at, kind) in kinds.iter().enumerate() {
         let call = client
             .get(&kind.path(name))
-            .flag("size", size && *kind == Kind::Container);
+            .flag("size", asked.size && *kind == Kind::Container)
+            .optional("platform", asked.platform.as_deref());
         match call.send().await {
             Err(error) if error.is_not_found() && kinds.len() == 1 => return Err(error.into()),
             Err(error) if error.is_not_found() && at + 1 < kinds.len() => {}

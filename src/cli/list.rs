@@ -1,10 +1,12 @@
 //! Lists: as a table, as JSON, by a template, or just the ids.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value};
 
 use super::output::{line, write_out};
 use super::table::table;
-use super::template::Template;
+use super::template::{LABELS, Template};
 
 /// What a list may show.
 pub(super) struct List {
@@ -24,10 +26,11 @@ impl List {
     pub(super) fn print(&self, format: Option<&str>) -> anyhow::Result<()> {
         match format.unwrap_or("table") {
             "table" => self.print_columns(),
-            "json" => self
-                .rows
-                .iter()
-                .try_for_each(|row| line(&Value::Object(row.clone()).to_string())),
+            "json" => self.rows.iter().try_for_each(|row| {
+                let mut row = row.clone();
+                row.remove(LABELS);
+                line(&Value::Object(row).to_string())
+            }),
             format => match format.strip_prefix("table ") {
                 Some(template) => self.print_table(&Template::parse(template)?),
                 None => {
@@ -98,6 +101,20 @@ pub(super) fn row<const N: usize>(fields: [(&str, String); N]) -> Map<String, Va
         .into_iter()
         .map(|(name, value)| (name.to_owned(), Value::String(value)))
         .collect()
+}
+
+/// The row with its labels, as `Labels` and for `.Label`.
+pub(super) fn labelled(
+    mut row: Map<String, Value>,
+    labels: impl IntoIterator<Item = (String, String)>,
+) -> Map<String, Value> {
+    let labels: BTreeMap<String, String> = labels.into_iter().collect();
+    let pairs = labels.iter().map(|(key, value)| format!("{key}={value}"));
+    let text = pairs.collect::<Vec<_>>().join(",");
+    row.insert("Labels".to_owned(), Value::String(text));
+    let map = labels.into_iter().map(|(key, value)| (key, value.into()));
+    row.insert(LABELS.to_owned(), Value::Object(map.collect()));
+    row
 }
 
 /// `--filter KEY=VALUE` as the API wants it: a JSON object of lists.

@@ -6,9 +6,11 @@ mod changes;
 mod commands;
 mod commit;
 mod completion;
+mod config_file;
 mod confirm;
 mod container_body;
 mod container_flags;
+mod context;
 mod cp;
 mod credentials;
 pub(crate) mod daemon;
@@ -22,7 +24,6 @@ mod grammar;
 mod history;
 pub(crate) mod host;
 mod human;
-mod image_prune;
 mod images;
 mod import;
 mod inspect;
@@ -31,15 +32,17 @@ mod list;
 mod login;
 mod logs;
 mod network;
-mod network_prune;
+mod network_create;
 mod node;
 mod output;
 mod parse;
 mod pause;
 mod port;
+mod prune;
 mod ps;
 mod pull;
 mod push;
+mod rare_flags;
 mod remove;
 mod run;
 mod search;
@@ -69,6 +72,7 @@ pub(crate) use parse::Moment;
 pub(crate) use sidecar::Sidecar;
 
 use commands::{Command, OwnCommand};
+use context::Target;
 use host::Host;
 
 /// Containers that find each other by name, on one host or on two hundred
@@ -78,6 +82,22 @@ pub(crate) struct Cli {
     /// The daemon to talk to (else NUNCIO_HOST, DOCKER_HOST, unix:///run/nuncio/nuncio.sock)
     #[arg(short = 'H', long, value_name = "unix://PATH")]
     host: Option<Host>,
+
+    /// The context whose daemon to talk to (else DOCKER_CONTEXT, or what `context use` said)
+    #[arg(short = 'c', long, value_name = "CONTEXT")]
+    context: Option<String>,
+
+    /// Where accounts and contexts are kept (else DOCKER_CONFIG, ~/.docker)
+    #[arg(long, value_name = "DIR")]
+    config: Option<PathBuf>,
+
+    /// Tell what happens within
+    #[arg(short = 'D', long)]
+    debug: bool,
+
+    /// How much to tell of that
+    #[arg(short = 'l', long, value_name = "LEVEL", value_parser = ["debug", "info", "warn", "error", "fatal"])]
+    log_level: Option<String>,
 
     #[command(subcommand)]
     command: Command,
@@ -155,7 +175,11 @@ impl Cli {
         match &self.command {
             Command::Own(OwnCommand::Daemon(args)) => args.log_level(),
             Command::Own(OwnCommand::Ambassador(_)) => "info",
-            _ => "warn",
+            _ if self.debug => "debug",
+            _ => match self.log_level.as_deref() {
+                Some("fatal") => "error",
+                level => level.unwrap_or("warn"),
+            },
         }
     }
 
@@ -165,7 +189,14 @@ impl Cli {
     ///
     /// What the user is to be told.
     pub(crate) async fn run(self) -> Result<u8, Failure> {
-        self.command.run(self.host).await
+        if let Some(directory) = self.config {
+            config_file::choose(directory);
+        }
+        let target = Target {
+            host: self.host,
+            context: self.context,
+        };
+        self.command.run(&target).await
     }
 }
 

@@ -1,23 +1,20 @@
 //! `network`.
 
-use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use anyhow::{Context as _, bail};
 use bollard_stubs::models::{
-    EndpointIpamConfig, EndpointSettings, Ipam, IpamConfig, Network, NetworkConnectRequest,
-    NetworkCreateRequest, NetworkCreateResponse, NetworkDisconnectRequest,
+    EndpointIpamConfig, EndpointSettings, Network, NetworkConnectRequest, NetworkDisconnectRequest,
 };
 use clap::{Args, Subcommand};
-use ipnetwork::IpNetwork;
 
 use super::failure::each;
 use super::human;
 use super::inspect;
-use super::list::{List, filters, row};
-use super::network_prune::{self, NetworkPruneArgs};
-use super::output::{line, warn};
+use super::list::{List, filters, labelled, row};
+use super::network_create::{CreateArgs, create};
+use super::output::line;
 use super::parse::{KeyValue, Link};
+use super::prune::{self, NetworkPruneArgs};
 use crate::client::Client;
 
 /// `nuncio network`.
@@ -55,132 +52,10 @@ pub(super) async fn run(args: NetworkArgs, client: &Client) -> anyhow::Result<u8
             inspect::networks(args.networks, args.format, client).await
         }
         NetworkCommand::Rm(args) => remove(args, client).await,
-        NetworkCommand::Prune(args) => network_prune::run(args, client).await,
+        NetworkCommand::Prune(args) => prune::networks(args, client).await,
         NetworkCommand::Connect(args) => connect(args, client).await,
         NetworkCommand::Disconnect(args) => disconnect(args, client).await,
     }
-}
-
-#[derive(Args, Debug)]
-#[command(after_help = "Examples:
-  nuncio network create -d overlay mesh
-  nuncio network create -d overlay --subnet 10.64.0.0/16 backend")]
-struct CreateArgs {
-    /// bridge: on this host; overlay: across hosts
-    #[arg(short, long, value_name = "DRIVER", default_value = "bridge")]
-    driver: String,
-
-    /// Addresses of the network (default: from the daemon's pools)
-    #[arg(long, value_name = "CIDR")]
-    subnet: Vec<String>,
-
-    /// Address of the network's gateway
-    #[arg(long, value_name = "IP")]
-    gateway: Vec<IpAddr>,
-
-    /// The part of the subnet that containers take addresses from
-    #[arg(long, value_name = "CIDR")]
-    ip_range: Vec<String>,
-
-    /// No way out of the network
-    #[arg(long)]
-    internal: bool,
-
-    /// Containers may join it by hand
-    #[arg(long)]
-    attachable: bool,
-
-    /// An option of the driver
-    #[arg(short, long, value_name = "KEY=VALUE")]
-    opt: Vec<KeyValue>,
-
-    /// Metadata
-    #[arg(long, value_name = "KEY[=VALUE]")]
-    label: Vec<KeyValue>,
-
-    #[arg(value_name = "NETWORK")]
-    name: String,
-}
-
-async fn create(args: CreateArgs, client: &Client) -> anyhow::Result<u8> {
-    let config = ipam_config(&args)?;
-    let map = |pairs: &[KeyValue]| -> HashMap<String, String> {
-        pairs
-            .iter()
-            .map(|pair| (pair.key.clone(), pair.value.clone()))
-            .collect()
-    };
-    let request = NetworkCreateRequest {
-        name: args.name,
-        driver: Some(args.driver),
-        internal: Some(args.internal),
-        attachable: Some(args.attachable),
-        ipam: Some(Ipam {
-            driver: Some("default".to_owned()),
-            config: Some(config),
-            options: None,
-        }),
-        options: Some(map(&args.opt)),
-        labels: Some(map(&args.label)),
-        ..NetworkCreateRequest::default()
-    };
-    let answer = client
-        .post("/networks/create")
-        .json(&request)
-        .send()
-        .await?;
-    let created: NetworkCreateResponse = answer.json().await?;
-    if !created.warning.is_empty() {
-        warn(&format!("WARNING: {}", created.warning));
-    }
-    line(&created.id)?;
-    Ok(0)
-}
-
-/// Ranges and gateways, each with the subnet that holds it.
-fn ipam_config(args: &CreateArgs) -> anyhow::Result<Vec<IpamConfig>> {
-    let subnets = networks("subnet", &args.subnet)?;
-    let mut configs: Vec<IpamConfig> = subnets
-        .iter()
-        .map(|subnet| IpamConfig {
-            subnet: Some(subnet.to_string()),
-            ..IpamConfig::default()
-        })
-        .collect();
-    let holder = |what: &str, address: IpAddr| {
-        let found = subnets.iter().position(|subnet| subnet.contains(address));
-        found.with_context(|| {
-            format!("no matching subnet for {what} {address}: give one with --subnet")
-        })
-    };
-    for range in networks("range", &args.ip_range)? {
-        configs[holder("range", range.ip())?].ip_range = Some(range.to_string());
-    }
-    for gateway in &args.gateway {
-        configs[holder("gateway", *gateway)?].gateway = Some(gateway.to_string());
-    }
-    Ok(configs)
-}
-
-fn networks(what: &str, texts: &[String]) -> anyhow::Result<Vec<IpNetwork>> {
-    let network = |text: &String| {
-        let network: IpNetwork = match text.parse() {
-            Ok(network) if text.contains('/') => network,
-            _ => bail!(
-                "invalid {what} {text}: expected an address and a prefix length, as 10.64.0.0/16"
-            ),
-        };
-        if network.ip() != network.network() {
-            let right = (network.network(), network.prefix());
-            bail!(
-                "invalid {what} {network}: it should be {}/{}",
-                right.0,
-                right.1
-            );
-        }
-        Ok(network)
-    };
-    texts.iter().map(network).collect()
 }
 
 #[derive(Args, Debug)]
@@ -210,6 +85,11 @@ const FIELDS: &[(&str, &str)] = &[
     ("Driver", "DRIVER"),
     ("Scope", "SCOPE"),
     ("Subnet", "SUBNET"),
+    ("IPv4", "IPV4"),
+    ("IPv6", "IPV6"),
+    ("Internal", "INTERNAL"),
+    ("Labels", "LABELS"),
+    ("CreatedAt", "CREATED AT"),
 ];
 
 async fn list(args: LsArgs, client: &Client) -> anyhow::Result<u8> {
@@ -228,7 +108,7 @@ async fn list(args: LsArgs, client: &Client) -> anyhow::Result<u8> {
             .into_iter()
             .filter_map(|config| config.subnet)
             .collect();
-        row([
+        let of_row = row([
             (
                 "ID",
                 if args.no_trunc {
@@ -241,7 +121,12 @@ async fn list(args: LsArgs, client: &Client) -> anyhow::Result<u8> {
             ("Driver", network.driver.unwrap_or_default()),
             ("Scope", network.scope.unwrap_or_default()),
             ("Subnet", subnets.join(",")),
-        ])
+            ("IPv4", network.enable_ipv4.unwrap_or(true).to_string()),
+            ("IPv6", network.enable_ipv6.unwrap_or_default().to_string()),
+            ("Internal", network.internal.unwrap_or_default().to_string()),
+            ("CreatedAt", created_at(network.created.as_deref())),
+        ]);
+        labelled(of_row, network.labels.unwrap_or_default())
     });
     let list = List {
         fields: FIELDS,
@@ -256,11 +141,24 @@ async fn list(args: LsArgs, client: &Client) -> anyhow::Result<u8> {
     Ok(0)
 }
 
+/// As Go prints a time.
+fn created_at(time: Option<&str>) -> String {
+    let time = time.and_then(|time| time.parse::<jiff::Timestamp>().ok());
+    let time = time
+        .unwrap_or_default()
+        .to_zoned_datetime(jiff::tz::TimeZone::UTC);
+    time.strftime("%Y-%m-%d %H:%M:%S.%f +0000 UTC").to_string()
+}
+
 #[derive(Args, Debug)]
 struct InspectArgs {
     /// json, or a template of {{.Path.To.Field}} and {{json .Path}}
     #[arg(short, long, value_name = "FORMAT")]
     format: Option<String>,
+
+    /// Taken for old scripts' sake: all is shown
+    #[arg(short, long)]
+    verbose: bool,
 
     #[arg(value_name = "NETWORK", required = true)]
     networks: Vec<String>,
@@ -301,6 +199,18 @@ struct ConnectArgs {
     #[arg(long, value_name = "IP")]
     ip: Option<Ipv4Addr>,
 
+    /// Its IPv6 address: refused, there is only IPv4
+    #[arg(long, value_name = "IP")]
+    ip6: Option<Ipv6Addr>,
+
+    /// A link-local address: refused
+    #[arg(long, value_name = "IP")]
+    link_local_ip: Vec<IpAddr>,
+
+    /// The network with the highest leads out of the container
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
+    gw_priority: Option<i64>,
+
     /// Reach another container by a name
     #[arg(long, value_name = "CONTAINER[:ALIAS]")]
     link: Vec<Link>,
@@ -317,10 +227,12 @@ struct ConnectArgs {
 }
 
 async fn connect(args: ConnectArgs, client: &Client) -> anyhow::Result<u8> {
-    let ipam = args.ip.map(|ip| EndpointIpamConfig {
-        ipv4_address: Some(ip.to_string()),
-        ..EndpointIpamConfig::default()
-    });
+    let link_local: Vec<String> = args.link_local_ip.iter().map(ToString::to_string).collect();
+    let ipam = EndpointIpamConfig {
+        ipv4_address: args.ip.map(|ip| ip.to_string()),
+        ipv6_address: args.ip6.map(|ip| ip.to_string()),
+        link_local_ips: (!link_local.is_empty()).then_some(link_local),
+    };
     let options = args
         .driver_opt
         .into_iter()
@@ -328,7 +240,8 @@ async fn connect(args: ConnectArgs, client: &Client) -> anyhow::Result<u8> {
     let request = NetworkConnectRequest {
         container: Some(args.container),
         endpoint_config: Some(EndpointSettings {
-            ipam_config: ipam,
+            ipam_config: (ipam != EndpointIpamConfig::default()).then_some(ipam),
+            gw_priority: args.gw_priority,
             aliases: Some(args.alias),
             links: Some(args.link.iter().map(ToString::to_string).collect()),
             driver_opts: Some(options.collect()),
@@ -367,22 +280,4 @@ async fn disconnect(args: DisconnectArgs, client: &Client) -> anyhow::Result<u8>
         .send()
         .await?;
     Ok(0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn subnets_are_whole_networks() {
-        let parse = |text: &str| networks("subnet", &[text.to_owned()]);
-        assert!(parse("10.64.0.0/16").is_ok());
-        for wrong in ["10.0.0.0/33", "10.0.0.0", "x", "10.0.0.1/24"] {
-            let error = parse(wrong).expect_err(wrong).to_string();
-            assert!(
-                error.starts_with(&format!("invalid subnet {wrong}: ")),
-                "{error}"
-            );
-        }
-    }
 }

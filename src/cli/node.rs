@@ -29,6 +29,10 @@ struct LsArgs {
     #[arg(short, long)]
     quiet: bool,
 
+    /// Show those for which this holds: id, name or status
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    filter: Vec<String>,
+
     /// table, json, or a template as {{.Name}}
     #[arg(long, value_name = "FORMAT")]
     format: Option<String>,
@@ -58,7 +62,9 @@ const FIELDS: &[(&str, &str)] = &[
 pub(super) async fn run(args: NodeArgs, client: &Client) -> anyhow::Result<u8> {
     let NodeCommand::Ls(args) = args.command;
     let nodes: Vec<Node> = client.get("/nuncio/v1/nodes").send().await?.json().await?;
-    let rows = nodes.into_iter().map(fields).collect();
+    let wanted = wanted(&args.filter)?;
+    let nodes = nodes.into_iter().filter(|node| is_wanted(node, &wanted));
+    let rows = nodes.map(fields).collect();
     let list = List {
         fields: FIELDS,
         columns: vec!["ID", "Name", "Address", "Status"],
@@ -72,8 +78,38 @@ pub(super) async fn run(args: NodeArgs, client: &Client) -> anyhow::Result<u8> {
     Ok(0)
 }
 
+/// Filters that Docker has for nodes, as far as these have what they are about.
+fn wanted(filters: &[String]) -> anyhow::Result<Vec<(&str, &str)>> {
+    let parse = |filter| match str::split_once(filter, '=') {
+        Some((key @ ("id" | "name" | "status"), value)) => Ok((key, value)),
+        Some((key, _)) => anyhow::bail!("invalid filter '{key}': expected id, name or status"),
+        None => anyhow::bail!("invalid filter {filter:?}: expected KEY=VALUE"),
+    };
+    filters
+        .iter()
+        .map(|filter| parse(filter.as_str()))
+        .collect()
+}
+
+/// Every key must hold, by one of its values.
+fn is_wanted(node: &Node, wanted: &[(&str, &str)]) -> bool {
+    let holds = |(key, value): &(&str, &str)| match *key {
+        "id" => node.id.starts_with(value),
+        "name" => node.name.starts_with(value),
+        _ => status(node).eq_ignore_ascii_case(value),
+    };
+    wanted.iter().all(|(key, _)| {
+        let mut same = wanted.iter().filter(|(other, _)| other == key);
+        same.any(holds)
+    })
+}
+
+fn status(node: &Node) -> &'static str {
+    if node.alive { "Ready" } else { "Down" }
+}
+
 fn fields(node: Node) -> Map<String, Value> {
-    let status = if node.alive { "Ready" } else { "Down" };
+    let status = status(&node);
     row([
         (
             "ID",

@@ -1,13 +1,11 @@
 //! `ps`.
 
-use std::collections::HashMap;
-
 use bollard_stubs::models::ContainerSummary;
 use clap::Args;
 use serde_json::{Map, Value};
 
 use super::human;
-use super::list::{List, filters, row};
+use super::list::{List, filters, labelled, row};
 use super::port::displayed;
 use crate::client::Client;
 
@@ -63,6 +61,7 @@ const FIELDS: &[(&str, &str)] = &[
     ("Names", "NAMES"),
     ("Size", "SIZE"),
     ("Labels", "LABELS"),
+    ("LocalVolumes", "LOCAL VOLUMES"),
     ("Networks", "NETWORKS"),
     ("Mounts", "MOUNTS"),
 ];
@@ -111,6 +110,7 @@ pub(super) async fn run(args: PsArgs, client: &Client) -> anyhow::Result<u8> {
 }
 
 fn fields(container: ContainerSummary, whole: bool) -> Map<String, Value> {
+    let labels = container.labels.clone().unwrap_or_default();
     let id = container.id.unwrap_or_default();
     let command = container.command.unwrap_or_default();
     let created = container.created.unwrap_or_default();
@@ -118,10 +118,15 @@ fn fields(container: ContainerSummary, whole: bool) -> Map<String, Value> {
         .network_settings
         .and_then(|settings| settings.networks)
         .unwrap_or_default();
-    let mounts = container.mounts.unwrap_or_default().into_iter();
+    let mounts = container.mounts.unwrap_or_default();
+    let volumes = mounts
+        .iter()
+        .filter(|mount| mount.driver.as_deref() == Some("local"));
+    let volumes = volumes.count().to_string();
+    let mounts = mounts.into_iter();
     let mounts =
         mounts.filter_map(|mount| mount.name.filter(|name| !name.is_empty()).or(mount.source));
-    row([
+    let row = row([
         (
             "ID",
             if whole {
@@ -155,10 +160,11 @@ fn fields(container: ContainerSummary, whole: bool) -> Map<String, Value> {
         ("Ports", displayed(&container.ports.unwrap_or_default())),
         ("Names", names(&container.names.unwrap_or_default(), whole)),
         ("Size", size(container.size_rw, container.size_root_fs)),
-        ("Labels", labels(container.labels.unwrap_or_default())),
+        ("LocalVolumes", volumes),
         ("Networks", sorted(networks.into_keys())),
         ("Mounts", mounts.collect::<Vec<_>>().join(",")),
-    ])
+    ]);
+    labelled(row, labels)
 }
 
 /// `seconds` since 1970 in the local time zone, as Go prints it.
@@ -183,14 +189,6 @@ fn size(written: Option<i64>, whole: Option<i64>) -> String {
         (written, 0) => human::size(written),
         (written, whole) => format!("{} (virtual {})", human::size(written), human::size(whole)),
     }
-}
-
-fn labels(labels: HashMap<String, String>) -> String {
-    sorted(
-        labels
-            .into_iter()
-            .map(|(key, value)| format!("{key}={value}")),
-    )
 }
 
 fn sorted(texts: impl Iterator<Item = String>) -> String {

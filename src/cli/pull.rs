@@ -11,6 +11,7 @@ use serde::Deserialize;
 use super::credentials::{Credentials, server_of};
 use super::output::{line, warn};
 use super::parse::Reference;
+use super::rare_flags::trusts;
 use crate::client::{Call, Client, Lines};
 
 /// Flags of `pull`.
@@ -28,7 +29,7 @@ pub(super) struct PullArgs {
     quiet: bool,
 
     /// Taken for old scripts' sake: nothing is signed
-    #[arg(long, value_name = "BOOL", default_value_t = true, num_args = 0..=1, hide = true,
+    #[arg(long, value_name = "BOOL", default_value_t = true, num_args = 0..=1,
           require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
     disable_content_trust: bool,
 
@@ -43,9 +44,7 @@ pub(super) struct PullArgs {
 /// Pulls an image and prints its name in full.
 pub(super) async fn run(args: PullArgs, client: &Client) -> anyhow::Result<u8> {
     let image = &args.image;
-    if !args.disable_content_trust {
-        bail!("content trust is not built: leave out --disable-content-trust=false");
-    }
+    trusts(args.disable_content_trust)?;
     if args.all_tags && !image.is_name_only() {
         bail!("tag can't be used with --all-tags/-a");
     }

@@ -6,6 +6,7 @@ use clap::Args;
 use super::output::line;
 use super::parse::Reference;
 use super::pull::{Progress, authorized, show};
+use super::rare_flags::trusts;
 use crate::client::Client;
 
 /// Flags of `push`.
@@ -28,7 +29,7 @@ pub(super) struct PushArgs {
     platform: Option<String>,
 
     /// Taken for old scripts' sake: nothing is signed
-    #[arg(long, value_name = "BOOL", default_value_t = true, num_args = 0..=1, hide = true,
+    #[arg(long, value_name = "BOOL", default_value_t = true, num_args = 0..=1,
           require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
     disable_content_trust: bool,
 
@@ -39,9 +40,7 @@ pub(super) struct PushArgs {
 /// Sends an image to the registry of its name.
 pub(super) async fn run(args: PushArgs, client: &Client) -> anyhow::Result<u8> {
     let image = &args.image;
-    if !args.disable_content_trust {
-        bail!("content trust is not built: leave out --disable-content-trust=false");
-    }
+    trusts(args.disable_content_trust)?;
     let tag = match (args.all_tags, image.tag()) {
         (true, Some(_)) => bail!("tag can't be used with --all-tags/-a"),
         (true, None) => None,

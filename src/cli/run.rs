@@ -196,8 +196,12 @@ async fn create_container(
     let id_file = flags.cidfile.as_deref().map(IdFile::claim).transpose()?;
     let image = &flags.image;
     let platform = flags.platform.as_deref();
+    let progress = match flags.quiet {
+        true => Progress::None,
+        false => Progress::Stderr,
+    };
     if flags.pull == "always" {
-        pull(client, image, platform, Progress::Stderr).await?;
+        pull(client, image, platform, progress).await?;
     }
     let create = || {
         let call = client.post("/containers/create");
@@ -208,8 +212,10 @@ async fn create_container(
     };
     let answer = match create().await {
         Err(error) if flags.pull == "missing" && is_image_missing(&error) => {
-            warn(&format!("Unable to find image '{image}' locally"));
-            pull(client, image, platform, Progress::Stderr).await?;
+            if !flags.quiet {
+                warn(&format!("Unable to find image '{image}' locally"));
+            }
+            pull(client, image, platform, progress).await?;
             create().await?
         }
         answer => answer?,

@@ -1,8 +1,10 @@
 //! `version` and `info`.
 
+use anyhow::Context as _;
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::context::Target;
 use super::failure::complain;
 use super::host::Host;
 use super::human;
@@ -21,26 +23,38 @@ pub(super) struct VersionArgs {
 }
 
 /// Prints the versions of both sides; that of the client even if there is no daemon.
-pub(super) async fn version(args: VersionArgs, host: Host) -> anyhow::Result<u8> {
-    let client = json!({
+pub(super) async fn version(args: VersionArgs, target: &Target) -> anyhow::Result<u8> {
+    let host = target.host().context("find the daemon")?;
+    let template = match args.format.as_deref() {
+        None | Some("json") => None,
+        Some(format) => Some(Template::parse(format)?),
+    };
+    let mut client = json!({
+        "Platform": { "Name": "nuncio" },
         "Version": env!("CARGO_PKG_VERSION"),
         "ApiVersion": Client::own_version(),
+        "DefaultAPIVersion": Client::own_version(),
         "Os": std::env::consts::OS,
         "Arch": arch(),
+        "Context": target.name()?,
     });
     let (server, code) = match ask_version(host).await {
-        Ok(server) => (server, 0),
+        Ok((server, spoken)) => {
+            client["ApiVersion"] = spoken.into();
+            (server, 0)
+        }
         Err(error) => {
             complain(&error);
             (Value::Null, 1)
         }
     };
-    match args.format.as_deref() {
-        Some("json") => line(&json!({ "Client": client, "Server": server }).to_string())?,
-        Some(format) => {
-            line(
-                &Template::parse(format)?.render(&json!({ "Client": client, "Server": server }))?,
-            )?;
+    match &template {
+        Some(template) => {
+            let both = json!({ "Client": go_names(client), "Server": go_names(server) });
+            line(&template.render(&both)?)?;
+        }
+        None if args.format.is_some() => {
+            line(&json!({ "Client": client, "Server": server }).to_string())?;
         }
         None => {
             write_out(side("Client", &client).as_bytes())?;
@@ -52,9 +66,24 @@ pub(super) async fn version(args: VersionArgs, host: Host) -> anyhow::Result<u8>
     Ok(code)
 }
 
-async fn ask_version(host: Host) -> anyhow::Result<Value> {
+/// A side with its fields also under the names that Docker's templates have for them.
+fn go_names(mut side: Value) -> Value {
+    if let Some(fields) = side.as_object_mut() {
+        if let Some(version) = fields.get("ApiVersion").cloned() {
+            fields.insert("APIVersion".to_owned(), version);
+        }
+        for absent in ["GitCommit", "GoVersion", "BuildTime"] {
+            fields.entry(absent).or_insert_with(|| "".into());
+        }
+    }
+    side
+}
+
+/// What the daemon says, and the version of the API that both speak.
+async fn ask_version(host: Host) -> anyhow::Result<(Value, String)> {
     let client = Client::connect(host).await?;
-    Ok(client.get("/version").send().await?.json().await?)
+    let version = client.get("/version").send().await?.json().await?;
+    Ok((version, client.version()))
 }
 
 /// As Docker calls it.
@@ -116,8 +145,15 @@ const LINES: &[(&str, &str)] = &[
     ("Data Root", "DockerRootDir"),
 ];
 
-pub(super) async fn info(args: InfoArgs, client: &Client) -> anyhow::Result<u8> {
-    let info: Value = client.get("/info").send().await?.json().await?;
+pub(super) async fn info(args: InfoArgs, client: &Client, target: &Target) -> anyhow::Result<u8> {
+    let mut info: Value = client.get("/info").send().await?.json().await?;
+    info["ClientInfo"] = json!({
+        "Debug": false,
+        "Version": env!("CARGO_PKG_VERSION"),
+        "Context": target.name()?,
+        "Plugins": [],
+        "Warnings": null,
+    });
     match args.format.as_deref() {
         Some("json") => line(&info.to_string())?,
         Some(format) => line(&Template::parse(format)?.render(&info)?)?,

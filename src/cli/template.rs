@@ -5,6 +5,8 @@
 
 mod full;
 
+pub(super) use full::LABELS;
+
 use serde_json::{Map, Value};
 
 /// A template, parsed.
@@ -56,6 +58,7 @@ impl Template {
             let (action, after) = action
                 .split_once("}}")
                 .ok_or_else(|| TemplateError::Open(text.to_owned()))?;
+            let action = &full::with_functions(action);
             pieces.push(Piece::Text(unescape(before)));
             match parse_action(action) {
                 Some(piece) => pieces.push(piece),

@@ -54,6 +54,11 @@ fn flags_end_at_the_image() {
         ["container", "run", "-ti", "--", "a", "-x"]
     );
     assert_eq!(normal("rm web -f"), ["rm", "web", "-f"]);
+    // These create what has no command.
+    assert_eq!(
+        normal("network create mesh -d overlay"),
+        ["network", "create", "mesh", "--driver=overlay"]
+    );
 }
 
 #[test]
@@ -157,7 +162,7 @@ fn wrong_flags_are_told_in_dockers_words() {
         ("rnu redis", "unknown command: rnu"),
         (
             "-H tcp://1.2.3.4:1 ps",
-            r#"invalid argument "tcp://1.2.3.4:1" for "-H, --host" flag: "tcp://1.2.3.4:1" is not"#,
+            r#"invalid argument "tcp://1.2.3.4:1" for "-H, --host" flag: "tcp://1.2.3.4:1": a daemon on another machine"#,
         ),
         ("exec web", "missing argument: <COMMAND>"),
     ];

@@ -56,6 +56,18 @@ pub(super) struct UpdateArgs {
     #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
     pids_limit: Option<i64>,
 
+    /// Weight against other containers where a disk is busy, 10 to 1000
+    #[arg(long, value_name = "WEIGHT")]
+    blkio_weight: Option<u16>,
+
+    /// Microseconds in which --cpu-rt-runtime is counted
+    #[arg(long, value_name = "MICROSECONDS")]
+    cpu_rt_period: Option<i64>,
+
+    /// Microseconds of real time in each period
+    #[arg(long, value_name = "MICROSECONDS")]
+    cpu_rt_runtime: Option<i64>,
+
     /// What to do when the container exits: no, on-failure or on-failure:N, always, unless-stopped
     #[arg(long, value_name = "POLICY")]
     restart: Option<Restart>,
@@ -77,6 +89,9 @@ pub(super) async fn update(args: UpdateArgs, client: &Client) -> anyhow::Result<
         cpuset_cpus: args.cpuset_cpus,
         cpuset_mems: args.cpuset_mems,
         pids_limit: args.pids_limit,
+        blkio_weight: args.blkio_weight,
+        cpu_realtime_period: args.cpu_rt_period,
+        cpu_realtime_runtime: args.cpu_rt_runtime,
         restart_policy: args.restart.map(|restart| restart.policy()),
         ..ContainerUpdateBody::default()
     };

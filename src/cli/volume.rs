@@ -1,16 +1,16 @@
 //! `volume`.
 
-use bollard_stubs::models::{VolumeCreateOptions, VolumePruneResponse};
+use bollard_stubs::models::VolumeCreateOptions;
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value};
 
-use super::confirm::confirm;
 use super::failure::each;
 use super::human;
 use super::inspect;
-use super::list::{List, filters, row};
+use super::list::{List, filters, labelled, row};
 use super::output::line;
 use super::parse::KeyValue;
+use super::prune::{self, VolumePruneArgs};
 use crate::client::Client;
 
 /// `nuncio volume`.
@@ -33,7 +33,7 @@ enum VolumeCommand {
     #[command(visible_alias = "remove")]
     Rm(RmArgs),
     /// Remove the volumes that no container mounts
-    Prune(PruneArgs),
+    Prune(VolumePruneArgs),
 }
 
 pub(super) async fn run(args: VolumeArgs, client: &Client) -> anyhow::Result<u8> {
@@ -42,7 +42,7 @@ pub(super) async fn run(args: VolumeArgs, client: &Client) -> anyhow::Result<u8>
         VolumeCommand::Ls(args) => list(args, client).await,
         VolumeCommand::Inspect(args) => inspect::volumes(args.volumes, args.format, client).await,
         VolumeCommand::Rm(args) => remove(args, client).await,
-        VolumeCommand::Prune(args) => prune(args, client).await,
+        VolumeCommand::Prune(args) => prune::volumes(args, client).await,
     }
 }
 
@@ -111,6 +111,10 @@ struct LsArgs {
     #[arg(short, long, value_name = "KEY=VALUE")]
     filter: Vec<String>,
 
+    /// Show only those of a cluster, of which there are none
+    #[arg(long)]
+    cluster: bool,
+
     /// table, json, or a template as {{.Name}}
     #[arg(long, value_name = "FORMAT")]
     format: Option<String>,
@@ -120,6 +124,9 @@ const FIELDS: &[(&str, &str)] = &[
     ("Driver", "DRIVER"),
     ("Name", "VOLUME NAME"),
     ("Labels", "LABELS"),
+    ("Availability", "AVAILABILITY"),
+    ("Group", "GROUP"),
+    ("Status", "STATUS"),
     ("Mountpoint", "MOUNTPOINT"),
     ("Scope", "SCOPE"),
     ("Links", "LINKS"),
@@ -135,6 +142,7 @@ async fn list(args: LsArgs, client: &Client) -> anyhow::Result<u8> {
         .as_array()
         .into_iter()
         .flatten()
+        .filter(|volume| !args.cluster || volume["ClusterVolume"].is_object())
         .map(fields)
         .collect();
     rows.sort_by_key(|row| row["Name"].to_string());
@@ -155,17 +163,22 @@ async fn list(args: LsArgs, client: &Client) -> anyhow::Result<u8> {
 pub(super) fn fields(volume: &Value) -> Map<String, Value> {
     let text = |field: &str| volume[field].as_str().unwrap_or_default().to_owned();
     let labels = volume["Labels"].as_object().into_iter().flatten();
-    let labels = labels.map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()));
+    let labels = labels.map(|(key, value)| {
+        let value = value.as_str().unwrap_or_default();
+        (key.clone(), value.to_owned())
+    });
     let usage = |field: &str| {
         volume["UsageData"][field]
             .as_i64()
             .filter(|&number| number >= 0)
     };
     let unknown = || "N/A".to_owned();
-    row([
+    let of_row = row([
+        ("Availability", unknown()),
         ("Driver", text("Driver")),
+        ("Group", unknown()),
         ("Name", text("Name")),
-        ("Labels", labels.collect::<Vec<_>>().join(",")),
+        ("Status", unknown()),
         ("Mountpoint", text("Mountpoint")),
         ("Scope", text("Scope")),
         (
@@ -173,7 +186,8 @@ pub(super) fn fields(volume: &Value) -> Map<String, Value> {
             usage("RefCount").map_or_else(unknown, |number| number.to_string()),
         ),
         ("Size", usage("Size").map_or_else(unknown, human::size)),
-    ])
+    ]);
+    labelled(of_row, labels)
 }
 
 #[derive(Args, Debug)]
@@ -203,57 +217,4 @@ async fn remove(args: RmArgs, client: &Client) -> anyhow::Result<u8> {
         line(volume)
     })
     .await
-}
-
-#[derive(Args, Debug)]
-#[command(after_help = "Example:
-  nuncio volume prune -f --filter label!=keep")]
-struct PruneArgs {
-    /// Those that have a name, too
-    #[arg(short, long)]
-    all: bool,
-
-    /// Do not ask
-    #[arg(short, long)]
-    force: bool,
-
-    /// Remove those for which this holds
-    #[arg(long, value_name = "KEY=VALUE")]
-    filter: Vec<String>,
-}
-
-async fn prune(args: PruneArgs, client: &Client) -> anyhow::Result<u8> {
-    let which = if args.all { "all" } else { "anonymous" };
-    let warning = format!(
-        "WARNING! This will remove {which} local volumes not used by at least one container."
-    );
-    if !args.force && !confirm(&warning)? {
-        return Ok(0);
-    }
-    let reclaimed = prune_volumes(args.all, &args.filter, client).await?;
-    line(&format!(
-        "Total reclaimed space: {}",
-        human::size(reclaimed)
-    ))?;
-    Ok(0)
-}
-
-/// Prunes and lists what went; the bytes it took.
-pub(super) async fn prune_volumes(
-    all: bool,
-    given: &[String],
-    client: &Client,
-) -> anyhow::Result<i64> {
-    let mut given = given.to_vec();
-    given.extend(all.then(|| "all=true".to_owned()));
-    let call = client.post("/volumes/prune");
-    let answer = call.optional("filters", filters(&given)?).send().await?;
-    let pruned: VolumePruneResponse = answer.json().await?;
-    let deleted = pruned.volumes_deleted.unwrap_or_default();
-    if !deleted.is_empty() {
-        line("Deleted Volumes:")?;
-        deleted.iter().try_for_each(|name| line(name))?;
-        line("")?;
-    }
-    Ok(pruned.space_reclaimed.unwrap_or_default())
 }

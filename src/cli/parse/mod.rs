@@ -1,6 +1,7 @@
 //! What users write as values of flags, parsed once into types that cannot be wrong.
 
 mod device;
+mod disk;
 mod env;
 mod host_entry;
 mod link;
@@ -12,12 +13,14 @@ mod restart;
 mod size;
 mod time;
 mod ulimit;
+mod volume;
 
 pub(super) use device::DeviceSpec;
+pub(super) use disk::{DiskBytes, DiskRequests, DiskWeight};
 pub(super) use env::{EnvVar, read_env_file, read_label_file};
 pub(super) use host_entry::HostEntry;
 pub(super) use link::Link;
-pub(super) use mount::{MountSpec, Tmpfs, VolumeSpec};
+pub(super) use mount::MountSpec;
 pub(super) use network::NetworkFlag;
 pub(super) use port::{Expose, Publish};
 pub(super) use reference::Reference;
@@ -26,6 +29,7 @@ pub(super) use size::{Cpus, Size};
 pub(crate) use time::Moment;
 pub(super) use time::Span;
 pub(super) use ulimit::Ulimit;
+pub(super) use volume::{Tmpfs, VolumeSpec};
 
 /// A `KEY=VALUE` whose value may be left out.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -7,7 +7,7 @@ use gtmpl_ng::{Context, Func, FuncError, Template, Value};
 use super::TemplateError;
 
 /// Docker's functions.
-const FUNCTIONS: [(&str, Func); 8] = [
+const FUNCTIONS: [(&str, Func); 9] = [
     ("json", json),
     ("split", split),
     ("join", join),
@@ -16,7 +16,28 @@ const FUNCTIONS: [(&str, Func); 8] = [
     ("upper", upper),
     ("pad", pad),
     ("truncate", truncate),
+    (LABEL, label),
 ];
+
+/// Stands for the method `.Label`, which finds one of a row's [`LABELS`].
+const LABEL: &str = "label";
+/// Where a row has its labels by name; it is shown by `.Label` alone.
+pub(in crate::cli) const LABELS: &str = "LabelMap";
+
+/// Writes methods as functions of what they belong to: the engine has no methods.
+pub(super) fn with_functions(action: &str) -> String {
+    const METHOD: &str = ".Label ";
+    let mut text = String::with_capacity(action.len());
+    let mut rest = action;
+    while let Some(at) = rest.find(METHOD) {
+        let (before, after) = rest.split_at(at);
+        let begins = before.is_empty() || before.ends_with([' ', '(', '|', '-', '\t']);
+        text.push_str(before);
+        text.push_str(if begins { "label . " } else { METHOD });
+        rest = &after[METHOD.len()..];
+    }
+    text + rest
+}
 
 /// Checks that `text` is a template.
 ///
@@ -43,7 +64,10 @@ pub(super) fn render_headers(
     text: &str,
     headers: &serde_json::Value,
 ) -> Result<String, TemplateError> {
-    let functions = FUNCTIONS.map(|(name, _)| (name, header as Func));
+    let functions = FUNCTIONS.map(|(name, _)| match name {
+        LABEL => (name, label_header as Func),
+        _ => (name, header as Func),
+    });
     execute(&parse(text, &functions)?, headers)
 }
 
@@ -225,6 +249,26 @@ fn truncate(given: &[Value]) -> Result<Value, FuncError> {
         .take(most)
         .collect::<String>()
         .into())
+}
+
+/// The label of that name of a row, which may have none.
+fn label(given: &[Value]) -> Result<Value, FuncError> {
+    let [row, name] = arguments(".Label", given)?;
+    let fields = |value: &Value| match value {
+        Value::Object(fields) | Value::Map(fields) => Some(fields.clone()),
+        _ => None,
+    };
+    let labels = fields(row).and_then(|row| row.get(LABELS).and_then(fields));
+    let found = labels.and_then(|labels| labels.get(&name.to_string()).cloned());
+    Ok(found.unwrap_or_else(|| String::new().into()))
+}
+
+/// What stands over the labels of a name: its last part.
+fn label_header(given: &[Value]) -> Result<Value, FuncError> {
+    let [_, name] = arguments(".Label", given)?;
+    let name = name.to_string();
+    let last = name.rsplit('.').next().unwrap_or_default();
+    Ok(last.replace(['-', '_'], " ").into())
 }
 
 /// A header is shown as it is, whatever is done to the cells below it.
