@@ -43,7 +43,8 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Finds out whether a daemon answers at `host`, and which version both sides speak.
+    /// Finds out whether a daemon answers at `host`, and which version both sides speak: what `DOCKER_API_VERSION`
+    /// says, else the newest that both know.
     ///
     /// # Errors
     ///
@@ -54,6 +55,11 @@ impl Client {
             version: VERSION,
         };
         let ping = Call::new(&client, Method::GET, "/_ping".to_owned());
+        let wanted = std::env::var("DOCKER_API_VERSION").unwrap_or_default();
+        if let Some(version) = parse_version(wanted.trim_start_matches('v')) {
+            ping.send().await?;
+            return Ok(Self { version, ..client });
+        }
         let headers = ping.send().await?.response.headers().clone();
         let theirs = headers
             .get("api-version")
