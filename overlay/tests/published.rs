@@ -2,11 +2,11 @@
 
 mod support;
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 
 use anyhow::Result;
 use nuncio_overlay::{Protocol, Published};
-use support::{Host, Network, Server, UdpServer, Underlay, join, reach, send_udp};
+use support::{Host, Network, Server, UdpServer, Underlay, join, reach, send_udp, within};
 
 fn publish(
     host: &mut Host,
@@ -132,5 +132,38 @@ fn udp_and_a_single_address() -> Result<()> {
         reach(&outside.namespace.path, hosts[0].address, 6379).is_err(),
         "refused"
     );
+    Ok(())
+}
+
+#[test]
+fn a_client_of_udp_that_sends_on_and_on_reaches_whom_the_port_leads_to_now() -> Result<()> {
+    let mut underlay = Underlay::new()?;
+    let mut hosts = [underlay.host()?];
+    let outside = underlay.host()?;
+    let mesh = Network::new(1);
+    join(&mesh, &mut hosts)?;
+    let servers = [hosts[0].container(&mesh, 2)?, hosts[0].container(&mesh, 3)?];
+    let sockets = [
+        UdpServer::start(servers[0].path())?,
+        UdpServer::start(servers[1].path())?,
+    ];
+    let target = SocketAddrV4::new(hosts[0].address, 5353);
+    let client = within(&outside.namespace.path, || {
+        Ok(UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?)
+    })?;
+    // It begins before anybody is there.
+    client.send_to(b"early", target)?;
+    for (server, socket) in servers.iter().zip(&sockets) {
+        hosts[0].state.published.clear();
+        let server = SocketAddrV4::new(server.address, socket.port);
+        publish(&mut hosts[0], Protocol::Udp, 5353, server)?;
+        client.send_to(b"now", target)?;
+        let received = socket.receive()?.map(|(text, _)| text);
+        assert_eq!(received.as_deref(), Some("now"));
+    }
+    hosts[0].state.published.clear();
+    hosts[0].reconcile()?;
+    client.send_to(b"late", target)?;
+    assert_eq!(sockets[1].receive()?, None, "nobody is there any more");
     Ok(())
 }

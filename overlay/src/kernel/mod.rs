@@ -1,5 +1,6 @@
 //! Makes the kernel what the state says, by difference.
 
+mod flows;
 mod links;
 mod pass;
 mod report;
@@ -10,7 +11,7 @@ use std::{collections::HashSet, io};
 pub(crate) use self::links::is_link_name;
 use self::pass::{Pass, Passed};
 pub use self::report::{Object, ReconcileError, ReconcileFailure, Report};
-use crate::{HostState, firewall, netlink::Netlink, nft};
+use crate::{HostState, Published, firewall, netlink::Netlink, nft};
 
 /// This network namespace's links, routes, neighbours and rules, as far as they are ours.
 pub struct Kernel {
@@ -20,6 +21,8 @@ pub struct Kernel {
     /// What was drift and is mended, until somebody asks.
     repaired: Vec<Object>,
     rules: Option<Rules>,
+    /// The ports of UDP for which flows were last looked at.
+    udp: Option<Vec<Published>>,
 }
 
 /// Repairs that are kept for who asks; of more, the first are.
@@ -49,6 +52,7 @@ impl Kernel {
             standing: HashSet::new(),
             repaired: Vec::new(),
             rules: None,
+            udp: None,
         })
     }
 
@@ -69,7 +73,23 @@ impl Kernel {
         }
         Self::rules(&mut self.rules, &mut pass, state).await;
         let passed = pass.finish();
+        self.flows(state).await;
         self.keep(passed)
+    }
+
+    /// Ends the flows of UDP that go where the rules led once. Those of others, and of TCP, are left alone.
+    async fn flows(&mut self, state: &HostState) {
+        let udp = flows::udp(state);
+        if state.segments.is_empty() || self.udp.as_ref() == Some(&udp) {
+            return;
+        }
+        match flows::forget_stale(&self.netlink, state).await {
+            Ok(0) => {}
+            Ok(forgotten) => tracing::info!(forgotten, "flows of UDP that led elsewhere"),
+            // The kernel may lack it. Clients that send on and on are then late to find the new target.
+            Err(error) => tracing::warn!(%error, "look through the flows of UDP"),
+        }
+        self.udp = Some(udp);
     }
 
     /// What was not as it had been left, and was mended since the last call.

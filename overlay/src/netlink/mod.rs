@@ -1,6 +1,7 @@
 //! The one place that builds and reads netlink messages.
 
 mod address;
+mod conntrack;
 mod link;
 mod neighbour;
 mod route;
@@ -14,6 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 pub use self::watch::ChangeWatch;
 pub(crate) use self::{
     address::Address,
+    conntrack::{Conntrack, UdpFlow},
     link::{Link, NewVeth, VxlanSettings},
     neighbour::{FdbRow, Neighbour},
     route::Route,
