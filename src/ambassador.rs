@@ -16,7 +16,8 @@ use nuncio_ambassador::{
     AccessLog, Ambassador, Control, FlowFilter, Options, Resolver, Successors,
 };
 use nuncio_registry::{ConnectOptions, Mirror, Registry};
-use tracing::{info, warn};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{debug, error, info, warn};
 
 use admin::Admin;
 use flags::AmbassadorCommand;
@@ -26,6 +27,8 @@ pub(crate) use flags::AmbassadorArgs;
 
 /// How long the end may wait for the access log.
 const LAST_RECORDS: Duration = Duration::from_secs(2);
+/// Between two attempts to serve what could not be served at first, as a port that somebody has.
+const RETRY: Duration = Duration::from_secs(2);
 
 /// Forwards until told to end.
 ///
@@ -52,11 +55,13 @@ pub(crate) async fn run(args: AmbassadorArgs, of_host: Option<Router>) -> anyhow
     if let Some(log) = &log {
         control.ambassador().log_flows(log.clone());
     }
-    let (admin, successors) = begin(&args, &control, of_host).await?;
+    let (admin, successors, missing) = begin(&args, &control, of_host).await?;
     for bound in control.ambassador().listeners() {
         info!(forward = %bound.name, listen = %bound.local, "ready");
     }
+    let retry = AbortOnDropHandle::new(tokio::spawn(retry(Arc::clone(&control), missing)));
     forward(&args, &control, successors, &mut signals, log.as_ref()).await;
+    drop(retry);
     drain(&control, args.drain, &mut signals).await;
     if let Some(log) = log {
         finish(&control, &log).await;
@@ -71,23 +76,21 @@ pub(crate) async fn run(args: AmbassadorArgs, of_host: Option<Router>) -> anyhow
 }
 
 /// Serves the forwards and the admin side, in the place of a predecessor if there is one. Returns who may take its own
-/// place.
+/// place, and whether some of the forwards cannot be served yet.
 async fn begin(
     args: &AmbassadorArgs,
     control: &Arc<Control>,
     of_host: Option<Router>,
-) -> anyhow::Result<(Option<Admin>, Option<Successors>)> {
+) -> anyhow::Result<(Option<Admin>, Option<Successors>, bool)> {
     let predecessor = args.upgrade_from.as_deref();
     let Some(mut heritage) = handover::claim(predecessor).await? else {
         let is_told = of_host.is_some();
         // bound before anything is forwarded: whoever asks finds it not ready, rather than nobody
         let admin = serve_admin(args, control, of_host).await?;
-        if !is_told {
-            control.put(args.forwards()?).await?;
-        }
+        let missing = !is_told && serve_available(args, control).await?;
         // those who ask a host's ambassador for names would find them answered by nobody
         let address = args.admin.as_ref().filter(|_| !is_told);
-        return Ok((admin, handover::successors(address)));
+        return Ok((admin, handover::successors(address), missing));
     };
     control.ambassador().inherit(&mut heritage);
     control.put(args.forwards()?).await?;
@@ -95,7 +98,39 @@ async fn begin(
     let admin = serve_admin(args, control, of_host).await?;
     let successors = handover::successors(args.admin.as_ref());
     handover::take_over(heritage).await;
-    Ok((admin, successors))
+    Ok((admin, successors, false))
+}
+
+/// Serves what can be served. If that is nothing, it is an error; else what is missing is told, and that it is.
+async fn serve_available(args: &AmbassadorArgs, control: &Control) -> anyhow::Result<bool> {
+    let mut unavailable = control.put_available(args.forwards()?).await?;
+    if control.ambassador().listeners().is_empty() && !unavailable.is_empty() {
+        return Err(unavailable.swap_remove(0).error.into());
+    }
+    for one in &unavailable {
+        let error = chain(&one.error);
+        error!(forward = %one.forward, %error, "not served yet, and tried again");
+    }
+    Ok(!unavailable.is_empty())
+}
+
+/// Tries again what could not be served, until it can.
+async fn retry(control: Arc<Control>, mut missing: bool) {
+    while missing {
+        tokio::time::sleep(RETRY).await;
+        // A configuration that was read meanwhile is a whole one: then nothing is missing.
+        match control.put_available(control.specs().await).await {
+            Ok(unavailable) => missing = !unavailable.is_empty(),
+            Err(error) => debug!(error = chain(&error), "try again what is not served"),
+        }
+    }
+}
+
+/// An error with the whole chain of its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let causes: Vec<_> = causes.map(ToString::to_string).collect();
+    causes.join(": ")
 }
 
 async fn serve_admin(

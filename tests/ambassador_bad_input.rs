@@ -28,6 +28,12 @@ struct Ambassador {
 impl Ambassador {
     #[track_caller]
     fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// Starts it with more in its configuration.
+    #[track_caller]
+    fn start_with(more: &str) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let config = directory.path().join("forwards.toml");
         let log = directory.path().join("log");
@@ -35,7 +41,8 @@ impl Ambassador {
         let held = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let good = held.local_addr().expect("an address");
         drop(held);
-        fs::write(&config, forward("good", good, &greeter().to_string())).expect("write");
+        let first = forward("good", good, &greeter().to_string());
+        fs::write(&config, first + more).expect("write");
         let process = Command::new(NUNCIO)
             .args(["ambassador", "--config"])
             .arg(&config)
@@ -172,6 +179,31 @@ fn a_configuration_that_cannot_be_is_not_taken() {
         command.args(["ambassador", "--config"]).arg(file);
         Spawned::new(command, None).finish().refused(1);
     }
+}
+
+#[test]
+fn what_cannot_be_had_at_the_start_keeps_the_rest_from_nothing() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let at = taken.local_addr().expect("an address");
+    let free = "127.0.0.1:0".parse().expect("an address");
+    let tls = "tls = \"terminate\"\ntls_certificate = \"/absent.pem\"\ntls_key = \"/absent.pem\"\n\
+               tls_bundle = \"/absent.pem\"\nallow = [\"spiffe://m/n/*\"]\n";
+    let lacking = forward("lacking", free, "127.0.0.1:9") + tls;
+    let ambassador =
+        Ambassador::start_with(&(forward("held", at, &greeter().to_string()) + &lacking));
+    for says in [["held", "os error 98"], ["lacking", "/absent.pem"]] {
+        let log = ambassador.log();
+        let mut lines = log.lines().filter(|line| line.contains("not served yet"));
+        let told = lines.any(|line| says.iter().all(|word| line.contains(word)));
+        assert!(told, "{says:?}: {log}");
+    }
+    ambassador.serves_on();
+    drop(taken);
+    wait_until("it has the port", || {
+        ambassador.log().contains("listening forward=held")
+    });
+    assert_eq!(greeting(at), "hello");
+    ambassador.serves_on();
 }
 
 #[test]

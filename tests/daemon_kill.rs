@@ -197,3 +197,47 @@ fn killing_it_again_and_again_does_no_harm() {
     wait_for_more_lines(&host, &id, 3);
     assert_eq!(host.ok("ps -q --no-trunc"), id);
 }
+
+/// The process that carries the host's connections, as the daemon told last.
+fn ambassador(host: &Host) -> nix::unistd::Pid {
+    let log = host.log();
+    let told = log.rsplit_once("started the host's ambassador pid=");
+    let (_, pid) = told.expect("it was started");
+    let digits = pid.split(|c: char| !c.is_ascii_digit()).next();
+    let pid = digits.and_then(|digits| digits.parse().ok());
+    nix::unistd::Pid::from_raw(pid.expect("a process id"))
+}
+
+#[test]
+fn a_port_that_somebody_took_meanwhile_is_all_that_is_not_served() {
+    let host = single(&[Image::Busybox]);
+    for (name, port) in [("one", "9191:80"), ("two", "9192:80")] {
+        let serve = format!("while :; do echo {name} | nc -l -p 80; done");
+        host.ok([
+            "run", "-d", "--name", name, "-p", port, "busybox", "sh", "-c", &serve,
+        ]);
+    }
+    let reads = |port| host.reads("127.0.0.1", port);
+    wait_until("both are served", || {
+        reads(9191) == "one" && reads(9192) == "two"
+    });
+
+    host.kill_daemon();
+    nix::sys::signal::kill(ambassador(&host), nix::sys::signal::Signal::SIGKILL).expect("kill it");
+    let is_open = || {
+        let connect = ["-c", ": </dev/tcp/127.0.0.1/9191"];
+        host.inside("bash", connect).code == 0
+    };
+    wait_until("the port is free", || !is_open());
+    let words = "ambassador --listen tcp://0.0.0.0:9191 --to tcp://127.0.0.1:9";
+    let rival = host.spawn_inside(env!("CARGO_BIN_EXE_nuncio"), words);
+    wait_until("a stranger has the port", is_open);
+    host.start_again();
+    wait_until("it is told", || host.log().contains("not served"));
+    wait_until("the other one is served", || reads(9192) == "two");
+    assert_eq!(reads(9191), "");
+
+    drop(rival);
+    host.ok("run --rm busybox true"); // whatever changes makes it look again
+    wait_until("it is served again", || reads(9191) == "one");
+}

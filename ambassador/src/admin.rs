@@ -9,14 +9,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{StatusCode, header};
+use axum::extract::{DefaultBodyLimit, Query, State};
+use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::direct::{DirectCgroup, DirectForward};
+use crate::edge::chain;
 use crate::{Control, PutError, metrics, spec};
 
 /// More than the cgroups of a thousand containers take, each in forty forwards.
@@ -38,7 +40,8 @@ const LARGEST_CONFIG: usize = 16 << 20;
 ///   or with it in their path-like name, listener, port or target, and answers 404 if there are none
 /// - `GET /direct`: which forwards spare cgroups the relay, or why not
 /// - `GET /config`, `PUT /config`: JSON as [`spec::to_json`] writes it; applied as a whole or not
-///   at all
+///   at all. With `?available=true` what cannot be had keeps none of the rest from being served, and is
+///   told: `{"unavailable":[{"message":TEXT,"kind":WORD,"forward":NAME}]}`
 ///
 /// What is refused is answered with `{"message":TEXT,"kind":WORD,"forward":NAME}`.
 pub fn router(control: Arc<Control>) -> Router {
@@ -94,34 +97,49 @@ async fn config(State(control): State<Arc<Control>>) -> Json<Value> {
     Json(spec::to_json(&control.specs().await))
 }
 
-async fn put_config(State(control): State<Arc<Control>>, body: Bytes) -> Response {
+#[derive(Deserialize)]
+struct PutHow {
+    #[serde(default)]
+    available: bool,
+}
+
+async fn put_config(State(control): State<Arc<Control>>, uri: Uri, body: Bytes) -> Response {
+    let Query(how) = match Query::<PutHow>::try_from_uri(&uri) {
+        Ok(how) => how,
+        Err(error) => return refusal(StatusCode::BAD_REQUEST, "malformed", None, &error),
+    };
     let specs = match spec::from_json(&body) {
         Ok(specs) => specs,
         Err(error) => return refusal(StatusCode::BAD_REQUEST, "malformed", None, &error),
     };
-    let error = match control.put(specs).await {
-        Ok(()) => return StatusCode::NO_CONTENT.into_response(),
-        Err(error) => error,
+    let put = if how.available {
+        control.put_available(specs).await.map(Some)
+    } else {
+        control.put(specs).await.map(|()| None)
     };
-    match &error {
-        PutError::Resolve(source) => refusal(StatusCode::BAD_REQUEST, source.kind(), None, source),
-        PutError::Apply(source) => refusal(
-            StatusCode::CONFLICT,
-            source.kind(),
-            source.forward(),
-            source,
-        ),
+    match put {
+        Ok(None) => StatusCode::NO_CONTENT.into_response(),
+        Ok(Some(unavailable)) => {
+            let told = unavailable
+                .iter()
+                .map(|one| wrong(one.error.kind(), Some(&one.forward), &one.error));
+            Json(json!({ "unavailable": told.collect::<Value>() })).into_response()
+        }
+        Err(error) => {
+            let (status, forward) = match &error {
+                PutError::Resolve(_) => (StatusCode::BAD_REQUEST, None),
+                PutError::Apply(source) => (StatusCode::CONFLICT, source.forward()),
+            };
+            refusal(status, error.kind(), forward, &error)
+        }
     }
 }
 
-/// The message is the whole chain of causes.
 fn refusal(status: StatusCode, kind: &str, forward: Option<&str>, error: &dyn Error) -> Response {
-    let mut message = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        message = format!("{message}: {error}");
-        cause = error.source();
-    }
-    let body = json!({ "message": message, "kind": kind, "forward": forward });
-    (status, Json(body)).into_response()
+    (status, Json(wrong(kind, forward, error))).into_response()
+}
+
+/// The message is the whole chain of causes.
+fn wrong(kind: &str, forward: Option<&str>, error: &dyn Error) -> Value {
+    json!({ "message": chain(error), "kind": kind, "forward": forward })
 }

@@ -87,8 +87,36 @@ impl Ambassador {
     ///
     /// [`ApplyError`] if a listener cannot be had, or the forwards contradict each other.
     pub async fn apply(&self, forwards: Vec<Forward>) -> Result<(), ApplyError> {
+        self.change(forwards, Err).await
+    }
+
+    /// As [`Self::apply`], but a listener that cannot be had keeps none of the others from being served. Returns what
+    /// is wrong with those; try again later.
+    ///
+    /// # Errors
+    ///
+    /// [`ApplyError`] if the forwards contradict each other.
+    pub async fn apply_available(
+        &self,
+        forwards: Vec<Forward>,
+    ) -> Result<Vec<ApplyError>, ApplyError> {
+        let mut unavailable = Vec::new();
+        let note = |error| {
+            unavailable.push(error);
+            Ok(())
+        };
+        self.change(forwards, note).await?;
+        Ok(unavailable)
+    }
+
+    /// `refused` is asked about each listener that cannot be had, and may let it be left out.
+    async fn change(
+        &self,
+        forwards: Vec<Forward>,
+        refused: impl FnMut(ApplyError) -> Result<(), ApplyError>,
+    ) -> Result<(), ApplyError> {
         check(&forwards)?;
-        let gone = self.exchange(&forwards)?;
+        let gone = self.exchange(&forwards, refused)?;
         self.direct.settled().await;
         self.ready.store(true, Ordering::Relaxed);
         closed(gone).await;
@@ -105,7 +133,11 @@ impl Ambassador {
     }
 
     /// Returns the TCP listeners that are being closed.
-    fn exchange(&self, forwards: &[Forward]) -> Result<Vec<(Arc<Running>, Closed)>, ApplyError> {
+    fn exchange(
+        &self,
+        forwards: &[Forward],
+        mut refused: impl FnMut(ApplyError) -> Result<(), ApplyError>,
+    ) -> Result<Vec<(Arc<Running>, Closed)>, ApplyError> {
         let mut state = self.lock();
         state.draining.retain(|draining| !draining.is_over());
         let State { engine, .. } = &mut *state;
@@ -114,17 +146,21 @@ impl Ambassador {
             None => engine.insert(self.engine()?),
         };
         let workers = engine.workers();
-        let mut sockets = Vec::with_capacity(forwards.len());
+        let mut served = Vec::with_capacity(forwards.len());
         for forward in forwards {
-            sockets.push(match state.position(forward) {
-                Some(_) => None,
-                None => Some(self.sockets(&state, forward, forwards, workers)?),
-            });
+            if state.position(forward).is_some() {
+                served.push((forward, None));
+                continue;
+            }
+            match self.sockets(&state, forward, forwards, workers) {
+                Ok(sockets) => served.push((forward, Some(sockets))),
+                Err(error) => refused(error)?,
+            }
         }
         // From here on nothing fails.
         state.inherited.clear();
         let mut old = std::mem::take(&mut state.listeners);
-        for (forward, prepared) in forwards.iter().zip(sockets) {
+        for (forward, prepared) in served {
             let listener = match prepared {
                 Some(prepared) => self.start(&state, forward, prepared),
                 None => {

@@ -44,7 +44,7 @@ pub use access_log::{AccessLog, LogFormat};
 pub use ambassador::{Ambassador, Bound};
 pub use apply_error::ApplyError;
 pub use balance::{Balance, Eject, EndpointState, EndpointView, Failure, OnRemove, Policy};
-pub use control::{Control, PutError};
+pub use control::{Control, PutError, Unavailable};
 pub use edge::Edge;
 pub use explain::{Explained, Preview, Upstreams};
 pub use flow::{Address, Datapath, Flow, FlowFilter, NotAnAddress};

@@ -1,5 +1,6 @@
 //! The host's ambassador: a process of its own, which the daemon starts, finds again and tells what to carry.
 
+use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -41,11 +42,25 @@ impl AmbassadorProcess {
         }
     }
 
-    /// Replaces what it listens on and where that leads; what stays the same is not touched.
-    pub(crate) async fn configure(&self, forwards: &[ForwardSpec]) -> anyhow::Result<()> {
-        self.put("/config", spec::to_json(forwards).to_string())
+    /// Replaces what it listens on and where that leads; what stays the same is not touched. Returns what it cannot
+    /// listen on, by the forward's name, and why; all else is served.
+    pub(crate) async fn configure(
+        &self,
+        forwards: &[ForwardSpec],
+    ) -> anyhow::Result<BTreeMap<String, String>> {
+        let answer = self
+            .put(
+                "/config?available=true",
+                spec::to_json(forwards).to_string(),
+            )
             .await
-            .context("configure the host's ambassador")
+            .context("configure the host's ambassador")?;
+        let unavailable = answer["unavailable"].as_array().into_iter().flatten();
+        let told = |one: &Value| {
+            let text = |key: &str| one[key].as_str().unwrap_or_default().to_owned();
+            (text("forward"), text("message"))
+        };
+        Ok(unavailable.map(told).collect())
     }
 
     /// Replaces the names that containers resolve.
@@ -53,6 +68,7 @@ impl AmbassadorProcess {
         let body = serde_json::to_string(names)?;
         self.put("/names", body)
             .await
+            .map(drop)
             .context("tell names to the host's ambassador")
     }
 
@@ -61,7 +77,7 @@ impl AmbassadorProcess {
         UnixStream::connect(&self.socket).await.is_ok()
     }
 
-    async fn put(&self, path: &str, body: String) -> anyhow::Result<()> {
+    async fn put(&self, path: &str, body: String) -> anyhow::Result<Value> {
         let stream = match UnixStream::connect(&self.socket).await {
             Ok(stream) => stream,
             Err(_) => self.spawn().await?,
@@ -129,7 +145,8 @@ impl AmbassadorProcess {
     }
 }
 
-async fn send(stream: UnixStream, request: Request<Full<Bytes>>) -> anyhow::Result<()> {
+/// The answer's body; null if it has none.
+async fn send(stream: UnixStream, request: Request<Full<Bytes>>) -> anyhow::Result<Value> {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let driving = tokio::spawn(connection);
@@ -137,14 +154,11 @@ async fn send(stream: UnixStream, request: Request<Full<Bytes>>) -> anyhow::Resu
     let status = answer.status();
     let body = answer.into_body().collect().await?.to_bytes();
     driving.abort();
+    let body = serde_json::from_slice::<Value>(&body).unwrap_or_default();
     if status.is_success() {
-        return Ok(());
+        return Ok(body);
     }
-    let message = serde_json::from_slice::<Value>(&body).ok();
-    let message = message
-        .as_ref()
-        .and_then(|body| body["message"].as_str())
-        .unwrap_or("no message");
+    let message = body["message"].as_str().unwrap_or("no message");
     match status {
         StatusCode::CONFLICT => Err(Refusal::conflict(message).into()),
         _ => bail!("{status}: {message}"),

@@ -10,6 +10,7 @@ use super::config::{Port, Protocol};
 use super::container::locked;
 use super::plane::Sight;
 use super::record::Record;
+use super::refusal::Refusal;
 use super::services::Service;
 use super::{Daemon, LINK_TARGETS, ports, state_file};
 
@@ -61,6 +62,31 @@ impl Daemon {
             }
         }
         forwards.into_values().collect()
+    }
+
+    /// Keeps in mind what the ambassador cannot listen on, and tells once of each. It is tried again with every
+    /// comparison, and all else is served meanwhile.
+    pub(super) fn note_unserved(&self, unserved: BTreeMap<String, String>) {
+        let mut known = locked(&self.unserved);
+        for (forward, error) in &unserved {
+            if !known.contains_key(forward) {
+                tracing::warn!(forward, error, "not served");
+            }
+        }
+        for forward in known.keys().filter(|known| !unserved.contains_key(*known)) {
+            tracing::info!(forward, "served again, or not wanted any more");
+        }
+        *known = unserved;
+    }
+
+    /// Refuses a start whose published ports somebody else has.
+    pub(super) fn require_ports(&self, record: &Record) -> Result<(), Refusal> {
+        let unserved = locked(&self.unserved);
+        let names = record.published.iter().map(ports::forward_name);
+        let mut errors = names.filter_map(|name| unserved.get(&name));
+        errors
+            .next()
+            .map_or(Ok(()), |error| Err(Refusal::conflict(error)))
     }
 
     /// A service's address leads to its containers, straight where that can be.

@@ -119,6 +119,8 @@ pub(crate) struct Daemon {
     services: Mutex<services::KnownServices>,
     kernel: tokio::sync::Mutex<Kernel>,
     ambassador: AmbassadorProcess,
+    /// What the ambassador cannot listen on, by the forward's name, and why.
+    unserved: Mutex<BTreeMap<String, String>>,
     /// Held while the daemon runs, so that no second one works in the same directory.
     _lock: std::fs::File,
 }
@@ -198,6 +200,7 @@ impl Daemon {
             ),
             kernel: tokio::sync::Mutex::new(Kernel::open().await?),
             ambassador: AmbassadorProcess::new(binary.clone(), &options.exec_root),
+            unserved: Mutex::default(),
             _lock: lock,
             binary,
             registry,

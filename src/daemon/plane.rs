@@ -42,7 +42,8 @@ impl Daemon {
         if report.changes() > 0 {
             tracing::debug!(?report, "kernel changed");
         }
-        self.ambassador.configure(&self.forwards(&sight)).await?;
+        let unserved = self.ambassador.configure(&self.forwards(&sight)).await?;
+        self.note_unserved(unserved);
         self.ambassador.name(&self.names(&sight)).await?;
         self.release_unused_services(&sight)
     }

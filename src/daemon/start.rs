@@ -107,6 +107,7 @@ impl Daemon {
         }
         container.set_active(true);
         self.sync().await?;
+        self.require_ports(&container.view())?;
         for network in &joined {
             self.plug(container, network).await?;
         }
