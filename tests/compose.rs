@@ -3,87 +3,14 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
-use std::process::Command;
 
-use support::{Args, Finished, Host, Image, Spawned, plain_registry, single, tool, wait_until};
+use support::{Image, NOTHING, Project, cluster, everything, plain_registry, single, wait_until};
 
-/// A compose and what it is given: the file, and what its variables mean.
-#[derive(Clone, Copy)]
-struct Project<'a> {
-    host: &'a Host,
-    program: &'static str,
-    file: &'static str,
-    greeting: &'static str,
-}
-
-impl<'a> Project<'a> {
-    fn new(host: &'a Host, program: &'static str, file: &'static str) -> Self {
-        Self {
-            host,
-            program,
-            file,
-            greeting: "hello",
-        }
-    }
-
-    #[track_caller]
-    fn spawn(self, args: impl Args) -> Spawned {
-        let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/compose");
-        let mut command = Command::new(tool(self.program));
-        command
-            .arg("-f")
-            .arg(directory.join(self.file))
-            .args(args.words())
-            .env("COMPOSE_PROJECT_NAME", "shop")
-            .env("DOCKER_HOST", self.host.url())
-            .env("DOCKER_CONFIG", self.host.scratch())
-            .env("PYTHONDONTWRITEBYTECODE", "1")
-            .env("PYTHONWARNINGS", "ignore")
-            .env("GREETING", self.greeting);
-        Spawned::new(command, None)
-    }
-
-    #[track_caller]
-    fn run(self, args: impl Args) -> Finished {
-        self.spawn(args).finish()
-    }
-
-    #[track_caller]
-    fn ok(self, args: impl Args) -> String {
-        self.run(args).ok()
-    }
-
-    /// The ids of a service's containers.
-    #[track_caller]
-    fn ids(self, service: &str) -> BTreeSet<String> {
-        let ids = self.ok(["ps", "-q", service]);
-        ids.lines().map(str::to_owned).collect()
-    }
-
-    /// What the shop answers on the host's port.
-    #[track_caller]
-    fn page(self) -> String {
-        let page = self.host.inside("curl", "-s http://127.0.0.1:8080/");
-        page.stdout.trim_end().to_owned()
-    }
-}
-
-const NOTHING: [Vec<String>; 3] = [const { Vec::new() }; 3];
-
-/// The names of all containers, of the networks beyond those that are always there, and of all volumes.
+/// What the shop answers on the host's port.
 #[track_caller]
-fn everything(host: &Host) -> [Vec<String>; 3] {
-    let lists = [
-        "ps -a --format {{.Names}}",
-        "network ls -f type=custom --format {{.Name}}",
-        "volume ls -q",
-    ];
-    lists.map(|list| {
-        let mut names: Vec<String> = host.ok(list).lines().map(str::to_owned).collect();
-        names.sort();
-        names
-    })
+fn page(shop: Project<'_>) -> String {
+    let page = shop.host.inside("curl", "-s http://127.0.0.1:8080/");
+    page.stdout.trim_end().to_owned()
 }
 
 /// Three services come up in order, are worked with, changed, and leave nothing.
@@ -99,7 +26,7 @@ fn the_shop(program: &'static str) {
     shop.ok("up -d");
     let shown = shop.ok("ps");
     assert_eq!(shown.matches("healthy").count(), 2, "{shown}");
-    let first = shop.page();
+    let first = page(shop);
     assert!(first.starts_with("hello from "), "{first}");
     let [containers, networks, volumes] = everything(&host);
     assert_eq!(containers.len(), 3);
@@ -172,14 +99,14 @@ fn stopping_and_starting(shop: Project<'_>) {
         shop.run("exec -T db redis-cli get kept").stdout.trim() == "yes"
     });
     shop.ok("stop -t 5 web");
-    assert_eq!(shop.page(), "");
+    assert_eq!(page(shop), "");
     shop.ok("start web");
-    wait_until("it serves again", || shop.page().starts_with("hello"));
+    wait_until("it serves again", || page(shop).starts_with("hello"));
     shop.ok("kill web");
     shop.ok("rm -f web");
     assert_eq!(everything(shop.host)[0].len(), 2);
     shop.ok("up -d");
-    wait_until("it serves again", || shop.page().starts_with("hello"));
+    wait_until("it serves again", || page(shop).starts_with("hello"));
 }
 
 #[track_caller]
@@ -189,7 +116,7 @@ fn changing_it(shop: Project<'_>) {
     assert_eq!(two.len(), 2);
     let mut answers = BTreeSet::new();
     wait_until("both answer by their alias", || {
-        answers.insert(shop.page());
+        answers.insert(page(shop));
         answers.len() == 2
     });
     shop.ok("up -d --scale api=1");
@@ -207,9 +134,7 @@ fn changing_it(shop: Project<'_>) {
     assert_ne!(shop.ids("api"), api, "what changed is made anew");
     assert_eq!(shop.ids("db"), db, "what did not stays");
     shop.ok("exec -T api ls /cache/kept");
-    wait_until("it says the new words", || {
-        changed.page().starts_with("bye")
-    });
+    wait_until("it says the new words", || page(changed).starts_with("bye"));
     assert_eq!(everything(shop.host)[0].len(), 3);
 }
 
@@ -305,6 +230,21 @@ fn the_first_compose_stays_in_front() {
 #[test]
 fn the_second_compose_stays_in_front() {
     foreground("docker-compose-2");
+}
+
+#[test]
+fn a_project_spans_hosts() {
+    let [a, b] = cluster(&[Image::Busybox]);
+    let here = Project::new(&a, "docker-compose-2", "overlay.yml");
+    let there = Project::new(&b, "docker-compose-1", "overlay.yml");
+    here.ok("up -d server");
+    wait_until("the other host's client is answered", || {
+        let client = there.run("run --rm -T --no-deps client");
+        client.stdout.trim() == "hello"
+    });
+    here.ok("down -t 0");
+    assert_eq!(everything(&a), NOTHING);
+    assert_eq!(everything(&b), NOTHING);
 }
 
 /// An image that is not here is pulled, and looked for again by `pull`.

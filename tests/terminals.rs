@@ -1,21 +1,8 @@
-//! People at terminals: sizes, ctrl-c, and leaving a container to come back to it, with both clients.
+//! People at terminals: sizes, ctrl-c, and leaving a container to come back to it, with both clients and docker-compose.
 
 mod support;
 
-use std::process::Command;
-
-use support::{Host, Image, Terminal, single, wait_until};
-
-/// A command as it is typed into a shell.
-fn typed(command: &Command) -> String {
-    let variables = command.get_envs().filter_map(|(name, value)| {
-        let value = value?.to_string_lossy().into_owned();
-        Some(format!("{}='{value}'", name.to_string_lossy()))
-    });
-    let words = std::iter::once(command.get_program()).chain(command.get_args());
-    let words = words.map(|word| format!("'{}'", word.to_string_lossy()));
-    variables.chain(words).collect::<Vec<_>>().join(" ")
-}
+use support::{Host, Image, NOTHING, Project, Terminal, everything, single, typed, wait_until};
 
 /// Puts both clients to the test at a terminal each, on one host.
 fn with_both(test: impl Fn(&Host, &Terminal, &dyn Fn(&str) -> String)) {
@@ -134,4 +121,59 @@ fn without_a_terminal_signals_are_passed_on_and_input_is_not_taken() {
         wait_until("the signal is passed on", || attached.says("caught"));
         assert_eq!(attached.finish().code, 3, "{name}");
     }
+}
+
+/// People at a terminal: `run` and `exec` are given its size and its keys, and ctrl-c ends `up` with all it shows.
+#[track_caller]
+fn at_a_terminal(program: &'static str) {
+    let host = single(&[Image::Busybox]);
+    let project = Project::new(&host, program, "foreground.yml");
+    let terminal = Terminal::new(200, 30);
+    let type_in = |words: &str| {
+        let mut command = project.command(words);
+        command.env("COMPOSE_INTERACTIVE_NO_CLI", "1");
+        terminal.line(&typed(&command));
+    };
+    type_in("run --rm --no-deps -e PS1=inside>_ job sh");
+    terminal.until("\ninside>_");
+    terminal.line("echo size is $(stty size)");
+    terminal.until("size is 30 200");
+    terminal.resize(160, 24);
+    terminal.line("while [ \"$(stty size)\" != '24 160' ]; do sleep 0.05; done; echo it follows");
+    terminal.until("\nit follows");
+    terminal.line("sleep 1000; echo not reached");
+    terminal.until("sleep 1000");
+    terminal.keys(&["C-c"]);
+    terminal.line("exit 7");
+    terminal.until_prompt();
+    terminal.line("echo left with $?");
+    terminal.until("\nleft with 7");
+    assert_eq!(everything(&host)[0], [] as [&str; 0]);
+
+    type_in("up --no-color server");
+    terminal.until("| the server serves");
+    let other = project.spawn("exec -T server sh -c tty");
+    assert!(other.finish().stdout.contains("not a tty"));
+    terminal.keys(&["C-c"]);
+    terminal.until_prompt();
+    assert_eq!(host.ok("ps -q"), "");
+    project.ok("start server");
+    type_in("exec -e PS1=there>_ server sh");
+    terminal.until("\nthere>_");
+    terminal.line("exit 4");
+    terminal.until_prompt();
+    terminal.line("echo out with $?");
+    terminal.until("\nout with 4");
+    project.ok("down -t 0");
+    assert_eq!(everything(&host), NOTHING);
+}
+
+#[test]
+fn the_first_compose_is_used_at_a_terminal() {
+    at_a_terminal("docker-compose-1");
+}
+
+#[test]
+fn the_second_compose_is_used_at_a_terminal() {
+    at_a_terminal("docker-compose-2");
 }

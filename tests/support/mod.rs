@@ -7,6 +7,7 @@
 
 mod clients;
 mod command;
+mod compose;
 mod host;
 mod image;
 mod registry;
@@ -18,11 +19,12 @@ use std::time::{Duration, Instant};
 
 pub(crate) use clients::Client;
 pub(crate) use command::{Args, Finished, Spawned, tool};
+pub(crate) use compose::{NOTHING, Project, everything};
 pub(crate) use host::Host;
 pub(crate) use image::Image;
 pub(crate) use registry::{RegistryKind, plain_registry, registry};
 pub(crate) use remains::Remains;
-pub(crate) use tmux::Terminal;
+pub(crate) use tmux::{Terminal, typed};
 pub(crate) use underlay::Underlay;
 
 /// How long anything may take that is expected to happen at once; generous, for machines under load.

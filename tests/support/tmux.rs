@@ -104,3 +104,14 @@ impl Drop for Terminal {
         let _ = Spawned::new(command, None).finish(); // it may have ended
     }
 }
+
+/// A command as it is typed into a shell.
+pub(crate) fn typed(command: &Command) -> String {
+    let variables = command.get_envs().filter_map(|(name, value)| {
+        let value = value?.to_string_lossy().into_owned();
+        Some(format!("{}='{value}'", name.to_string_lossy()))
+    });
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let words = words.map(|word| format!("'{}'", word.to_string_lossy()));
+    variables.chain(words).collect::<Vec<_>>().join(" ")
+}
