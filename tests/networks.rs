@@ -2,7 +2,7 @@
 
 mod support;
 
-use support::{Image, single, wait_until};
+use support::{Client, Image, single, wait_until};
 
 #[test]
 fn networks_come_and_go_while_it_runs() {
@@ -62,4 +62,53 @@ fn networks_come_and_go_while_it_runs() {
     assert!(refused.contains("private (none) mode"), "{refused}");
     host.ok("rm -f web db alone");
     host.ok("network rm inner");
+}
+
+#[test]
+fn addresses_are_kept_back_and_handed_out_of_a_range() {
+    let host = single(&[Image::Busybox]);
+    let create = "network create --subnet 10.97.0.0/24 --gateway 10.97.0.1 --ip-range 10.97.0.16/29 --aux-address printer=10.97.0.18 office";
+    for client in Client::ALL {
+        client.ok(&host, create);
+        let shown = client.ok(
+            &host,
+            [
+                "network",
+                "inspect",
+                "-f",
+                "{{json .IPAM.Config}}",
+                "office",
+            ],
+        );
+        for words in [
+            "\"Gateway\":\"10.97.0.1\"",
+            "\"IPRange\":\"10.97.0.16/29\"",
+            "\"AuxiliaryAddresses\":{\"printer\":\"10.97.0.18\"}",
+        ] {
+            assert!(shown.contains(words), "{client:?}: {shown}");
+        }
+        let address = |name: &str, flags: &str| {
+            client.ok(
+                &host,
+                &format!("run -d --name {name} --network office {flags} busybox sleep 1000"),
+            );
+            let field = "{{.NetworkSettings.Networks.office.IPAddress}}";
+            client.ok(&host, ["inspect", "-f", field, name])
+        };
+        // The first of a range is skipped, as that of a subnet is.
+        let given = ["one", "two"].map(|name| address(name, ""));
+        let free = ["10.97.0.19", "10.97.0.20", "10.97.0.21", "10.97.0.22"];
+        let is_free = |given: &String| free.contains(&given.as_str());
+        assert!(given.iter().all(is_free), "{client:?}: {given:?}");
+        // By itself a container may ask for any that is free.
+        assert_eq!(address("three", "--ip 10.97.0.200"), "10.97.0.200");
+        let taken = client.run(
+            &host,
+            "run --name four --network office --ip 10.97.0.18 busybox true",
+        );
+        assert_ne!(taken.code, 0, "{taken:?}");
+        client.ok(&host, "rm -f one two three");
+        let _ = client.run(&host, "rm -f four");
+        client.ok(&host, "network rm office");
+    }
 }

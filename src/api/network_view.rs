@@ -1,5 +1,7 @@
 //! A network's body, both ways.
 
+use std::net::Ipv4Addr;
+
 use bollard_stubs::models::{
     Ipam, IpamConfig, Network, NetworkContainer, NetworkCreateRequest, PeerInfo,
 };
@@ -57,41 +59,61 @@ pub(crate) fn parse(body: NetworkCreateRequest) -> Result<NetworkCreate, Refusal
             "network {name}: not built: {flag}"
         )));
     }
-    let subnet = addressing(&name, ipam.config.unwrap_or_default())?;
-    Ok(NetworkCreate {
+    let mut create = NetworkCreate {
         driver: body.driver.unwrap_or_default(),
         internal: body.internal.unwrap_or_default(),
         attachable: body.attachable.unwrap_or_default(),
         labels: sorted(body.labels),
         name,
-        subnet,
         options,
-    })
+        ..NetworkCreate::default()
+    };
+    addressing(&mut create, ipam.config.unwrap_or_default())?;
+    Ok(create)
 }
 
-fn addressing(name: &str, config: Vec<IpamConfig>) -> Result<Option<Ipv4Network>, Refusal> {
+/// The subnet and what is said of the addresses in it, written into `create`.
+fn addressing(create: &mut NetworkCreate, config: Vec<IpamConfig>) -> Result<(), Refusal> {
     let mut config = config.into_iter();
     let first = config.next().unwrap_or_default();
-    let given = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
-    let asked = [
-        (config.next().is_some(), "more than one --subnet"),
-        (given(&first.ip_range), "--ip-range"),
-        // Every host is the gateway of its own block of the subnet.
-        (given(&first.gateway), "--gateway"),
-        (
-            first
-                .auxiliary_addresses
-                .is_some_and(|addresses| !addresses.is_empty()),
-            "--aux-address",
-        ),
-    ];
-    if let Some((_, flag)) = asked.iter().find(|(asked, _)| *asked) {
-        return Err(Refusal::unsupported(format!(
-            "network {name}: not built: {flag}"
-        )));
+    if config.next().is_some() {
+        let message = format!("network {}: not built: more than one --subnet", create.name);
+        return Err(Refusal::unsupported(message));
     }
-    let subnet = first.subnet.filter(|text| !text.is_empty());
-    subnet.map(|text| self::subnet(&text)).transpose()
+    let given = |text: Option<String>| text.filter(|text| !text.is_empty());
+    create.subnet = given(first.subnet).map(|text| subnet(&text)).transpose()?;
+    let whole = create.subnet;
+    let within = |what: &str, text: &str| {
+        let address: Ipv4Addr = text
+            .parse()
+            .map_err(|_| Refusal::invalid(format!("invalid {what} {text}")))?;
+        match whole {
+            Some(subnet) if subnet.contains(address) => Ok(address),
+            _ => Err(Refusal::invalid(format!(
+                "no matching subnet for {what} {text}"
+            ))),
+        }
+    };
+    if let Some(text) = given(first.gateway) {
+        create.gateway = Some(within("gateway", &text)?);
+    }
+    for (name, text) in sorted(first.auxiliary_addresses) {
+        let address = within("aux-address", &text)?;
+        create.reserved.insert(name, address);
+    }
+    if let Some(text) = given(first.ip_range) {
+        let range = subnet(&text)?;
+        let inside = |whole: Ipv4Network| {
+            whole.contains(range.network()) && whole.prefix() <= range.prefix()
+        };
+        if !whole.is_some_and(inside) {
+            return Err(Refusal::invalid(format!(
+                "no matching subnet for range {range}"
+            )));
+        }
+        create.range = Some(range);
+    }
+    Ok(())
 }
 
 fn subnet(text: &str) -> Result<Ipv4Network, Refusal> {
@@ -124,7 +146,13 @@ pub(crate) fn network(view: NetworkView, with_containers: bool) -> Network {
     let addresses = view.subnet.map(|subnet| IpamConfig {
         subnet: Some(subnet.to_string()),
         gateway: view.gateway.map(|gateway| gateway.to_string()),
-        ..IpamConfig::default()
+        ip_range: view.range.map(|range| range.to_string()),
+        auxiliary_addresses: (!view.reserved.is_empty()).then(|| {
+            let reserved = view.reserved.iter();
+            reserved
+                .map(|(name, address)| (name.clone(), address.to_string()))
+                .collect()
+        }),
     });
     let containers = view
         .endpoints
@@ -180,8 +208,6 @@ pub(crate) fn network(view: NetworkView, with_containers: bool) -> Network {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
-
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
@@ -216,6 +242,18 @@ mod tests {
     }
 
     #[test]
+    fn addresses_can_be_kept_back() {
+        let config = json!([{
+            "Subnet": "10.7.0.0/24", "Gateway": "10.7.0.1", "IPRange": "10.7.0.128/25",
+            "AuxiliaryAddresses": {"printer": "10.7.0.129"},
+        }]);
+        let create = made(json!({"Name": "x", "IPAM": {"Config": config}})).expect("valid");
+        assert_eq!(create.gateway, Some(Ipv4Addr::new(10, 7, 0, 1)));
+        assert_eq!(create.range, "10.7.0.128/25".parse().ok());
+        assert_eq!(create.reserved["printer"], Ipv4Addr::new(10, 7, 0, 129));
+    }
+
+    #[test]
     fn what_is_wrong_is_told() {
         let with = |subnet: &str, gateway: &str| json!([{"Subnet": subnet, "Gateway": gateway}]);
         for (config, kind, words) in [
@@ -240,9 +278,9 @@ mod tests {
                 "IPv6 is not built",
             ),
             (
-                with("10.7.0.0/16", "10.7.0.1"),
-                RefusalKind::Unsupported,
-                "not built: --gateway",
+                with("10.7.0.0/16", "10.8.0.1"),
+                RefusalKind::Invalid,
+                "no matching subnet for gateway 10.8.0.1",
             ),
             (
                 json!([{}, {}]),
@@ -250,9 +288,9 @@ mod tests {
                 "more than one --subnet",
             ),
             (
-                json!([{"IPRange": "10.0.0.0/8"}]),
-                RefusalKind::Unsupported,
-                "--ip-range",
+                json!([{"Subnet": "10.7.0.0/16", "IPRange": "10.0.0.0/8"}]),
+                RefusalKind::Invalid,
+                "no matching subnet for range 10.0.0.0/8",
             ),
         ] {
             let error = made(json!({"Name": "x", "IPAM": {"Config": config}})).expect_err(words);
@@ -272,6 +310,8 @@ mod tests {
             scope: "swarm",
             subnet: Some("10.7.0.0/16".parse().expect("a subnet")),
             gateway: Some(Ipv4Addr::new(10, 7, 0, 1)),
+            range: None,
+            reserved: [].into(),
             internal: false,
             attachable: true,
             vni: Some(4097),

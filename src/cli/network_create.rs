@@ -36,7 +36,7 @@ pub(super) struct CreateArgs {
     #[arg(long, value_name = "CIDR")]
     ip_range: Vec<String>,
 
-    /// Addresses that nothing is to have: refused
+    /// Addresses that no container is to have, and what for
     #[arg(long, value_name = "NAME=IP")]
     aux_address: Vec<KeyValue>,
 

@@ -9,7 +9,7 @@ use nuncio_registry::NetworkRecord;
 
 use super::config::EndpointRequest;
 use super::container::locked;
-use super::networks::Network;
+use super::networks::{LocalNetwork, Network};
 use super::record::Endpoint;
 use super::refusal::Refusal;
 use super::{Daemon, state_file};
@@ -57,6 +57,36 @@ impl Daemon {
         Ok(locked(&self.addresses).forget(network)?)
     }
 
+    /// Gives `owner` an address in a network of this host: within its range unless it asks for one, and never one that
+    /// is reserved.
+    fn allocate_local(
+        &self,
+        network: &LocalNetwork,
+        owner: &str,
+        wanted: Option<Ipv4Addr>,
+    ) -> anyhow::Result<(Ipv4Addr, Ipv4Network)> {
+        let mut addresses = locked(&self.addresses);
+        let all = [network.subnet];
+        let refused = |error| match error {
+            error @ AllocateError::Write(_) => anyhow::Error::from(error),
+            error => Refusal::conflict(error.to_string()).into(),
+        };
+        for (what, address) in &network.reserved {
+            let holder = format!("reserved:{what}");
+            addresses
+                .allocate(&network.id, &all, &holder, Some(*address))
+                .map_err(refused)?;
+        }
+        let blocks = match wanted {
+            Some(_) => all,
+            None => [network.range.unwrap_or(network.subnet)],
+        };
+        let address = addresses
+            .allocate(&network.id, &blocks, owner, wanted)
+            .map_err(refused)?;
+        Ok((address, network.subnet))
+    }
+
     /// Gives `owner` an address in a network, and with it the host a further block when the last is full.
     pub(super) async fn allocate(
         &self,
@@ -64,12 +94,13 @@ impl Daemon {
         owner: &str,
         wanted: Option<Ipv4Addr>,
     ) -> anyhow::Result<(Ipv4Addr, Ipv4Network)> {
+        let network = match network {
+            Network::Local(network) => return self.allocate_local(network, owner, wanted),
+            Network::Mesh(network) => network,
+        };
         loop {
-            let blocks = match network {
-                Network::Local(network) => vec![network.subnet],
-                Network::Mesh(network) => self.own_blocks(&network.id),
-            };
-            let id = network.id();
+            let blocks = self.own_blocks(&network.id);
+            let id = &network.id;
             let allocated = if blocks.is_empty() {
                 Err(AllocateError::Full {
                     network: id.to_owned(),
@@ -78,19 +109,19 @@ impl Daemon {
             } else {
                 locked(&self.addresses).allocate(id, &blocks, owner, wanted)
             };
-            match (allocated, network) {
-                (Ok(address), _) => {
+            match allocated {
+                Ok(address) => {
                     let block = blocks.into_iter().find(|block| block.contains(address));
                     return Ok((
                         address,
                         block.context("an address outside the host's blocks")?,
                     ));
                 }
-                (Err(AllocateError::Full { .. }), Network::Mesh(network)) => {
+                Err(AllocateError::Full { .. }) => {
                     self.claim_block(network).await?;
                 }
-                (Err(error @ AllocateError::Write(_)), _) => return Err(error.into()),
-                (Err(error), _) => return Err(Refusal::conflict(error.to_string()).into()),
+                Err(error @ AllocateError::Write(_)) => return Err(error.into()),
+                Err(error) => return Err(Refusal::conflict(error.to_string()).into()),
             }
         }
     }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use ipnetwork::Ipv4Network;
-use nuncio_overlay::host_routes;
+use nuncio_overlay::{gateway_of, host_routes};
 use nuncio_registry::{CreateNetworkError, NetworkRequest, RemoveNetworkError};
 
 use super::container::locked;
@@ -32,6 +32,11 @@ pub(crate) struct NetworkCreate {
     /// `bridge`, `overlay`, or empty for `bridge`.
     pub(crate) driver: String,
     pub(crate) subnet: Option<Ipv4Network>,
+    pub(crate) gateway: Option<Ipv4Addr>,
+    /// Where containers get their addresses; within the subnet.
+    pub(crate) range: Option<Ipv4Network>,
+    /// Addresses of the subnet that no container is to have, and what for.
+    pub(crate) reserved: BTreeMap<String, Ipv4Addr>,
     pub(crate) internal: bool,
     pub(crate) attachable: bool,
     pub(crate) options: BTreeMap<String, String>,
@@ -94,6 +99,7 @@ impl Daemon {
         request: NetworkCreate,
         mut avoid: Vec<Ipv4Network>,
     ) -> anyhow::Result<String> {
+        refuse_addressing(&request)?;
         avoid.extend(
             locked(&self.local_networks)
                 .values()
@@ -155,11 +161,26 @@ impl Daemon {
             None => free_subnet(&pools(&LOCAL_POOLS), &used)
                 .context("no free subnet is left for bridge networks: give one with --subnet")?,
         };
+        if let Some(gateway) = request.gateway.filter(|asked| *asked != gateway_of(subnet)) {
+            bail!(Refusal::unsupported(format!(
+                "network {}: not built: --gateway {gateway}; only the first address of {subnet}",
+                request.name
+            )));
+        }
+        let unusable = [subnet.network(), gateway_of(subnet), subnet.broadcast()];
+        let mut reserved = request.reserved.iter();
+        if let Some((what, address)) = reserved.find(|(_, address)| unusable.contains(address)) {
+            bail!(Refusal::forbidden(format!(
+                "failed to allocate secondary ip address ({what}:{address}): Address already in use"
+            )));
+        }
         let network = LocalNetwork {
             v: 1,
             id: super::new_id(),
             name: request.name,
             subnet,
+            range: request.range,
+            reserved: request.reserved,
             internal: request.internal,
             options: request.options,
             labels: request.labels,
@@ -228,6 +249,22 @@ impl Daemon {
         let about = [("name", network.name()), ("type", network.driver())];
         self.tell_network(network.id(), "destroy", about);
         self.sync().await
+    }
+}
+
+/// Every host hands out addresses of an overlay from blocks of its own, of which it is the gateway.
+fn refuse_addressing(request: &NetworkCreate) -> Result<(), Refusal> {
+    let asked = [
+        (request.gateway.is_some(), "--gateway"),
+        (request.range.is_some(), "--ip-range"),
+        (!request.reserved.is_empty(), "--aux-address"),
+    ];
+    match asked.iter().find(|(asked, _)| *asked) {
+        Some((_, flag)) => Err(Refusal::unsupported(format!(
+            "network {}: not built: {flag} of an overlay",
+            request.name
+        ))),
+        None => Ok(()),
     }
 }
 

@@ -31,6 +31,12 @@ pub(crate) struct LocalNetwork {
     pub(crate) id: String,
     pub(crate) name: String,
     pub(crate) subnet: Ipv4Network,
+    /// Where containers get addresses that ask for none; `None`: all of it.
+    #[serde(default)]
+    pub(crate) range: Option<Ipv4Network>,
+    /// Addresses that no container gets, and what for.
+    #[serde(default)]
+    pub(crate) reserved: BTreeMap<String, Ipv4Addr>,
     pub(crate) internal: bool,
     pub(crate) options: BTreeMap<String, String>,
     pub(crate) labels: BTreeMap<String, String>,
@@ -95,6 +101,8 @@ pub(crate) struct NetworkView {
     pub(crate) scope: &'static str,
     pub(crate) subnet: Option<Ipv4Network>,
     pub(crate) gateway: Option<Ipv4Addr>,
+    pub(crate) range: Option<Ipv4Network>,
+    pub(crate) reserved: BTreeMap<String, Ipv4Addr>,
     pub(crate) internal: bool,
     pub(crate) attachable: bool,
     pub(crate) vni: Option<u32>,

@@ -123,6 +123,8 @@ impl Daemon {
             scope: "local",
             subnet: None,
             gateway: None,
+            range: None,
+            reserved: [].into(),
             internal: false,
             attachable: false,
             vni: None,
@@ -214,6 +216,10 @@ impl Daemon {
                 local.created.clone(),
             ),
         };
+        let (range, reserved) = match network {
+            Network::Local(local) => (local.range, local.reserved.clone()),
+            Network::Mesh(_) => (None, [].into()),
+        };
         NetworkView {
             id: network.id().to_owned(),
             name: network.name().to_owned(),
@@ -221,6 +227,8 @@ impl Daemon {
             scope,
             subnet: Some(network.subnet()),
             gateway: block.map(gateway_of),
+            range,
+            reserved,
             internal: network.internal(),
             attachable,
             vni,
