@@ -1,9 +1,10 @@
-//! What bench/run.sh calls: servers and clients that load a forwarder, and the report.
+//! What bench/run.sh and bench/runtime.sh call: servers and clients that load a forwarder or a runtime, and the report.
 //!
 //! Each client prints its figures, separated by blanks, and nothing else.
 
 mod load;
 mod report;
+mod runtime;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 
 use load::{brief, idle, serve, stall, udp};
+use runtime::{files, life, program};
 
 #[derive(Debug, Parser)]
 #[command(version, about)]
@@ -58,6 +60,38 @@ enum Command {
         #[arg(long, value_parser = seconds)]
         seconds: Duration,
     },
+    /// Makes files that an image can be made of, the same ones each time
+    Files {
+        directory: PathBuf,
+        #[arg(long)]
+        megabytes: u64,
+        /// KiB of the smallest file
+        #[arg(long)]
+        from: u64,
+        /// KiB of the largest file
+        #[arg(long)]
+        to: u64,
+        #[arg(long)]
+        seed: u64,
+    },
+    /// Runs a program some times: the median of its time, in milliseconds
+    Time {
+        #[arg(long, default_value_t = 1, value_parser = runs)]
+        runs: usize,
+        #[arg(required = true, last = true)]
+        command: Vec<String>,
+    },
+    /// Has an engine make, start and remove containers some times: the median of their lives, in milliseconds
+    Life {
+        /// The engine's socket
+        socket: PathBuf,
+        #[arg(long)]
+        image: String,
+        #[arg(long, default_value_t = 1, value_parser = runs)]
+        runs: usize,
+        #[arg(required = true, last = true)]
+        command: Vec<String>,
+    },
     /// Prints medians and ratios, and writes them down
     Report(report::Arguments),
 }
@@ -67,6 +101,14 @@ fn seconds(text: &str) -> Result<Duration, String> {
     match text.parse::<f64>() {
         Ok(seconds) if (0.1..=60.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
         _ => Err("expected a number of seconds from 0.1 to 60".to_owned()),
+    }
+}
+
+/// A number of runs, bounded likewise.
+fn runs(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(runs) if (1..=1000).contains(&runs) => Ok(runs),
+        _ => Err("expected a number of runs from 1 to 1000".to_owned()),
     }
 }
 
@@ -90,6 +132,20 @@ fn main() -> anyhow::Result<()> {
             gso,
         }
         .run(control, seconds),
+        Command::Files {
+            directory,
+            megabytes,
+            from,
+            to,
+            seed,
+        } => files::run(&directory, megabytes, from, to, seed),
+        Command::Time { runs, command } => program::run(&command, runs),
+        Command::Life {
+            socket,
+            image,
+            runs,
+            command,
+        } => life::run(&socket, &image, &command, runs),
         Command::Report(arguments) => report::run(&arguments),
     }
 }

@@ -8,21 +8,24 @@ use anyhow::{Context, Result};
 
 use super::machine::Machine;
 use super::samples::Samples;
+use super::suite::Suite;
 use super::table;
-
-const BEGIN: &str = "<!-- measured: begin (written by `make bench`) -->\n";
-const END: &str = "<!-- measured: end -->\n";
 
 /// Everything between the two markers.
 pub(crate) fn section(samples: &Samples, machine: &Machine) -> String {
     let mut out = format!(
-        "The {}; {}. In brackets the ratio to direct; ↑ more is better, ↓ less is.\n\n",
+        "The {}; {}. In brackets the ratio to {}; ↑ more is better, ↓ less is.\n\n",
         samples.title(),
-        machine.words()
+        machine.words(),
+        samples.suite.base
     );
     out += &markdown(&table::medians(samples));
-    out += "\n![The medians as bars](../bench/results/latest.svg)\n";
-    out += "\nThe relay as a multiple of each peer:\n\n";
+    // A String takes whatever is written to it.
+    let _ = writeln!(
+        out,
+        "\n![The medians as bars](../bench/results/{})\n\n{} as a multiple of each peer:\n",
+        samples.suite.drawing, samples.suite.ours_label
+    );
     out += &markdown(&table::comparison(samples));
     out += "\nAgainst the targets:\n\n";
     out += &markdown(&table::targets(samples));
@@ -45,41 +48,49 @@ fn markdown(rows: &[Vec<String>]) -> String {
     out
 }
 
-/// Puts `section` between the markers of `file`.
-pub(crate) fn refresh(file: &Path, section: &str) -> Result<()> {
+/// Puts `section` between the suite's markers of `file`.
+pub(crate) fn refresh(file: &Path, suite: &Suite, section: &str) -> Result<()> {
     let text = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
-    let new = between(&text, section).with_context(|| {
+    let new = between(&text, suite, section).with_context(|| {
         format!(
             "{} lacks the lines {:?} and {:?}",
             file.display(),
-            BEGIN.trim(),
-            END.trim()
+            suite.begin.trim(),
+            suite.end.trim()
         )
     })?;
     fs::write(file, new).with_context(|| format!("write {}", file.display()))
 }
 
-fn between(text: &str, section: &str) -> Option<String> {
-    let (before, rest) = text.split_once(BEGIN)?;
-    let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}{section}{END}{after}"))
+fn between(text: &str, suite: &Suite, section: &str) -> Option<String> {
+    let Suite { begin, end, .. } = suite;
+    let (before, rest) = text.split_once(begin)?;
+    let (_, after) = rest.split_once(end)?;
+    Some(format!("{before}{begin}{section}{end}{after}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::suite::SUITES;
 
     #[test]
     fn only_what_is_between_the_markers_changes() {
-        let text = format!("before\n{BEGIN}old\n{END}after\n");
-        let new = between(&text, "new\n").expect("markers");
-        assert_eq!(new, format!("before\n{BEGIN}new\n{END}after\n"));
-        assert_eq!(between("no markers", "new"), None);
+        let [one, other] = &SUITES;
+        let text = format!(
+            "before\n{}old\n{}middle\n{}kept\n{}after\n",
+            one.begin, one.end, other.begin, other.end
+        );
+        let new = between(&text, one, "new\n").expect("markers");
+        assert_eq!(new, text.replace("old", "new"));
+        assert_eq!(between("no markers", one, "new"), None);
     }
 
     #[test]
     fn the_documentation_has_the_markers() {
         let text = include_str!("../../../docs/PERFORMANCE.md");
-        assert!(between(text, "").is_some());
+        for suite in &SUITES {
+            assert!(between(text, suite, "").is_some(), "{}", suite.id);
+        }
     }
 }

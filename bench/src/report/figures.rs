@@ -1,4 +1,4 @@
-//! The figures there are, and the paths they are measured on.
+//! The figures of the ambassador, and the paths they are measured on.
 
 /// Which of two values is the better one.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -20,7 +20,7 @@ pub(crate) struct Figure {
     pub(crate) better: Better,
 }
 
-const fn more(
+pub(super) const fn more(
     id: &'static str,
     label: &'static str,
     unit: &'static str,
@@ -37,7 +37,7 @@ const fn more(
     }
 }
 
-const fn less(
+pub(super) const fn less(
     id: &'static str,
     label: &'static str,
     unit: &'static str,
@@ -50,7 +50,7 @@ const fn less(
     }
 }
 
-const MEBI: f64 = (1 << 20) as f64;
+pub(super) const MEBI: f64 = (1 << 20) as f64;
 
 /// All figures, in the order of the table.
 pub(crate) const FIGURES: [Figure; 21] = [
@@ -77,11 +77,6 @@ pub(crate) const FIGURES: [Figure; 21] = [
     less("size", "program, stripped", "MiB", MEBI, 2),
 ];
 
-/// A figure by its name.
-pub(crate) fn figure(id: &str) -> Option<&'static Figure> {
-    FIGURES.iter().find(|figure| figure.id == id)
-}
-
 /// How the bytes go from client to server.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Path {
@@ -100,7 +95,7 @@ pub(crate) enum Kind {
     Peer,
 }
 
-const fn path(id: &'static str, label: &'static str, kind: Kind) -> Path {
+pub(super) const fn path(id: &'static str, label: &'static str, kind: Kind) -> Path {
     Path { id, label, kind }
 }
 

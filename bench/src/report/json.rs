@@ -20,6 +20,7 @@ pub(crate) fn text(samples: &Samples, machine: &Machine) -> String {
     }
     let run = json!({
         "v": 2,
+        "suite": samples.suite.id,
         "revision": machine.revision,
         "time": machine.stamp(),
         "kernel": machine.kernel,
@@ -34,11 +35,12 @@ pub(crate) fn text(samples: &Samples, machine: &Machine) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::suite::AMBASSADOR;
 
     #[test]
     fn each_round_is_told() {
         let text = "1\tsocat\tbulk1\t1\n2\tsocat\tbulk1\t3\n";
-        let samples: Samples = text.parse().expect("samples");
+        let samples = Samples::parse(text, &AMBASSADOR).expect("samples");
         let machine = Machine::here("abc");
         let run: Value = serde_json::from_str(&super::text(&samples, &machine)).expect("JSON");
         let expected = json!({ "socat": { "bulk1": { "median": 2.0, "rounds": [1.0, 3.0] } } });

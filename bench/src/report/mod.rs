@@ -4,7 +4,9 @@ mod document;
 mod figures;
 mod json;
 mod machine;
+mod runtime;
 mod samples;
+mod suite;
 mod svg;
 mod table;
 mod targets;
@@ -16,12 +18,16 @@ use anyhow::{Context, Result};
 
 use machine::Machine;
 use samples::Samples;
+use suite::Suite;
 
 /// What `report` is told.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Arguments {
     /// Lines of round, path, figure and value, separated by tabs
     samples: PathBuf,
+    /// What of: the ambassador or the runtime
+    #[arg(long, default_value = "ambassador", value_parser = Suite::named)]
+    suite: &'static Suite,
     /// What was measured, as git describes it
     #[arg(long)]
     revision: String,
@@ -36,19 +42,20 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let text = fs::read_to_string(&arguments.samples)
         .with_context(|| format!("read {}", arguments.samples.display()))?;
-    let samples: Samples = text.parse()?;
+    let suite = arguments.suite;
+    let samples = Samples::parse(&text, suite)?;
     let machine = Machine::here(&arguments.revision);
     print!("{}", table::text(&samples));
 
     let results = &arguments.results;
     fs::create_dir_all(results).with_context(|| format!("make {}", results.display()))?;
-    let file = results.join(format!("{}.json", machine.stamp()));
+    let file = results.join(suite.results(&machine.stamp()));
     write(&file, &json::text(&samples, &machine))?;
     println!("\nwritten to {}", file.display());
     if let Some(document) = &arguments.document {
-        let figure = results.join("latest.svg");
+        let figure = results.join(suite.drawing);
         write(&figure, &svg::text(&samples, &machine))?;
-        document::refresh(document, &document::section(&samples, &machine))?;
+        document::refresh(document, suite, &document::section(&samples, &machine))?;
         println!(
             "drawn in {}, shown by {}",
             figure.display(),

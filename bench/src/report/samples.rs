@@ -1,53 +1,55 @@
 //! All values of all rounds.
 
 use std::collections::BTreeMap;
-use std::str::FromStr;
 
 use anyhow::{Context, Result, ensure};
 
-use super::figures::{FIGURES, Figure, PATHS, Path, figure};
+use super::figures::{Figure, Path};
+use super::suite::Suite;
 
-/// The values of each path and figure, in the order of the rounds.
-#[derive(Debug, Default)]
-pub(crate) struct Samples(BTreeMap<(String, String), Vec<f64>>);
+/// The values of each path and figure of a suite, in the order of the rounds.
+#[derive(Debug)]
+pub(crate) struct Samples {
+    pub(crate) suite: &'static Suite,
+    values: BTreeMap<(String, String), Vec<f64>>,
+}
 
-impl FromStr for Samples {
-    type Err = anyhow::Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let mut samples = Self::default();
+impl Samples {
+    pub(crate) fn parse(text: &str, suite: &'static Suite) -> Result<Self> {
+        let mut samples = Self {
+            suite,
+            values: BTreeMap::new(),
+        };
         for (number, line) in text.lines().enumerate() {
             samples
                 .take(line)
                 .with_context(|| format!("line {} of the samples, {line:?}", number + 1))?;
         }
-        ensure!(!samples.0.is_empty(), "there are no samples");
+        ensure!(!samples.values.is_empty(), "there are no samples");
         Ok(samples)
     }
-}
 
-impl Samples {
     fn take(&mut self, line: &str) -> Result<()> {
         let words: Vec<_> = line.split('\t').collect();
         let [_round, path, id, value] = words.as_slice() else {
             anyhow::bail!("expected round, path, figure and value, separated by tabs");
         };
-        let known = PATHS.iter().any(|known| known.id == *path);
+        let known = self.suite.path(path).is_some();
         ensure!(known, "there is no path {path:?}");
-        ensure!(figure(id).is_some(), "there is no figure {id:?}");
+        ensure!(self.suite.figure(id).is_some(), "there is no figure {id:?}");
         let value: f64 = value.parse().context("the value is not a number")?;
         ensure!(
             value.is_finite() && value >= 0.0,
             "the value is not finite and at least 0"
         );
         let key = ((*path).to_owned(), (*id).to_owned());
-        self.0.entry(key).or_default().push(value);
+        self.values.entry(key).or_default().push(value);
         Ok(())
     }
 
     pub(crate) fn all(&self, path: &str, id: &str) -> &[f64] {
         let key = (path.to_owned(), id.to_owned());
-        self.0.get(&key).map_or(&[], Vec::as_slice)
+        self.values.get(&key).map_or(&[], Vec::as_slice)
     }
 
     /// None if nothing was measured.
@@ -62,7 +64,7 @@ impl Samples {
     }
 
     pub(crate) fn rounds(&self) -> usize {
-        self.0.values().map(Vec::len).max().unwrap_or(0)
+        self.values.values().map(Vec::len).max().unwrap_or(0)
     }
 
     /// How a table of it is called.
@@ -75,14 +77,14 @@ impl Samples {
 
     /// The paths that something was measured on.
     pub(crate) fn paths(&self) -> Vec<&'static Path> {
-        let measured = |path: &&Path| self.0.keys().any(|(found, _)| found == path.id);
-        PATHS.iter().filter(measured).collect()
+        let measured = |path: &&Path| self.values.keys().any(|(found, _)| found == path.id);
+        self.suite.paths.iter().filter(measured).collect()
     }
 
     /// The figures that were measured.
     pub(crate) fn figures(&self) -> Vec<&'static Figure> {
-        let measured = |figure: &&Figure| self.0.keys().any(|(_, found)| found == figure.id);
-        FIGURES.iter().filter(measured).collect()
+        let measured = |figure: &&Figure| self.values.keys().any(|(_, found)| found == figure.id);
+        self.suite.figures.iter().filter(measured).collect()
     }
 }
 
@@ -97,6 +99,7 @@ fn median(values: &[f64]) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::suite::AMBASSADOR;
 
     #[test]
     fn a_median_is_the_middle_or_between_the_two() {
@@ -109,7 +112,7 @@ mod tests {
     #[test]
     fn samples_are_read_and_compared() -> Result<()> {
         let text = "1\tdirect\tbulk1\t4e9\n1\tnuncio\tbulk1\t3e9\n2\tnuncio\tbulk1\t1e9\n";
-        let samples: Samples = text.parse()?;
+        let samples = Samples::parse(text, &AMBASSADOR)?;
         assert_eq!(samples.rounds(), 2);
         assert_eq!(samples.ratio("nuncio", "direct", "bulk1"), Some(0.5));
         assert_eq!(samples.ratio("socat", "direct", "bulk1"), None);
@@ -126,7 +129,7 @@ mod tests {
             "1\tdirect\tbulk1\tNaN",
         ] {
             let text = format!("1\tdirect\tbulk1\t1\n{wrong}\n");
-            let error = text.parse::<Samples>().expect_err(wrong);
+            let error = Samples::parse(&text, &AMBASSADOR).expect_err(wrong);
             assert!(error.to_string().contains("line 2"), "{error:#}");
         }
     }

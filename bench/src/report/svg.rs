@@ -99,11 +99,12 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::suite::AMBASSADOR;
 
     #[test]
     fn the_longest_bar_fills_its_panel_and_others_are_in_proportion() {
         let text = "1\tdirect\tbulk1\t4e9\n1\tnuncio\tbulk1\t2e9\n";
-        let samples: Samples = text.parse().expect("samples");
+        let samples = Samples::parse(text, &AMBASSADOR).expect("samples");
         let svg = super::text(&samples, &Machine::here("<&>"));
         assert!(
             svg.contains("width=\"165.0\"") && svg.contains("width=\"82.5\""),

@@ -2,21 +2,22 @@
 
 use std::fmt::Write;
 
-use super::figures::{Better, DIRECT, Figure, Kind, Path, RELAY};
+use super::figures::{Better, Figure, Kind, Path};
 use super::samples::Samples;
 use super::targets::outcomes;
 
 const NOTHING: &str = "-";
 const NOT_MEASURED: &str = "not measured";
 
-/// All medians with their ratios to direct, then the relay as a multiple of each peer, then the
-/// targets.
+/// All medians with their ratios to the suite's base, then what is ours as a multiple of each peer,
+/// then the targets.
 pub(crate) fn text(samples: &Samples) -> String {
-    let mut out = format!("\n{} (× direct)\n\n", samples.title());
+    let mut out = format!("\n{} (× {})\n\n", samples.title(), samples.suite.base);
     out += &align(&medians(samples));
     let compared = comparison(samples);
     if compared.len() > 1 {
-        out += "\nnuncio's relay as a multiple of\n\n";
+        // A String takes whatever is written to it.
+        let _ = writeln!(out, "\n{} as a multiple of\n", samples.suite.ours_label);
         out += &align(&compared);
     }
     let mut reached = targets(samples);
@@ -48,8 +49,8 @@ fn cell(samples: &Samples, path: &Path, figure: &Figure) -> String {
         return NOTHING.to_owned();
     };
     let value = show(figure, median);
-    match samples.ratio(path.id, DIRECT, figure.id) {
-        Some(ratio) if path.kind != Kind::Direct => format!("{value} ({ratio:.2})"),
+    match samples.ratio(path.id, samples.suite.base, figure.id) {
+        Some(ratio) if path.id != samples.suite.base => format!("{value} ({ratio:.2})"),
         _ => value,
     }
 }
@@ -60,7 +61,7 @@ pub(crate) fn show(figure: &Figure, value: f64) -> String {
     format!("{:.digits$}", value / figure.scale)
 }
 
-/// A head, and a row for each figure that the relay and some peer have.
+/// A head, and a row for each figure that what is ours and some peer have.
 pub(crate) fn comparison(samples: &Samples) -> Vec<Vec<String>> {
     let peers: Vec<_> = (samples.paths().into_iter())
         .filter(|path| path.kind == Kind::Peer)
@@ -68,7 +69,7 @@ pub(crate) fn comparison(samples: &Samples) -> Vec<Vec<String>> {
     let mut rows = vec![head(&peers)];
     rows[0].remove(1);
     for figure in samples.figures() {
-        let ratio = |peer: &&Path| samples.ratio(RELAY, peer.id, figure.id);
+        let ratio = |peer: &&Path| samples.ratio(samples.suite.ours, peer.id, figure.id);
         let ratios: Vec<_> = peers.iter().map(ratio).collect();
         if ratios.iter().all(Option::is_none) {
             continue;
@@ -147,11 +148,12 @@ fn align(rows: &[Vec<String>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::suite::AMBASSADOR;
 
     #[test]
     fn what_was_not_measured_is_a_dash() {
         let text = "1\tdirect\tbulk1\t4e9\n1\tnuncio\tbulk1\t3e9\n1\thaproxy\tconnect\t9000\n";
-        let samples: Samples = text.parse().expect("samples");
+        let samples = Samples::parse(text, &AMBASSADOR).expect("samples");
         let rows = medians(&samples);
         assert_eq!(rows[0], ["", "", "direct", "nuncio relay", "HAProxy"]);
         assert_eq!(

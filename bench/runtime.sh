@@ -1,0 +1,209 @@
+#!/usr/bin/env bash
+# What a container costs, beside Debian's docker and podman.
+#
+#   bench/runtime.sh [ROUNDS] [COLUMN...]   5 rounds of all columns unless given; `bench/runtime.sh help` lists them
+#
+# docs/PERFORMANCE.md says how it is measured. Needs root, and a machine that does nothing else. Variables: PATHS, a list
+# of who is measured; SAMPLES, a file to which what is measured is added, for a run in several goes; NUNCIO and LOAD, the
+# programs.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=../examples/images/oci.sh
+. "$here/../examples/images/oci.sh"
+# shellcheck source=engines.sh
+. "$here/engines.sh"
+# shellcheck source=images.sh
+. "$here/images.sh"
+# shellcheck source=runtime_columns.sh
+. "$here/runtime_columns.sh"
+
+stem=nuncio-bench-$$
+all_paths=(nuncio nuncio-docker docker podman crun bare)
+all_columns=("${columns[@]}" "${once[@]}")
+rounds=5
+declare -A holders=() first=()
+
+fail() {
+    echo "bench: $*" >&2
+    exit 1
+}
+
+# one_of WHAT WORD LIST... : fails, and says what would be right, if WORD is not in the list.
+one_of() {
+    local what=$1 word=$2
+    shift 2
+    [[ " $* " == *" $word "* ]] || fail "there is no $what '$word'; there are: $*"
+}
+
+arguments() {
+    local word
+    if [ "${1-}" = help ]; then
+        sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"
+        printf '\ncolumns: %s\npaths: %s\n' "${all_columns[*]}" "${all_paths[*]}"
+        exit
+    fi
+    if [[ ${1-} =~ ^[0-9]+$ ]]; then
+        rounds=$1
+        shift
+        [ "$rounds" -gt 0 ] || fail "0 rounds have no median: give 1 or more"
+    fi
+    for word in "$@"; do one_of column "$word" "${all_columns[@]}"; done
+    wanted=("$@")
+    [ $# -gt 0 ] || wanted=("${all_columns[@]}")
+    read -ra paths <<<"${PATHS:-${all_paths[*]}}"
+    for word in "${paths[@]}"; do one_of path "$word" "${all_paths[@]}"; done
+}
+
+main() {
+    arguments "$@"
+    [ "$(id -u)" = 0 ] || fail "namespaces need root: run it as root"
+    NUNCIO=$(find_program "${NUNCIO:-nuncio}")
+    LOAD=$(find_program "${LOAD:-nuncio-bench}")
+    trap 'exit 130' INT TERM
+    trap clean_up EXIT
+    make_disk
+    work=$state/work
+    mkdir "$work"
+    samples=${SAMPLES:-$work/samples}
+    unpack_engines
+    make_image
+    "$here/../tests/support/busybox.sh"
+    fill_work
+    start_engines
+    local round
+    for ((round = 1; round <= rounds; round++)); do measure_all "${columns[@]}"; done
+    round=1
+    measure_once
+    report
+}
+
+# A file system of its own on this machine's disk, so that what others write is not synced with it.
+make_disk() {
+    state=$(mktemp -d "$here/../target/bench-state.XXXXXX")
+    state=$(realpath "$state")
+    truncate -s 16G "$state.disk"
+    mkfs.ext4 -q "$state.disk"
+    mount -o loop "$state.disk" "$state"
+}
+
+find_program() {
+    local found
+    found=$(command -v "$1") || fail "there is no program $1: build it with: make build bench-tools"
+    realpath "$found"
+}
+
+# What all hosts see as /work.
+fill_work() {
+    cp "$NUNCIO" "$work/nuncio"
+    cp "$LOAD" "$work/load"
+    cp "$image_gzip" "$work/gzip.tar"
+    cp "$image_plain" "$work/plain.tar"
+    cp "$here/../target/images/busybox.oci.tar" "$work/busybox.tar"
+    # the packages bring none, and clients of registries want some even where there is no TLS
+    cp /etc/ssl/certs/ca-certificates.crt "$work/roots.pem"
+    printf 'version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: /work/registry\nhttp:\n  addr: 127.0.0.1:5000\n' \
+        >"$work/registry.yml"
+}
+
+# nuncio is always there, for it fills the registry and makes of the image for the tests one that all others take.
+start_engines() {
+    local path host up=()
+    start_engine nuncio || fail "nuncio does not come up: $(tail -n 20 "$work/log-nuncio")"
+    engine nuncio load --input /work/busybox.tar >/dev/null
+    engine nuncio save --output /work/busybox-docker.tar busybox
+    engine nuncio load --input /work/gzip.tar >/dev/null
+    engine nuncio tag bench:latest "$image"
+    engine nuncio push "$image" >/dev/null
+    engine nuncio rmi -f "$image" bench:latest >/dev/null
+    for path in "${paths[@]}"; do
+        host=$(host_of "$path")
+        if [ "$host" != bare ] && [ -z "${first[$host]-}" ] && ! { start_engine "$host" && begin "$host"; }; then
+            echo "== without $host, which does not come up here: $(tail -n 3 "$work/log-$host")"
+            failed+=" $host "
+        fi
+        [[ ${failed-} == *" $host "* ]] || up+=("$path")
+    done
+    paths=("${up[@]}")
+    stand nuncio
+    [[ " ${paths[*]} " != *" crun "* ]] || make_bundle
+}
+
+# begin HOST : with the image that containers are made of, and one that stands for exec and its shim.
+begin() {
+    engine "$1" load --input /work/busybox-docker.tar >/dev/null 2>&1 || return 1
+    stand "$1"
+}
+
+stand() {
+    engine "$1" run -d --name standing --network none busybox sleep 864000 >/dev/null 2>>"$work/log-$1"
+}
+
+# A bundle as podman makes it, which tells crun all that it tells it for a container of `true`.
+make_bundle() {
+    local id source
+    id=$(engine podman create --network none busybox true)
+    engine podman init "$id" >/dev/null
+    source=$(echo "$state"/podman/lib/containers/overlay-containers/"$id"/userdata/config.json)
+    mkdir "$work/bundle"
+    sed -E 's|("cgroupsPath": ?")[^"]*|\1/'"$stem"'/life|' "$source" >"$work/bundle/config.json"
+}
+
+# measure_all COLUMN... : column by column, all paths in turn.
+measure_all() {
+    local column path
+    for column in "$@"; do
+        [[ " ${wanted[*]} " == *" $column "* ]] || continue
+        for path in "${paths[@]}"; do
+            ! does "$path" "$column" || "measure_$column" "$path"
+        done
+        printf 'round %s of %s, %s, after %s s\n' "$round" "$rounds" "$column" "$SECONDS"
+    done
+}
+
+# What needs no rounds, or changes the hosts.
+measure_once() {
+    local name number
+    measure_all size
+    [[ " ${wanted[*]} " == *" ps "* ]] || return 0
+    for name in "${!first[@]}"; do
+        # shellcheck disable=SC2046 # words
+        on "$name" sh -ec '
+            number=1 containers=$1 running=$2
+            shift 2
+            while [ $number -lt $containers ]; do
+                if [ $number -lt $running ]; then
+                    "$@" run -d --network none busybox sleep 864000
+                else
+                    "$@" create --network none busybox true
+                fi >/dev/null
+                number=$((number + 1))
+            done' sh "$containers" "$running" $(client_of "$name")
+        printf '%s containers of %s, after %s s\n' "$containers" "$name" "$SECONDS"
+    done
+    measure_all ps
+}
+
+# Only a whole run is worth the documentation.
+report() {
+    local whole=()
+    if [ "${wanted[*]}" = "${all_columns[*]}" ] && [ -z "${PATHS-}" ] && [ "$rounds" -ge 5 ]; then
+        whole=(--document "$here/../docs/PERFORMANCE.md")
+    fi
+    "$LOAD" report "$samples" --suite runtime --results "$here/results" "${whole[@]}" \
+        --revision "$(git -C "$here" describe --always --dirty 2>/dev/null || echo unknown)"
+}
+
+clean_up() {
+    local status=$?
+    trap - EXIT
+    [ $status = 0 ] || [ -z "${work-}" ] || tail -n 12 "$work"/log-* >&2
+    remove_hosts
+    if [ -n "${state-}" ]; then
+        until_true 10 umount "$state" || umount -l "$state" || true
+        rmdir "$state"
+        rm -f "$state.disk"
+    fi
+    exit $status
+}
+
+main "$@"
