@@ -11,7 +11,11 @@ use std::{collections::HashSet, io};
 pub(crate) use self::links::is_link_name;
 use self::pass::{Pass, Passed};
 pub use self::report::{Object, ReconcileError, ReconcileFailure, Report};
-use crate::{HostState, Published, firewall, netlink::Netlink, nft};
+use crate::{
+    HostState, Published, firewall,
+    netlink::{Netlink, Ruleset},
+    nft,
+};
 
 /// This network namespace's links, routes, neighbours and rules, as far as they are ours.
 pub struct Kernel {
@@ -23,6 +27,8 @@ pub struct Kernel {
     rules: Option<Rules>,
     /// The ports of UDP for which flows were last looked at.
     udp: Option<Vec<Published>>,
+    /// Absent where the kernel does not count changes: then the rules are listed each time.
+    ruleset: Option<Ruleset>,
 }
 
 /// Repairs that are kept for who asks; of more, the first are.
@@ -32,6 +38,9 @@ const REPAIRS: usize = 1024;
 struct Rules {
     batch: String,
     listing: Option<String>,
+    /// The kernel's count of changes when they were listed, if it counts. As long as that stays nothing has drifted, and
+    /// `nft` need not be run to see it.
+    generation: Option<u32>,
 }
 
 /// Why the kernel could not be reached.
@@ -53,6 +62,7 @@ impl Kernel {
             repaired: Vec::new(),
             rules: None,
             udp: None,
+            ruleset: Ruleset::open().ok(),
         })
     }
 
@@ -71,7 +81,7 @@ impl Kernel {
         if let Some(links) = pass.links(&state.segments).await {
             pass.rows(&state.segments, &links).await;
         }
-        Self::rules(&mut self.rules, &mut pass, state).await;
+        Self::rules(&mut self.rules, self.ruleset.as_ref(), &mut pass, state).await;
         let passed = pass.finish();
         self.flows(state).await;
         self.keep(passed)
@@ -115,14 +125,28 @@ impl Kernel {
         if let Some(links) = pass.links(&[]).await {
             pass.rows(&[], &links).await;
         }
-        Self::rules(&mut self.rules, &mut pass, &HostState::default()).await;
+        let nothing = HostState::default();
+        Self::rules(&mut self.rules, self.ruleset.as_ref(), &mut pass, &nothing).await;
         let passed = pass.finish();
         self.keep(passed)
     }
 
     /// Replaces the table unless it is as it was left.
-    async fn rules(rules: &mut Option<Rules>, pass: &mut Pass<'_>, state: &HostState) {
+    async fn rules(
+        rules: &mut Option<Rules>,
+        ruleset: Option<&Ruleset>,
+        pass: &mut Pass<'_>,
+        state: &HostState,
+    ) {
+        let count = || ruleset.and_then(|ruleset| ruleset.generation().ok());
         let batch = firewall::render(state);
+        let mut generation = count();
+        let untouched = |rules: &Rules| {
+            rules.batch == batch && rules.generation.is_some() && rules.generation == generation
+        };
+        if rules.as_ref().is_some_and(untouched) {
+            return pass.stands(batch.is_empty(), Object::Table);
+        }
         let before = match nft::list(firewall::TABLE).await {
             Ok(before) => before,
             Err(error) => return pass.fail(error.into()),
@@ -131,13 +155,22 @@ impl Kernel {
             .as_ref()
             .is_some_and(|rules| rules.batch == batch && rules.listing == before);
         if as_left || batch.is_empty() && before.is_none() {
-            return pass.stands(batch.is_empty(), Object::Table);
+            pass.stands(batch.is_empty(), Object::Table);
+            *rules = Some(Rules {
+                batch,
+                listing: before,
+                generation,
+            });
+            return;
         }
         let drifted = rules.as_ref().is_some_and(|rules| rules.listing != before);
         let removal = format!("delete table {}\n", firewall::TABLE);
         let applied = nft::apply(if batch.is_empty() { &removal } else { &batch }).await;
         let listing = match applied {
-            Ok(()) => nft::list(firewall::TABLE).await,
+            Ok(()) => {
+                generation = count();
+                nft::list(firewall::TABLE).await
+            }
             Err(error) => Err(error),
         };
         match listing {
@@ -153,6 +186,7 @@ impl Kernel {
                 *rules = Some(Rules {
                     batch,
                     listing: after,
+                    generation,
                 });
             }
         }

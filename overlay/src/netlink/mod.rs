@@ -5,6 +5,7 @@ mod conntrack;
 mod link;
 mod neighbour;
 mod route;
+mod ruleset;
 mod watch;
 
 use std::io;
@@ -19,6 +20,7 @@ pub(crate) use self::{
     link::{Link, NewVeth, VxlanSettings},
     neighbour::{FdbRow, Neighbour},
     route::Route,
+    ruleset::Ruleset,
 };
 use crate::netns::NetNs;
 
