@@ -130,6 +130,14 @@ pub(crate) fn reset_signals() -> io::Result<()> {
     Ok(SigSet::empty().thread_set_mask()?)
 }
 
+/// Has the disk begin with `length` bytes of a file, and does not wait for it. That they reach it is for fsync(2) or
+/// syncfs(2) to say, so that it cannot be done here is no error.
+pub(crate) fn begin_writeback(file: BorrowedFd<'_>, from: u64, length: u64) {
+    let (from, length) = (from.cast_signed(), length.cast_signed());
+    // SAFETY: the descriptor is open for the call, which touches no memory of this process (sync_file_range(2)).
+    unsafe { libc::sync_file_range(file.as_raw_fd(), from, length, libc::SYNC_FILE_RANGE_WRITE) };
+}
+
 /// `fd` in the event loop.
 pub(crate) fn register(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` always gives the one descriptor that it keeps open until it is dropped.

@@ -10,6 +10,7 @@ use tempfile::NamedTempFile;
 use super::digest::Digest;
 use super::lease::Lease;
 use super::store::Content;
+use super::writeback::Writeback;
 
 /// Why a blob could not be stored.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +89,7 @@ impl Blobs {
             file,
             hasher: Sha256::new(),
             written: 0,
+            writeback: Writeback::default(),
             limit,
             blobs: self.clone(),
         })
@@ -113,6 +115,7 @@ pub(crate) struct BlobWriter {
     file: NamedTempFile,
     hasher: Sha256,
     written: u64,
+    writeback: Writeback,
     limit: u64,
     blobs: Blobs,
 }
@@ -126,10 +129,13 @@ impl BlobWriter {
         self.hasher.update(content);
         self.file
             .write_all(content)
-            .map_err(|source| self.blobs.failed(source))
+            .map_err(|source| self.blobs.failed(source))?;
+        self.writeback.written(self.file.as_file(), self.written);
+        Ok(())
     }
 
-    /// Makes the blob visible once its bytes are on disk, if it is the one `expected`.
+    /// Makes the blob visible, if it is the one `expected`. Its bytes are on the disk when an image of it is recorded: a
+    /// blob of which no image tells does not outlive the process.
     pub(crate) fn commit(
         self,
         expected: Option<Digest>,
@@ -141,11 +147,9 @@ impl BlobWriter {
         }
         lease.pin(Content::Blob(found));
         let path = self.blobs.path(found);
-        let persisted = self.file.as_file().sync_data().and_then(|()| {
-            self.file.persist(&path).map_err(|failed| failed.error)?;
-            sync_dir(&self.blobs.dir)
-        });
-        persisted.map_err(|source| self.blobs.failed(source))?;
+        self.writeback.end(self.file.as_file(), self.written);
+        let persisted = self.file.persist(&path);
+        persisted.map_err(|failed| self.blobs.failed(failed.error))?;
         Ok((found, self.written))
     }
 }

@@ -25,7 +25,9 @@ pub(crate) fn compression(reader: impl Read) -> io::Result<&'static str> {
 }
 
 /// The decompressed content of `reader`, however it is compressed.
-pub(crate) fn decompress<'a>(mut reader: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
+pub(crate) fn decompress<'a>(
+    mut reader: impl Read + Send + 'a,
+) -> io::Result<Box<dyn Read + Send + 'a>> {
     let mut magic = Vec::with_capacity(ZSTD.len());
     reader
         .by_ref()

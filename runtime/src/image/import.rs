@@ -73,7 +73,7 @@ impl ImageStore {
     }
 }
 
-fn store_layer(archive: impl Read, lease: &Lease) -> Result<NewLayer, ImportError> {
+fn store_layer(archive: impl Read + Send, lease: &Lease) -> Result<NewLayer, ImportError> {
     let limit = lease.store().limits.layer_bytes;
     let store = || -> io::Result<NewLayer> {
         let mut writer = LayerWriter::new(lease).map_err(io::Error::other)?;

@@ -176,7 +176,8 @@ impl Plan {
         };
         let write = move || {
             let store = lease.store();
-            // The files first: after a power cut, what the catalogue names must be whole.
+            // The files first: after a power cut, what the catalogue names must be whole. Once for all of them, for the
+            // disk takes less time over many at once than over each.
             let synced = File::open(&store.root).and_then(|root| Ok(rustix::fs::syncfs(root)?));
             synced.map_err(InstallError::Io)?;
             store.change(|catalog| {

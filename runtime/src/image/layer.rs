@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
-use super::blob;
+use super::ahead::read_ahead;
 use super::decompress::decompress;
 use super::digest::{Digest, LayerId};
 use super::lease::Lease;
@@ -118,7 +118,7 @@ fn make_layer_now(
         report: |read| progress.tick(ProgressStatus::Extracting, read, total),
     };
     let plain = decompress(counted).map_err(failed)?;
-    let mut hashed = Hashed {
+    let hashed = Hashed {
         inner: plain,
         hasher: Sha256::new(),
         left: store.limits.layer_bytes,
@@ -129,7 +129,9 @@ fn make_layer_now(
         .rev()
         .map(|&below| store.layer_diff(below))
         .collect();
-    let size = unpack(&mut hashed, &diff, &lower, &store.limits)?;
+    let unpacked = read_ahead(hashed, |plain| unpack(plain, &diff, &lower, &store.limits));
+    let (size, hashed) = unpacked.map_err(failed)?;
+    let size = size?;
     let found = Digest::from_hasher(hashed.hasher);
     if found != spec.diff {
         return Err(MakeLayerError::Mismatch {
@@ -144,7 +146,8 @@ fn make_layer_now(
         size,
     };
     let about = serde_json::to_vec(&about).map_err(|error| failed(error.into()))?;
-    blob::replace_file(&tmp.path().join("layer.json"), tmp.path(), &about).map_err(failed)?;
+    // With all else it is on the disk when an image is recorded: one of which no image tells is not looked at again.
+    fs::write(tmp.path().join("layer.json"), about).map_err(failed)?;
     fs::rename(tmp.path(), &place).map_err(failed)?;
     let _ = tmp.keep(); // it has moved; nothing is left to remove
     Ok(size)

@@ -3,6 +3,7 @@
 //! An image is layers of files and a configuration, all known by the digest of their content. The store keeps
 //! them under one directory, each layer unpacked once for all images and containers that have it.
 
+mod ahead;
 mod blob;
 mod builtin;
 mod catalog;
@@ -38,6 +39,7 @@ mod tar_write;
 pub(crate) mod tarball;
 mod unpack;
 mod usage;
+mod writeback;
 
 pub use blob::StoreBlobError;
 pub use builtin::InstallBuiltinError;

@@ -20,6 +20,7 @@ use rustix::io::Errno;
 use super::decompress::BUFFER;
 use super::limits::Limits;
 use super::tarball::{Entry, Kind, TarError, TarReader};
+use super::writeback::Writeback;
 pub(crate) use attributes::Attributes;
 pub(super) use attributes::is_portable;
 pub use error::UnpackError;
@@ -328,7 +329,9 @@ impl Unpacker {
         data: &mut impl Read,
     ) -> Result<(), UnpackError> {
         let Some(map) = &entry.sparse else {
-            return self.copy(file, path, entry.size, data);
+            self.copy(file, path, entry.size, data)?;
+            Writeback::default().end(file, entry.size);
+            return Ok(());
         };
         for &(offset, length) in map {
             file.seek(SeekFrom::Start(offset))

@@ -27,7 +27,7 @@ pub(super) struct Archive {
 
 impl Archive {
     /// Stores the files of `stream` as blobs that `lease` holds.
-    pub(super) fn read(stream: impl Read, lease: &Lease) -> Result<Self, LoadError> {
+    pub(super) fn read(stream: impl Read + Send, lease: &Lease) -> Result<Self, LoadError> {
         let limits = lease.store().limits;
         let plain = decompress(stream).map_err(TarError::Read)?;
         let mut reader = TarReader::new(plain.take(limits.blob_bytes), limits.entries);
