@@ -28,6 +28,9 @@ pub enum EndpointError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// This host trusts nobody.
+    #[error("find certificates to trust registries by: install the package ca-certificates")]
+    Roots(#[source] reqwest::Error),
     /// The client could not be set up.
     #[error("set up the registry client")]
     Client(#[source] Box<OciDistributionError>),
@@ -82,6 +85,10 @@ impl Endpoint {
 
     /// A client that speaks the distribution protocol.
     pub(crate) fn oci(&self) -> Result<Client, EndpointError> {
+        // oci-client makes a default client besides, which would end the process where that cannot be made
+        reqwest::Client::builder()
+            .build()
+            .map_err(EndpointError::Roots)?;
         let certificate = |pem: &Vec<u8>| Certificate {
             encoding: CertificateEncoding::Pem,
             data: pem.clone(),
