@@ -29,6 +29,7 @@ pub(crate) struct Status {
 /// A container: its record, the shim that holds its process, and those who wait for either.
 pub(crate) struct Container {
     pub(crate) id: String,
+    pub(super) created: jiff::Timestamp,
     /// `DATA_ROOT/containers/<id>`.
     pub(crate) directory: PathBuf,
     /// `EXEC_ROOT/run/<id>`, the shim's.
@@ -75,6 +76,7 @@ impl Container {
             Phase::Created | Phase::Running { .. } => 0,
         };
         Arc::new(Self {
+            created: record.created,
             directory,
             run_directory: exec_root.join("run").join(&id),
             netns: exec_root.join("netns").join(&id),

@@ -210,7 +210,7 @@ impl Daemon {
             .unwrap_or_else(PoisonError::into_inner);
         let mut all: Vec<_> = containers.values().cloned().collect();
         drop(containers);
-        all.sort_by_key(|container| std::cmp::Reverse(container.view().created));
+        all.sort_by_key(|container| std::cmp::Reverse(container.created));
         all
     }
 
