@@ -13,14 +13,15 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use nuncio_runtime::logs::Stream;
 use nuncio_runtime::{
-    AttachOptions, ContainerSpec, Shim, bundle, cleanup, enter_init_mounts, init, shim,
+    AttachOptions, ContainerSpec, Shims, bundle, cleanup, enter_init_mounts, init, shim,
 };
 use tokio::io::{AsyncWriteExt, copy, stderr, stdin, stdout};
 
 fn main() -> ExitCode {
     let args: Vec<String> = env::args().skip(1).collect();
-    // these two before there is any thread
+    // these three before there is any thread
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["shims"] => return shim::forker::main(),
         ["shim", run_dir] => return shim::main(Path::new(run_dir)),
         ["init", ..] => return init::main(env::args_os().skip(2)),
         _ => {}
@@ -56,7 +57,7 @@ async fn run(args: Vec<String>) -> Result<ExitCode> {
 
 async fn supervise(run_dir: &Path, spec: &ContainerSpec) -> Result<ExitCode> {
     bundle::write(run_dir, spec)?;
-    let shim = Shim::spawn(&env::current_exe()?, run_dir).await?;
+    let shim = Shims::new(env::current_exe()?).spawn(run_dir).await?;
     let everything = AttachOptions {
         stdin: true,
         stdout: true,

@@ -1,24 +1,23 @@
 //! A shim as the daemon sees it: a run directory, and a socket in it.
 
 mod attach;
+mod spawn;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::{Duration, SystemTime};
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
-use tokio::process::Command;
 use tokio::time::timeout;
 
 pub use attach::{Attach, AttachError, AttachInput, AttachOptions, AttachOutput, Output};
+pub use spawn::Shims;
 
-use crate::bundle::{self, BundleError};
+use crate::bundle::BundleError;
 use crate::cleanup;
 use crate::protocol::{Answer, Fault, FaultKind, LONGEST_LINE, Op, Request, SOCKET, VERSION};
 use crate::shim::LOG_FILE;
-use crate::spec::ExecSpec;
 use crate::status::ExitStatus;
 use crate::time;
 
@@ -115,39 +114,9 @@ pub enum ShimError {
 }
 
 impl Shim {
-    /// Creates the container of the bundle in `run_dir`. Its process waits for [`start`](Self::start).
-    ///
-    /// `binary` is run as `binary shim RUN_DIR` and has to call [`shim::main`](crate::shim::main).
-    ///
-    /// # Errors
-    ///
-    /// [`SpawnError`]; nothing is left then but `run_dir`.
-    pub async fn spawn(binary: &Path, run_dir: &Path) -> Result<Self, SpawnError> {
-        let failed = |source| SpawnError::Launch {
-            binary: binary.into(),
-            run_dir: run_dir.into(),
-            source,
-        };
-        let run_dir = &std::path::absolute(run_dir).map_err(failed)?;
-        let mut child = Command::new(binary)
-            .arg("shim")
-            .arg(run_dir)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .env_clear()
-            .spawn()
-            .map_err(failed)?;
-        let mut report = String::new();
-        if let Some(stdout) = child.stdout.take() {
-            stdout
-                .take(LONGEST_LINE)
-                .read_to_string(&mut report)
-                .await
-                .map_err(failed)?;
-        }
-        child.wait().await.map_err(failed)?;
-        match serde_json::from_str::<Result<(), Fault>>(&report) {
+    /// What became of it, by what it told its parent.
+    fn reported(run_dir: &Path, report: &str) -> Result<Self, SpawnError> {
+        match serde_json::from_str::<Result<(), Fault>>(report) {
             Ok(Ok(())) => Ok(Self {
                 run_dir: run_dir.into(),
             }),
@@ -160,28 +129,6 @@ impl Shim {
                 run_dir: run_dir.into(),
             }),
         }
-    }
-
-    /// Prepares a further process in the container of `container_dir`; [`start`](Self::start) makes it.
-    /// Unless it is started it ends with the container, or by [`signal`](Self::signal).
-    ///
-    /// # Errors
-    ///
-    /// [`SpawnError`]; nothing is left then but `run_dir`.
-    pub async fn spawn_exec(
-        binary: &Path,
-        container_dir: &Path,
-        run_dir: &Path,
-        spec: &ExecSpec,
-    ) -> Result<Self, SpawnError> {
-        let failed = |source| SpawnError::Launch {
-            binary: binary.into(),
-            run_dir: run_dir.into(),
-            source,
-        };
-        let container_dir = std::path::absolute(container_dir).map_err(failed)?;
-        bundle::write_exec(run_dir, &container_dir, spec)?;
-        Self::spawn(binary, run_dir).await
     }
 
     /// Takes over what an earlier daemon left in `run_dir`.

@@ -31,7 +31,7 @@ pub use cgroups::cgroup2;
 pub use cleanup::{cleanup, remove_cgroup_parent};
 pub use client::{
     Attach, AttachError, AttachInput, AttachOptions, AttachOutput, ConnectError, Output, Shim,
-    ShimError, ShimState, SpawnError,
+    ShimError, ShimState, Shims, SpawnError,
 };
 pub use freeze::{FreezeError, freeze, is_frozen, thaw};
 pub use group_values::{schedules_real_time, weighs_disks};

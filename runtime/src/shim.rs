@@ -7,6 +7,7 @@
 //! [`Shim::connect`](crate::Shim::connect) or [`Shim::wait`](crate::Shim::wait), kills what is left and records 137.
 
 mod container;
+pub mod forker;
 mod hub;
 mod payload;
 mod serve;
@@ -48,23 +49,27 @@ pub fn main(run_dir: &Path) -> ExitCode {
     }
 }
 
-/// Leaves the parent's session, terminal and working directory; `true` in the process that goes on.
+/// Leaves the parent; `true` in the process that goes on.
 fn leave(run_dir: &Path) -> io::Result<bool> {
+    match sys::fork()? {
+        Forked::Parent(_) => Ok(false),
+        Forked::Child => begin(run_dir).map(|()| true),
+    }
+}
+
+/// Leaves the parent's session, terminal and working directory.
+fn begin(run_dir: &Path) -> io::Result<()> {
     rustix::process::chdir(run_dir)?;
     let log = OpenOptions::new()
         .create(true)
         .append(true)
         .open(LOG_FILE)?;
-    match sys::fork()? {
-        Forked::Parent(_) => return Ok(false),
-        Forked::Child => {}
-    }
     rustix::process::setsid()?;
     rustix::process::set_child_subreaper(Pid::from_raw(1))?;
     rustix::stdio::dup2_stderr(&log)?;
     trace::install(log);
     rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
-    Ok(true)
+    Ok(())
 }
 
 fn run(run_dir: &Path) -> ExitCode {
@@ -137,8 +142,12 @@ fn own_pid() -> i32 {
 
 /// Tells the parent; it may be gone.
 fn report(result: &Result<(), Fault>) {
+    report_to(&mut io::stdout(), result);
+}
+
+fn report_to(parent: &mut impl Write, result: &Result<(), Fault>) {
     let line = serde_json::to_string(result).expect("text always encodes");
-    let _ = writeln!(io::stdout(), "{line}");
+    let _ = writeln!(parent, "{line}");
 }
 
 /// Closes the parent's pipe, by which it knows that all is said.

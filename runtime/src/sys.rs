@@ -4,11 +4,13 @@
     reason = "each is one call whose contract is met on the spot"
 )]
 
+use std::ffi::{CStr, OsStr};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 
 use nix::libc;
-use nix::sys::signal::SigSet;
+use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 use nix::unistd::ForkResult;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -56,8 +58,8 @@ pub(crate) enum Forked {
 
 /// Forks. Only for a process with one thread, whose child may then do what it likes.
 pub(crate) fn fork() -> io::Result<Forked> {
-    // SAFETY: the callers are the shim before it starts its loop and pid 1 of a container, both single-threaded,
-    // so the child inherits no lock that another thread holds.
+    // SAFETY: the callers are the forker of shims, the shim before it starts its loop and pid 1 of a container, all
+    // single-threaded, so the child inherits no lock that another thread holds.
     match unsafe { nix::unistd::fork() } {
         Ok(ForkResult::Child) => Ok(Forked::Child),
         Ok(ForkResult::Parent { child }) => Ok(Forked::Parent(child.as_raw())),
@@ -136,6 +138,38 @@ pub(crate) fn begin_writeback(file: BorrowedFd<'_>, from: u64, length: u64) {
     let (from, length) = (from.cast_signed(), length.cast_signed());
     // SAFETY: the descriptor is open for the call, which touches no memory of this process (sync_file_range(2)).
     unsafe { libc::sync_file_range(file.as_raw_fd(), from, length, libc::SYNC_FILE_RANGE_WRITE) };
+}
+
+/// Whether children that end are gone at once, and not waited for.
+pub(crate) fn leave_children(unwaited: bool) -> io::Result<()> {
+    let action = if unwaited {
+        SigHandler::SigIgn
+    } else {
+        SigHandler::SigDfl
+    };
+    // SAFETY: neither action runs code of this process.
+    unsafe { signal(Signal::SIGCHLD, action) }?;
+    Ok(())
+}
+
+/// Shows `name` as this process's, and `words` as its command line if it has `CAP_SYS_RESOURCE`: a process that was not
+/// executed for what it does is known by its parent's else.
+pub(crate) fn name_process(name: &CStr, words: &[&OsStr]) {
+    let _ = nix::sys::prctl::set_name(name); // it is for people to read
+    let mut text = Vec::new();
+    for word in words {
+        text.extend_from_slice(word.as_bytes());
+        text.push(0);
+    }
+    let text = text.leak();
+    let ends = [
+        (libc::PR_SET_MM_ARG_START, text.as_ptr_range().start),
+        (libc::PR_SET_MM_ARG_END, text.as_ptr_range().end),
+    ];
+    for (end, address) in ends {
+        // SAFETY: the kernel only notes the address, of bytes that are never freed, for whoever reads the command line.
+        unsafe { libc::prctl(libc::PR_SET_MM, end, address, 0, 0) };
+    }
 }
 
 /// `fd` in the event loop.

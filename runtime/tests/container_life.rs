@@ -3,12 +3,13 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
-use nuncio_runtime::{ConnectError, LogOptions, Shim, bundle, cleanup};
+use nuncio_runtime::{ConnectError, LogOptions, Shim, Shims, bundle, cleanup};
 use support::{EVERYTHING, Place, collect, expect};
 use tokio::io::AsyncWriteExt;
 use tokio::task::JoinSet;
@@ -238,12 +239,54 @@ async fn long_run_directories_do() -> Result<()> {
         let mut spec = place.command(&["echo", "hello"]);
         spec.tty = tty;
         bundle::write(&run_dir, &spec)?;
-        let shim = Shim::spawn(&support::binary(), &run_dir).await?;
+        let shim = support::shims().spawn(&run_dir).await?;
         let mut attach = shim.attach(EVERYTHING).await?;
         shim.start().await?;
         let ran = collect(&shim, &mut attach.output).await?;
         assert_eq!(ran.stdout.trim_end(), "hello");
         cleanup(&run_dir)?;
+    }
+    Ok(())
+}
+
+/// The processes that fork shims for this one.
+fn forkers() -> Result<BTreeSet<i32>> {
+    let mut found = BTreeSet::new();
+    for task in fs::read_dir("/proc/self/task")? {
+        let children = fs::read_to_string(task?.path().join("children"))?;
+        for pid in children.split_ascii_whitespace() {
+            let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            if line.ends_with("\0shims\0") {
+                found.insert(pid.parse()?);
+            }
+        }
+    }
+    Ok(found)
+}
+
+#[tokio::test]
+async fn shims_are_made_though_their_parent_was_killed() -> Result<()> {
+    let first = Place::new()?;
+    first.says("true").await?; // the forker of all other tests is there
+    let others = forkers()?;
+    let shims = Shims::new(support::binary());
+    for round in 0..2 {
+        let place = Place::new()?;
+        bundle::write(&place.run_dir, &place.sh("sleep 100"))?;
+        let shim = shims.spawn(&place.run_dir).await?;
+        shim.start().await?;
+        let name = fs::read_to_string(format!("/proc/{}/comm", shim_pid(&place.run_dir)?))?;
+        assert_eq!(name, "nuncio-shim\n");
+
+        let own: Vec<_> = forkers()?.difference(&others).copied().collect();
+        assert_eq!(own.len(), 1, "round {round}");
+        kill(own[0])?;
+        while !forkers()?.is_subset(&others) {
+            tokio::task::yield_now().await; // it still ends
+        }
+        assert!(shim.state().await?.pid.is_some(), "the shim goes on");
+        shim.signal(9).await?;
+        assert_eq!(shim.wait().await?.signal, Some(9));
     }
     Ok(())
 }

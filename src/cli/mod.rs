@@ -121,6 +121,7 @@ pub(crate) fn single_threaded() -> Option<ExitCode> {
     args.next()?;
     match args.next()?.to_str()? {
         "init" => Some(nuncio_runtime::init::main(args)),
+        "shims" => Some(nuncio_runtime::shim::forker::main()),
         "shim" => {
             let directory = args.next().map(PathBuf::from)?;
             Some(nuncio_runtime::shim::main(&directory))

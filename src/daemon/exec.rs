@@ -217,7 +217,10 @@ impl Daemon {
         size: Option<(u16, u16)>,
     ) -> anyhow::Result<(Arc<Shim>, Option<Attach>)> {
         let container = &exec.container.run_directory;
-        let shim = Shim::spawn_exec(&self.binary, container, &exec.run_directory, spec).await?;
+        let shim = self
+            .shims
+            .spawn_exec(container, &exec.run_directory, spec)
+            .await?;
         let shim = Arc::new(shim);
         if let Some((rows, columns)) = size {
             shim.resize(columns, rows).await?;

@@ -261,7 +261,7 @@ impl Daemon {
         };
         let deadline = Instant::now() + plan.timeout;
         let place = &container.run_directory;
-        let shim = Shim::spawn_exec(&self.binary, place, directory, &spec).await;
+        let shim = self.shims.spawn_exec(place, directory, &spec).await;
         let shim = match shim {
             Ok(shim) => shim,
             Err(error) => {

@@ -59,6 +59,7 @@ use nuncio_overlay::{AddressBook, Kernel, MacAddr, default_underlay_address};
 use nuncio_registry::{
     Catalog, ConnectOptions, Mirror, NetworkRecord, NodeRecord, Presence, Registry, embedded,
 };
+use nuncio_runtime::Shims;
 use nuncio_runtime::image::ImageStore;
 use nuncio_runtime::volume::VolumeStore;
 use tokio::sync::watch;
@@ -96,6 +97,7 @@ pub(crate) struct Daemon {
     pub(crate) options: DaemonOptions,
     pub(crate) node: Identity,
     binary: PathBuf,
+    shims: Shims,
     images: ImageStore,
     volumes: Arc<VolumeStore>,
     /// Held by whoever decides by whether a volume is in use, and by whoever begins to use one.
@@ -202,6 +204,7 @@ impl Daemon {
             ambassador: AmbassadorProcess::new(binary.clone(), &options.exec_root),
             unserved: Mutex::default(),
             _lock: lock,
+            shims: Shims::new(binary.clone()),
             binary,
             registry,
             node,

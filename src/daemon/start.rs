@@ -114,7 +114,7 @@ impl Daemon {
         let mounts = self.mount_sources(&record).await?;
         let spec = self.spec(container, rootfs.merged, mounts)?;
         bundle::write(&container.run_directory, &spec)?;
-        let shim = Arc::new(Shim::spawn(&self.binary, &container.run_directory).await?);
+        let shim = Arc::new(self.shims.spawn(&container.run_directory).await?);
         container.adopt(Arc::clone(&shim)).await?;
         if let Some((rows, columns)) = record.config.terminal_size {
             shim.resize(columns, rows).await?;

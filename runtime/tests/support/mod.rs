@@ -9,13 +9,14 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, ensure};
 use nuncio_runtime::logs::Stream;
 use nuncio_runtime::{
-    AttachOptions, AttachOutput, ContainerSpec, ExecSpec, ExitStatus, LogOptions, Shim, bundle,
-    cleanup,
+    AttachOptions, AttachOutput, ContainerSpec, ExecSpec, ExitStatus, LogOptions, Shim, Shims,
+    bundle, cleanup,
 };
 
 pub const EVERYTHING: AttachOptions = AttachOptions {
@@ -38,6 +39,12 @@ pub fn binary() -> PathBuf {
         binary.display()
     );
     binary
+}
+
+/// One for all tests of a file, as a daemon has one for all containers.
+pub fn shims() -> &'static Shims {
+    static SHIMS: LazyLock<Shims> = LazyLock::new(|| Shims::new(binary()));
+    &SHIMS
 }
 
 /// A place for one container.
@@ -94,7 +101,7 @@ impl Place {
 
     pub async fn create(&self, spec: &ContainerSpec) -> Result<Shim> {
         bundle::write(&self.run_dir, spec)?;
-        Ok(Shim::spawn(&binary(), &self.run_dir).await?)
+        Ok(shims().spawn(&self.run_dir).await?)
     }
 
     pub async fn start(&self, spec: &ContainerSpec) -> Result<Shim> {
@@ -119,7 +126,7 @@ impl Place {
     pub async fn prepare_exec(&self, spec: &ExecSpec) -> Result<Shim> {
         let number = self.execs.fetch_add(1, Ordering::Relaxed);
         let run_dir = self.path().join(format!("exec-{number}"));
-        Ok(Shim::spawn_exec(&binary(), &self.run_dir, &run_dir, spec).await?)
+        Ok(shims().spawn_exec(&self.run_dir, &run_dir, spec).await?)
     }
 
     pub async fn exec(&self, script: &str) -> Result<Ran> {
