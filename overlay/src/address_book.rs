@@ -1,5 +1,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    fmt,
     fs::{self, File},
     io::{self, Write},
     net::Ipv4Addr,
@@ -11,13 +12,26 @@ use serde::{Deserialize, Serialize};
 
 use crate::gateway_of;
 
-/// Which address of this host's blocks is whose. It outlives the daemon: every change is on disk
+/// Which address of this host's blocks is whose. It outlives the daemon: every change is written down
 /// before it is told.
-#[derive(Debug)]
 pub struct AddressBook {
     path: PathBuf,
     pages: Pages,
+    keep: KeepBook,
 }
+
+impl fmt::Debug for AddressBook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { path, pages, .. } = self;
+        f.debug_struct("AddressBook")
+            .field("path", path)
+            .field("pages", pages)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Puts the content of a book where it is found again; a call that returns well has replaced what was there.
+pub type KeepBook = Box<dyn Fn(&[u8]) -> io::Result<()> + Send + Sync>;
 
 /// The file.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -140,16 +154,32 @@ impl AddressBook {
                 });
             }
         };
-        let pages = match bytes {
+        let file = path.to_owned();
+        let keep = move |bytes: &[u8]| replace(&file, bytes);
+        Self::kept_by(path, bytes.as_deref(), Box::new(keep))
+    }
+
+    /// The book that was `found`, if any, whose changes `keep` writes down. `path` stands for it in errors.
+    ///
+    /// # Errors
+    ///
+    /// As [`AddressBook::open`].
+    pub fn kept_by(
+        path: &Path,
+        found: Option<&[u8]>,
+        keep: KeepBook,
+    ) -> Result<Self, OpenBookError> {
+        let pages = match found {
             None => Pages {
                 v: VERSION,
                 networks: BTreeMap::new(),
             },
-            Some(bytes) => read(&bytes, path)?,
+            Some(bytes) => read(bytes, path)?,
         };
         Ok(Self {
             path: path.to_owned(),
             pages,
+            keep,
         })
     }
 
@@ -254,9 +284,12 @@ impl AddressBook {
         if changed { self.write(pages) } else { Ok(()) }
     }
 
-    /// Puts the new pages on disk, and then in memory.
+    /// Writes the new pages down, and then has them in memory.
     fn write(&mut self, pages: Pages) -> Result<(), WriteBookError> {
-        replace(&self.path, &pages).map_err(|source| WriteBookError {
+        let kept = serde_json::to_vec(&pages)
+            .map_err(io::Error::from)
+            .and_then(|bytes| (self.keep)(&bytes));
+        kept.map_err(|source| WriteBookError {
             path: self.path.clone(),
             source,
         })?;
@@ -345,13 +378,12 @@ fn read(bytes: &[u8], path: &Path) -> Result<Pages, OpenBookError> {
 }
 
 /// Whoever reads the file sees the old pages or the new, whenever the power fails.
-fn replace(path: &Path, pages: &Pages) -> io::Result<()> {
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut name = path.as_os_str().to_owned();
     name.push(".new");
     let new = PathBuf::from(name);
     let mut file = File::create(&new)?;
-    serde_json::to_writer(&mut file, pages)?;
-    file.flush()?;
+    file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&new, path)?;
     let directory = path

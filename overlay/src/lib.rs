@@ -15,7 +15,7 @@ mod probe;
 mod segment;
 mod vni;
 
-pub use address_book::{AddressBook, AllocateError, OpenBookError, WriteBookError};
+pub use address_book::{AddressBook, AllocateError, KeepBook, OpenBookError, WriteBookError};
 pub use attach::{AttachError, AttachRequest, DetachError, attach, detach};
 pub use host::{
     HostError, MtuError, UnderlayError, default_underlay_address, host_routes, mtu_of_address,

@@ -1,10 +1,11 @@
 //! This host's part of the address space: blocks claimed from the registry, addresses out of them.
 
 use std::net::Ipv4Addr;
+use std::path::Path;
 
 use anyhow::Context;
 use ipnetwork::Ipv4Network;
-use nuncio_overlay::{AllocateError, MacAddr, gateway_of, host_routes};
+use nuncio_overlay::{AddressBook, AllocateError, MacAddr, gateway_of, host_routes};
 use nuncio_registry::NetworkRecord;
 
 use super::config::EndpointRequest;
@@ -13,6 +14,23 @@ use super::networks::{LocalNetwork, Network};
 use super::record::Endpoint;
 use super::refusal::Refusal;
 use super::{Daemon, state_file};
+
+/// The book of who has which address. A power cut may take back what it was told last; then those who hold an address it
+/// does not know of take theirs anew as they are started, and what nobody holds is freed as the daemon starts.
+pub(super) fn open_book(data_root: &Path) -> anyhow::Result<AddressBook> {
+    let path = data_root.join("addresses.json");
+    let found =
+        state_file::read_bytes(&path).with_context(|| format!("read {}", path.display()))?;
+    let keep = {
+        let path = path.clone();
+        move |bytes: &[u8]| state_file::write_bytes_soon(&path, bytes)
+    };
+    Ok(AddressBook::kept_by(
+        &path,
+        found.as_deref(),
+        Box::new(keep),
+    )?)
+}
 
 impl Daemon {
     /// This host's blocks of a network.

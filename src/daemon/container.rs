@@ -11,6 +11,9 @@ use super::health::{Health, HealthStatus};
 use super::record::{Phase, Record};
 use super::{restart, state_file};
 
+/// The file in a container's directory that makes it one.
+pub(super) const RECORD: &str = "container.json";
+
 /// What those who wait for a container see.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Status {
@@ -140,12 +143,12 @@ impl Container {
         locked(&self.process).leaving = true;
     }
 
-    /// Changes the record, on disk first.
+    /// Changes the record, in its file first.
     pub(crate) fn update<T>(&self, change: impl FnOnce(&mut Record) -> T) -> anyhow::Result<T> {
         let mut record = locked(&self.record);
         let mut next = record.clone();
         let result = change(&mut next);
-        state_file::write(&self.directory.join("container.json"), &next)?;
+        state_file::write_soon(&self.directory.join(RECORD), &next)?;
         *record = next;
         Ok(result)
     }

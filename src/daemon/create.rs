@@ -6,7 +6,7 @@ use nuncio_runtime::image::{FindImageError, Image};
 use oci_spec::image::{Config, ConfigBuilder};
 
 use super::config::{ContainerConfig, NetworkMode, Port};
-use super::container::Container;
+use super::container::{Container, RECORD};
 use super::record::{Phase, Record};
 use super::refusal::Refusal;
 use super::{Daemon, health, names, services, state_file};
@@ -73,7 +73,7 @@ impl Daemon {
         if let Err(error) = self.establish(&container, &image).await {
             let mounts = container.view().mounts;
             self.forget_container(&id);
-            state_file::remove(&directory)?;
+            state_file::remove_with(&directory, &directory.join(RECORD))?;
             self.remove_anonymous(&mounts).await?;
             return Err(error);
         }

@@ -10,7 +10,7 @@ use nuncio_runtime::{ExitStatus, Shim, cleanup};
 use tokio::time::timeout;
 
 use super::config::ContainerConfig;
-use super::container::{Container, locked};
+use super::container::{Container, RECORD, locked};
 use super::outfit::owns_namespace;
 use super::record::{Phase, Record};
 use super::refusal::Refusal;
@@ -138,7 +138,7 @@ impl Daemon {
     ) -> anyhow::Result<()> {
         let mounts = container.view().mounts;
         locked(&self.addresses).release(&container.id)?;
-        state_file::remove(&container.directory)
+        state_file::remove_with(&container.directory, &container.directory.join(RECORD))
             .with_context(|| format!("remove {}", container.directory.display()))?;
         state_file::remove(&container.run_directory)?;
         self.forget_container(&container.id);

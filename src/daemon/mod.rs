@@ -191,9 +191,7 @@ impl Daemon {
             blocks: Mutex::new(
                 state_file::read(&options.data_root.join("blocks.json"))?.unwrap_or_default(),
             ),
-            addresses: Mutex::new(AddressBook::open(
-                &options.data_root.join("addresses.json"),
-            )?),
+            addresses: Mutex::new(addresses::open_book(&options.data_root)?),
             link_targets: Mutex::new(
                 state_file::read(&options.data_root.join(LINK_TARGETS))?.unwrap_or_default(),
             ),
@@ -338,7 +336,7 @@ fn load_records(data_root: &Path) -> anyhow::Result<Vec<Record>> {
     let mut records = Vec::new();
     for entry in std::fs::read_dir(data_root.join("containers"))? {
         let directory = entry?.path();
-        match state_file::read::<Record>(&directory.join("container.json"))? {
+        match state_file::read::<Record>(&directory.join(container::RECORD))? {
             Some(record) => records.push(record),
             None => state_file::remove(&directory)?, // a create that was cut off before it was one
         }

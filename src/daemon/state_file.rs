@@ -1,5 +1,7 @@
 //! State on disk: written whole or not at all.
 
+mod soon;
+
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
@@ -14,6 +16,18 @@ pub(crate) fn write<T: Serialize>(path: &Path, value: &T) -> anyhow::Result<()> 
     replace(path, &bytes).with_context(|| format!("write {}", path.display()))
 }
 
+/// As [`write()`], but returns before the disk has it: a daemon that is killed then has lost nothing, a power cut takes
+/// back the last moment. For what is written with every container that comes and goes.
+pub(crate) fn write_soon<T: Serialize>(path: &Path, value: &T) -> anyhow::Result<()> {
+    let bytes = serde_json::to_vec_pretty(value).context("encode")?;
+    write_bytes_soon(path, &bytes).with_context(|| format!("write {}", path.display()))
+}
+
+/// As [`write_soon`], of what is JSON already.
+pub(crate) fn write_bytes_soon(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    soon::replace(path, bytes)
+}
+
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let directory = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     let mut file = tempfile::Builder::new()
@@ -21,20 +35,37 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
         .tempfile_in(directory)?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
+    soon::overtake(path, || {
+        file.persist(path).map_err(|error| error.error)?;
+        Ok(())
+    })?;
     File::open(directory)?.sync_all()
 }
 
-/// Reads what [`write()`] wrote; `None` when the file is not there.
+/// Reads what [`write()`] or [`write_soon`] wrote; `None` when the file is not there.
 pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> anyhow::Result<Option<T>> {
-    let bytes = match fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
-    };
-    serde_json::from_slice(&bytes)
-        .map(Some)
+    let bytes = read_bytes(path).with_context(|| format!("read {}", path.display()))?;
+    bytes
+        .map(|bytes| serde_json::from_slice(&bytes))
+        .transpose()
         .with_context(|| format!("parse {}", path.display()))
+}
+
+/// As [`read`], for others to make sense of.
+pub(crate) fn read_bytes(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    if let Some(waiting) = soon::waiting(path)? {
+        return Ok(Some(waiting));
+    }
+    match fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        read => read.map(Some),
+    }
+}
+
+/// Removes a directory and, before all else in it, the state that says what the directory is.
+pub(crate) fn remove_with(directory: &Path, state: &Path) -> io::Result<()> {
+    soon::overtake(state, || remove(state))?;
+    remove(directory)
 }
 
 /// Removes a file or directory tree; one that is not there is no error.
