@@ -36,6 +36,9 @@ pub fn main() -> ExitCode {
             "nuncio: look for cgroups in the mount namespace this one was made from: {error}"
         );
     }
+    if cli.manages_containers() {
+        nuncio_runtime::memory::be_frugal();
+    }
     let level = cli.log_level().to_owned();
     run(&level, cli.serves(), cli.run())
 }

@@ -13,6 +13,7 @@ mod identity;
 pub mod image;
 pub mod init;
 pub mod logs;
+pub mod memory;
 mod plan;
 mod probe;
 mod protocol;

@@ -140,6 +140,37 @@ pub(crate) fn begin_writeback(file: BorrowedFd<'_>, from: u64, length: u64) {
     unsafe { libc::sync_file_range(file.as_raw_fd(), from, length, libc::SYNC_FILE_RANGE_WRITE) };
 }
 
+/// Has the allocator make few heaps and keep little of them free. Left to itself it makes one for each thread that allocates
+/// at the same time as others, and maps no piece by itself that is smaller than the largest that was freed.
+pub(crate) fn bound_heap() {
+    #[cfg(target_env = "gnu")]
+    for (what, value) in [
+        (libc::M_ARENA_MAX, 2),
+        (libc::M_MMAP_THRESHOLD, 128 << 10),
+        (libc::M_TRIM_THRESHOLD, 256 << 10),
+    ] {
+        // SAFETY: it sets a number of the allocator's, which locks itself (mallopt(3)).
+        unsafe { libc::mallopt(what, value) };
+    }
+}
+
+/// Lets go of pages of the program's code from `start` to `end`, which are mapped and not writable.
+pub(crate) fn let_go_of_code(start: usize, end: usize) {
+    let length = end.saturating_sub(start);
+    let start = std::ptr::without_provenance_mut(start);
+    // SAFETY: nothing writes to such pages, so that they are read from the file again as they were (madvise(2)).
+    unsafe { libc::madvise(start, length, libc::MADV_DONTNEED) };
+}
+
+/// Has the allocator return whole pages that are free.
+pub(crate) fn trim_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it touches only what is free, under the allocator's own locks (malloc_trim(3)).
+    unsafe {
+        libc::malloc_trim(0)
+    };
+}
+
 /// Whether children that end are gone at once, and not waited for.
 pub(crate) fn leave_children(unwaited: bool) -> io::Result<()> {
     let action = if unwaited {

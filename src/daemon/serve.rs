@@ -114,6 +114,7 @@ async fn keep_in_step(daemon: Arc<Daemon>, drift: Arc<Notify>, stop: Cancellatio
             () = drift.notified() => {}
             changed = catalog.changed() => if changed.is_err() { return },
             _ = compare.tick() => {
+                nuncio_runtime::memory::give_back();
                 if let Err(error) = daemon.forget_removed_networks().await {
                     tracing::warn!(error = format!("{error:#}"), "look for removed networks");
                 }

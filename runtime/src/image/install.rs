@@ -16,6 +16,7 @@ use super::lease::Lease;
 use super::progress::LayerProgress;
 use super::reference::Reference;
 use super::store::{Content, WriteIndexError};
+use crate::memory;
 
 /// Why an image whose blobs are all here could not be made usable.
 #[derive(Debug, thiserror::Error)]
@@ -180,12 +181,14 @@ impl Plan {
             // disk takes less time over many at once than over each.
             let synced = File::open(&store.root).and_then(|root| Ok(rustix::fs::syncfs(root)?));
             synced.map_err(InstallError::Io)?;
-            store.change(|catalog| {
+            let image = store.change(|catalog| {
                 let id = record.id;
                 catalog.add(record);
                 let known = catalog.record_mut(id).map(|record| record.to_image());
                 Ok(known.expect("it was just added"))
-            })
+            });
+            memory::give_back();
+            image
         };
         tokio::task::spawn_blocking(write).await?
     }
