@@ -9,7 +9,7 @@ use super::config::{ContainerConfig, NetworkMode, Port};
 use super::container::{Container, RECORD};
 use super::record::{Phase, Record};
 use super::refusal::Refusal;
-use super::{Daemon, health, names, services, state_file};
+use super::{Daemon, health, limits, names, services, state_file};
 
 /// Names of the image that is this binary.
 const BUILT_IN: [&str; 2] = ["nuncio/ambassador", "svendowideit/ambassador"];
@@ -40,7 +40,10 @@ impl Daemon {
                 platform.unwrap_or_default()
             ));
         }
-        let config = merge(config, &image)?;
+        let mut config = merge(config, &image)?;
+        if !nuncio_runtime::weighs_disks() {
+            warnings.extend(limits::without_weights(&mut config.host.disks));
+        }
         if !config.stop_signal.is_empty() {
             super::signal::number(&config.stop_signal)?;
         }

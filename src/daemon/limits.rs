@@ -57,6 +57,25 @@ fn throttles(disks: &DiskLimits) -> Vec<Throttle> {
         .collect()
 }
 
+/// Takes the weights away, for a kernel that has none; in Docker's words what was.
+pub(super) fn without_weights(disks: &mut DiskLimits) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let mut discard = |what: &str, shown: &str| {
+        warnings.push(format!(
+            "Your kernel does not support Block I/O {what} or the cgroup is not mounted. {shown} discarded."
+        ));
+    };
+    if disks.weight != 0 {
+        discard("weight", "Weight");
+        disks.weight = 0;
+    }
+    if !disks.weights.is_empty() {
+        discard("weight_device", "Weight-device");
+        disks.weights.clear();
+    }
+    warnings
+}
+
 /// What a container asks for of the kernel's real-time scheduler, in microseconds; 0 is nothing.
 ///
 /// # Errors
@@ -79,4 +98,25 @@ pub(crate) fn check_real_time(period: i64, runtime: i64) -> Result<(), Refusal> 
         ));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_that_the_kernel_has_not_are_discarded_and_told() {
+        let mut disks = DiskLimits {
+            weight: 300,
+            weights: vec![("/dev/sda".to_owned(), 20)],
+            read_bps: vec![("/dev/sda".to_owned(), 1024)],
+            ..DiskLimits::default()
+        };
+        let warnings = without_weights(&mut disks);
+        assert_eq!(warnings.len(), 2);
+        assert!(warnings[0].ends_with(" Weight discarded."), "{warnings:?}");
+        assert_eq!((disks.weight, disks.weights.len()), (0, 0));
+        assert_eq!(disks.read_bps.len(), 1, "a rate is no weight");
+        assert!(without_weights(&mut disks).is_empty());
+    }
 }
