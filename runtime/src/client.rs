@@ -113,6 +113,18 @@ pub enum ShimError {
     },
 }
 
+impl ShimError {
+    /// Whether it could not be done since the process has ended.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        match self {
+            Self::NotRunning(_) => true,
+            Self::Io { source, .. } => is_gone(source),
+            Self::Executable(_) | Self::Failed(_) => false,
+        }
+    }
+}
+
 impl Shim {
     /// What became of it, by what it told its parent.
     fn reported(run_dir: &Path, report: &str) -> Result<Self, SpawnError> {

@@ -170,8 +170,8 @@ impl Daemon {
             return Ok(true);
         }
         let Some(shim) = container.shim().filter(|_| container.is_running()) else {
-            ended_soon(container).await;
-            return Ok(false);
+            await_end(container).await?; // it may be ending by itself
+            return self.call_off(container).await;
         };
         let default = config.stop_timeout.unwrap_or(STOP_TIMEOUT);
         let seconds = seconds.unwrap_or(default);
@@ -235,27 +235,28 @@ impl Daemon {
         if ends && self.call_off(container).await? {
             return Ok(());
         }
-        let Some(shim) = container.shim().filter(|_| container.is_running()) else {
+        let ended = || {
             let id = &container.id;
-            return Err(Refusal::conflict(format!(
+            Refusal::conflict(format!(
                 "cannot kill container: {id}: container {id} is not running"
             ))
-            .into());
+        };
+        let Some(shim) = container.shim().filter(|_| container.is_running()) else {
+            return Err(ended().into());
         };
         if ends {
             container.update(|record| record.stopped = true)?;
         }
-        shim.signal(number).await?;
+        match shim.signal(number).await {
+            Err(error) if error.has_ended() => return Err(ended().into()), // just now, by itself
+            sent => sent?,
+        }
         self.tell_more(container, "kill", [("signal", number.to_string())]);
         if ends {
             self.thaw_to_end(container).await;
         }
         if number == signal::KILL {
-            let mut status = container.status();
-            let ended = timeout(KILL, status.wait_for(|status| !status.running)).await;
-            ended
-                .with_context(|| outlives(container))?
-                .context("the daemon is ending")?;
+            await_end(container).await?;
         }
         Ok(())
     }
@@ -267,30 +268,33 @@ impl Daemon {
         force: bool,
         volumes: bool,
     ) -> anyhow::Result<()> {
-        if container.is_running() || container.is_restarting() {
-            if !force {
-                return Err(still_there(container).into());
+        let _turn = loop {
+            if container.is_running() || container.is_restarting() {
+                if !force {
+                    return Err(still_there(container).into());
+                }
+                self.kill_to_remove(container).await?;
             }
-            if let Err(error) = self.kill(container, "KILL").await
-                && !ended_soon(container).await
-            {
-                return Err(error);
+            let turn = container.turn.lock().await;
+            if container.status().borrow().removed {
+                return Ok(()); // by --rm, meanwhile
             }
-        }
-        let _turn = container.turn.lock().await;
-        if container.status().borrow().removed {
-            return Ok(()); // by --rm, meanwhile
-        }
-        if container.is_running() {
-            return Err(Refusal::conflict(format!(
-                "container {} was started meanwhile",
-                container.name()
-            ))
-            .into());
-        }
+            if !container.is_running() {
+                break turn;
+            }
+            // Somebody, or its policy, started it meanwhile.
+        };
         container.set_status(|status| status.restarting = false);
         self.tear_down(container).await?;
         self.discard(container, volumes).await
+    }
+
+    /// Kills a container, or lets one that is ending by itself come to its end.
+    async fn kill_to_remove(&self, container: &Arc<Container>) -> anyhow::Result<()> {
+        match self.kill(container, "KILL").await {
+            Err(error) if Refusal::is_conflict(&error) => await_end(container).await,
+            killed => killed,
+        }
     }
 }
 
@@ -329,20 +333,22 @@ fn note_end(record: &mut Record, code: i32, oom: bool, lost: bool) -> (bool, Dur
     (again, ran.unwrap_or_default())
 }
 
-/// Whether a container whose process cannot be told anything has ended, or does so before long: the process may be gone
-/// while what it held is still being given back.
-async fn ended_soon(container: &Container) -> bool {
-    let mut status = container.status();
-    let ended = timeout(KILL, status.wait_for(|status| !status.running));
-    ended.await.is_ok()
-}
-
 /// The number of the signal that stops a container.
 fn stop_signal(config: &ContainerConfig) -> Result<i32, Refusal> {
     match config.stop_signal.as_str() {
         "" => signal::number("TERM"),
         wanted => signal::number(wanted),
     }
+}
+
+/// Waits until a container whose process has been killed, or has ended by itself, has given back what it held.
+async fn await_end(container: &Container) -> anyhow::Result<()> {
+    let mut status = container.status();
+    let ended = timeout(KILL, status.wait_for(|status| !status.running)).await;
+    ended
+        .with_context(|| outlives(container))?
+        .context("the daemon is ending")?;
+    Ok(())
 }
 
 fn outlives(container: &Container) -> String {

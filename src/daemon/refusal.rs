@@ -44,6 +44,12 @@ impl Refusal {
         Self::new(RefusalKind::Unsupported, message)
     }
 
+    /// Whether `error` says that something is not possible in the present state.
+    pub(crate) fn is_conflict(error: &anyhow::Error) -> bool {
+        let refusal = error.downcast_ref::<Self>();
+        refusal.is_some_and(|refusal| refusal.kind == RefusalKind::Conflict)
+    }
+
     fn new(kind: RefusalKind, message: impl Into<String>) -> Self {
         Self {
             kind,
