@@ -65,7 +65,7 @@ pub(super) struct NewLayer {
     pub(super) blob: Digest,
     /// Digest of its plain tar.
     pub(super) diff: Digest,
-    size: u64,
+    pub(super) size: u64,
 }
 
 /// Compresses and stores a layer's tar as it is written.

@@ -1,6 +1,7 @@
 //! `push`: an image to a registry.
 
 mod error;
+mod shrink;
 mod upload;
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use super::reference::Reference;
 use super::registry::{Endpoint, RegistryAuth, RegistrySettings, secret};
 use super::store::{Content, ImageStore, Inner};
 pub use error::PushError;
+use shrink::shrunk;
 use upload::{Target, address};
 
 /// Layers that go out at the same time, as many as Docker's.
@@ -61,6 +63,7 @@ struct Layer {
 impl ImageStore {
     /// Pushes the image that is called `reference`, which has a tag, to the registry of that name.
     ///
+    /// Layers that are stored as they are go out compressed: the registry then has another manifest than the store.
     /// What the registry has already is not sent, nor what it can take from another repository of its own. `progress`
     /// is never waited for.
     ///
@@ -75,15 +78,15 @@ impl ImageStore {
         options: PushOptions,
         progress: mpsc::Sender<Progress>,
     ) -> Result<Pushed, PushError> {
-        let lease = Lease::new(&self.inner);
+        let lease = Arc::new(Lease::new(&self.inner));
         let record = named(&self.inner, reference, &lease)?;
-        let (content, manifest) = read_manifest(&lease, record.manifest).await?;
         let endpoint = Endpoint::find(reference.registry(), &options.registries).await?;
         let client = endpoint.oci()?;
         let target = Arc::new(Target::new(client, reference));
         sign_in(&target.client, &endpoint, &options.auth, reference)
             .await
             .map_err(|error| error.at(reference))?;
+        let (content, manifest) = read_manifest(&lease, record.manifest).await?;
 
         let layers = layers(&record, &manifest)?;
         let turns = Arc::new(Semaphore::new(PARALLEL));
@@ -107,10 +110,11 @@ impl ImageStore {
         target.put(record.id, config, &[], None).await?;
         let media_type = manifest.media_type.as_deref().unwrap_or(MANIFEST);
         target.put_manifest(content.clone(), media_type).await?;
-        remember(&self.inner, &record, reference).await?;
+        let digest = Digest::of(&content);
+        remember(&self.inner, record.id, reference.at_digest(digest)).await?;
         Ok(Pushed {
             tag: reference.tag().unwrap_or_default().to_owned(),
-            digest: record.manifest.to_string(),
+            digest: digest.to_string(),
             size: content.len() as u64,
         })
     }
@@ -130,11 +134,14 @@ fn named(store: &Inner, reference: &Reference, lease: &Lease) -> Result<Record, 
     Ok(record.clone())
 }
 
-async fn read_manifest(lease: &Lease, blob: Digest) -> Result<(Vec<u8>, Manifest), PushError> {
-    let store = Arc::clone(lease.store());
+/// The manifest that is to be pushed, whose layers are all there.
+async fn read_manifest(lease: &Arc<Lease>, blob: Digest) -> Result<(Vec<u8>, Manifest), PushError> {
+    let held = Arc::clone(lease);
     let read = move || {
+        let store = held.store();
         let content = store.blobs.read(blob, store.limits.metadata_bytes);
         let content = content.map_err(|source| PushError::Read { blob, source })?;
+        let content = shrunk(&held, blob, content)?;
         let manifest = serde_json::from_slice(&content);
         let manifest = manifest.map_err(|source| PushError::Manifest { blob, source })?;
         Ok((content, manifest))
@@ -185,13 +192,8 @@ fn repositories_with(store: &Inner, reference: &Reference, blob: Digest) -> Vec<
 }
 
 /// From now on the image is known by the digest that the registry calls it by, too.
-async fn remember(
-    store: &Arc<Inner>,
-    record: &Record,
-    reference: &Reference,
-) -> Result<(), PushError> {
-    let (store, id) = (Arc::clone(store), record.id);
-    let digest = reference.at_digest(record.manifest);
+async fn remember(store: &Arc<Inner>, id: Digest, digest: Reference) -> Result<(), PushError> {
+    let store = Arc::clone(store);
     let change = move || {
         store.change(|catalog| {
             if let Some(record) = catalog.record_mut(id) {

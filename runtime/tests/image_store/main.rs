@@ -8,6 +8,7 @@ mod layout;
 mod load;
 mod mount;
 mod pull;
+mod push;
 mod registry;
 mod remove;
 
