@@ -82,7 +82,7 @@ async fn a_second_pull_takes_only_what_is_new() -> Result<()> {
 }
 
 #[tokio::test]
-async fn pulls_of_the_same_layers_at_once_all_succeed() -> Result<()> {
+async fn pulls_of_the_same_layers_at_once_share_the_work() -> Result<()> {
     let (registry, place) = (Registry::start()?, Place::new()?);
     let big = Layer::new().file("big", vec![7; 4 << 20]);
     let layout = Layout::of(
@@ -91,10 +91,22 @@ async fn pulls_of_the_same_layers_at_once_all_succeed() -> Result<()> {
         Compression::None,
     )?;
     let names = ["a:1", "a:2", "b:1", "b:2"].map(|to| registry.push(&layout, "thing", to).unwrap());
-    let pulls = names.iter().map(|name| pull(&place, name));
+    install_provider();
+    let (sender, mut progress) = mpsc::channel(10_000);
+    let pulls = names.iter().map(async |name| -> Result<_> {
+        let (name, options) = (name.parse()?, PullOptions::default());
+        let pulled = place.store.pull(&name, options, sender.clone());
+        Ok(pulled.await?.image)
+    });
     for pulled in futures_util::future::join_all(pulls).await {
         assert_eq!(pulled?.size, (4 << 20) + 1);
     }
+    drop(sender);
+    let mut whole = 0;
+    while let Some(step) = progress.recv().await {
+        whole += usize::from(step.status == ProgressStatus::Verifying);
+    }
+    assert_eq!(whole, 2, "each of the two layers comes in once");
     assert_eq!(place.store.list().len(), 1);
     assert_eq!(place.store.list()[0].names.len(), 4);
     Ok(())
