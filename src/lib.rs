@@ -6,10 +6,16 @@ mod ambassador;
 mod api;
 mod cli;
 mod client;
+#[cfg(test)]
+#[path = "../fuzz/corpus.rs"]
+mod corpus;
 mod daemon;
 mod detach_keys;
 mod names;
 mod pipe;
+
+#[cfg(any(test, fuzzing))]
+pub use api::fuzz;
 
 use std::process::ExitCode;
 

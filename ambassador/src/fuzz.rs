@@ -127,4 +127,4 @@ fn fits_a_line(told: &str) {
 }
 
 #[cfg(test)]
-mod corpus;
+mod tests;

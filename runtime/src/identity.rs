@@ -74,7 +74,7 @@ fn group(name: &str, file: &str) -> Result<u32, IdentityError> {
         .ok_or_else(|| IdentityError::NoGroup(name.into()))
 }
 
-fn find(user: &str, passwd: &str, group: &str) -> Result<Identity, IdentityError> {
+pub(crate) fn find(user: &str, passwd: &str, group: &str) -> Result<Identity, IdentityError> {
     let (name, group_name) = user.split_once(':').unwrap_or((user, ""));
     let name = if name.is_empty() { "0" } else { name };
     // Docker: a name that is found wins over the same digits as an id

@@ -56,7 +56,8 @@ pub(crate) async fn drain(body: Body) {
     let _ = timeout(LONGEST, reading).await; // then it is cut off
 }
 
-fn parse<T: DeserializeOwned + Default>(bytes: &[u8]) -> Result<T, ApiError> {
+/// An empty body is the default.
+pub(super) fn parse<T: DeserializeOwned + Default>(bytes: &[u8]) -> Result<T, ApiError> {
     if bytes.trim_ascii().is_empty() {
         return Ok(T::default());
     }

@@ -16,6 +16,8 @@ mod error;
 mod events;
 mod exec;
 mod filters;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod glob;
 mod health;
 mod host_options;

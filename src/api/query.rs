@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
 use axum::extract::{FromRequestParts, Query};
+use axum::http::Uri;
 use axum::http::request::Parts;
 use jiff::Timestamp;
 use serde::de::{DeserializeOwned, Error};
@@ -20,7 +21,14 @@ impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Params<T> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        match Query::try_from_uri(&parts.uri) {
+        Self::of(&parts.uri)
+    }
+}
+
+impl<T: DeserializeOwned> Params<T> {
+    /// Those of a request to `uri`.
+    pub(super) fn of(uri: &Uri) -> Result<Self, ApiError> {
+        match Query::try_from_uri(uri) {
             Ok(Query(params)) => Ok(Self(params)),
             Err(error) => Err(ApiError::bad_request(error.body_text())),
         }
@@ -92,7 +100,6 @@ pub(crate) fn moment(name: &str, text: &str) -> Result<Option<SystemTime>, Refus
 
 #[cfg(test)]
 mod tests {
-    use axum::http::Uri;
     use proptest::prelude::*;
 
     use super::*;

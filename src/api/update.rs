@@ -23,7 +23,7 @@ pub(crate) async fn update(
     Ok(Json(json!({ "Warnings": [] })).into_response())
 }
 
-fn parse(body: Value) -> Result<Changes, ApiError> {
+pub(super) fn parse(body: Value) -> Result<Changes, ApiError> {
     restart_policy::check_name(&body["RestartPolicy"])?;
     let named = body["RestartPolicy"]["Name"]
         .as_str()

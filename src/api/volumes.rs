@@ -78,6 +78,11 @@ pub(crate) async fn inspect(State(daemon): Server, Path(name): Path<String>) -> 
 }
 
 pub(crate) async fn create(State(daemon): Server, JsonBody(body): JsonBody<Value>) -> Answer {
+    let made = daemon.volume_create(parse(body)?)?;
+    Ok((StatusCode::CREATED, Json(view(&made, None))).into_response())
+}
+
+pub(super) fn parse(body: Value) -> Result<VolumeRequest, ApiError> {
     let body: VolumeCreateOptions = match body {
         Value::Null => VolumeCreateOptions::default(),
         body => serde_json::from_value(body)
@@ -86,13 +91,12 @@ pub(crate) async fn create(State(daemon): Server, JsonBody(body): JsonBody<Value
     if body.cluster_volume_spec.is_some() {
         return Err(Refusal::unsupported("not built: cluster volumes").into());
     }
-    let made = daemon.volume_create(VolumeRequest {
+    Ok(VolumeRequest {
         name: body.name.unwrap_or_default(),
         driver: body.driver.unwrap_or_default(),
         options: body.driver_opts.into_iter().flatten().collect(),
         labels: body.labels.into_iter().flatten().collect(),
-    })?;
-    Ok((StatusCode::CREATED, Json(view(&made, None))).into_response())
+    })
 }
 
 #[derive(Deserialize)]

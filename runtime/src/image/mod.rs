@@ -13,6 +13,8 @@ mod compose;
 mod decompress;
 mod digest;
 mod docker_config;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod import;
 mod index;
 mod install;

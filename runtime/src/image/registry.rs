@@ -69,3 +69,9 @@ async fn body(mut response: reqwest::Response) -> reqwest::Result<Vec<u8>> {
     }
     Ok(body)
 }
+
+/// Whether a `WWW-Authenticate` header asks for something that can be given.
+#[cfg(any(test, fuzzing))]
+pub(super) fn is_challenge(header: &str) -> bool {
+    challenge::Challenge::parse(header).is_some()
+}

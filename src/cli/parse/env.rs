@@ -86,7 +86,7 @@ pub(crate) fn read_label_file(path: &Path) -> Result<Vec<(String, String)>, EnvF
         .collect())
 }
 
-fn parse_env_file(path: &Path, text: &str) -> Result<Vec<EnvVar>, EnvFileError> {
+pub(super) fn parse_env_file(path: &Path, text: &str) -> Result<Vec<EnvVar>, EnvFileError> {
     let mut variables = Vec::new();
     for (line, text) in (1..).zip(text.trim_start_matches('\u{feff}').lines()) {
         let text = text.trim_start();

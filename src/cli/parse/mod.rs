@@ -57,3 +57,6 @@ impl std::str::FromStr for KeyValue {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

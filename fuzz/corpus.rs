@@ -1,4 +1,5 @@
-//! The corpus: what is valid, cut short or meant to harm, and many small changes to each.
+//! Tries a corpus: what is valid, cut short or meant to harm, and many small changes to each. Each crate that has one
+//! takes this in, for no library names another.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -14,8 +15,8 @@ const LONGEST: usize = 8 << 10;
 /// Bytes that mean something to one parser or another.
 const MEANINGFUL: &[u8] = b"\0\x01\x0d\x0a\x7f\x80\xff\x16\x20\x21\"'[]{}=:/.,%*_-09aZ\\ ";
 
-/// Tries each file, and what comes of changing it. What a file is named `valid` must be taken.
-fn try_all(name: &str, taken: fn(&[u8]) -> bool) {
+/// Tries each file of `corpus/<name>`, and what comes of changing it. What a file is named `valid` must be taken.
+pub(super) fn try_all(name: &str, taken: fn(&[u8]) -> bool) {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("corpus")
         .join(name);
@@ -102,24 +103,4 @@ impl Dice {
             }
         }
     }
-}
-
-#[test]
-fn configurations_are_taken_or_refused() {
-    try_all("config", super::config);
-}
-
-#[test]
-fn environments_are_taken_or_refused() {
-    try_all("environment", super::environment);
-}
-
-#[test]
-fn proxy_headers_are_taken_or_refused() {
-    try_all("proxy_header", super::proxy_header);
-}
-
-#[test]
-fn server_names_are_read_or_refused() {
-    try_all("server_name", super::server_name);
 }
