@@ -1,11 +1,16 @@
 //! What went wrong, as Docker's clients expect to hear it: a status and `{"message": …}`.
 
 use axum::Json;
-use axum::http::StatusCode;
+use axum::body::to_bytes;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bollard_stubs::models::ErrorResponse;
 
 use crate::daemon::refusal::{Refusal, RefusalKind};
+
+/// Bytes of what axum says of a request; it says a line.
+const LONGEST: usize = 4096;
 
 /// An answer that is an error.
 #[derive(Debug)]
@@ -58,6 +63,19 @@ impl IntoResponse for ApiError {
         )
             .into_response()
     }
+}
+
+/// Puts what axum itself has to say of a request, as of a path that is no text, into the form of all other errors.
+pub(crate) async fn in_form(response: Response) -> Response {
+    let is_plain = |value: &HeaderValue| value.as_bytes().starts_with(b"text/plain");
+    if !response.status().is_client_error()
+        || !response.headers().get(CONTENT_TYPE).is_some_and(is_plain)
+    {
+        return response;
+    }
+    let (parts, body) = response.into_parts();
+    let text = to_bytes(body, LONGEST).await.unwrap_or_default();
+    ApiError::new(parts.status, String::from_utf8_lossy(&text)).into_response()
 }
 
 fn status(kind: RefusalKind) -> StatusCode {

@@ -66,7 +66,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
-use axum::middleware::from_fn;
+use axum::middleware::{from_fn, map_response};
 use axum::response::Response;
 use axum::routing::{any, delete, get, post};
 
@@ -84,6 +84,7 @@ pub(crate) fn router(daemon: Arc<Daemon>) -> Router {
     Router::new()
         .fallback_service(routes().with_state(daemon))
         .layer(from_fn(version::negotiate))
+        .layer(map_response(error::in_form))
 }
 
 fn routes() -> Router<Arc<Daemon>> {
