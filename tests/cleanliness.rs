@@ -64,6 +64,18 @@ fn a_removed_container_is_gone() {
 }
 
 #[test]
+fn what_ends_by_itself_can_be_removed_meanwhile() {
+    let host = single(&[Image::Busybox]);
+    // Each is removed a little later into its end than the one before.
+    for pause in (0..20).map(|n| n * 10) {
+        let id = host.ok(["run", "-d", "busybox", "sh", "-c", "read x < /go || exit 3"]);
+        std::thread::sleep(std::time::Duration::from_millis(pause));
+        host.ok(["rm", "-f", &id]);
+    }
+    assert_eq!(host.ok("ps -aq"), "");
+}
+
+#[test]
 fn a_stopped_daemon_leaves_no_process() {
     let host = single(&[Image::Busybox]);
     host.ok("run -d --name web busybox sleep 1000");

@@ -19,10 +19,11 @@ fn run(host: &Host, name: &str, flags: &[&str]) {
     let check = "echo looked at it; test -e /well";
     let first = ["run", "-d", "--name", name, "--health-cmd", check];
     let pace = ["--health-interval", "100ms"];
+    let own_pace = flags.contains(&"--health-interval");
     let rest = ["busybox", "sleep", "1000"];
     let words: Vec<&str> = first
         .iter()
-        .chain(&pace)
+        .chain(pace.iter().filter(|_| !own_pace))
         .chain(flags)
         .chain(&rest)
         .copied()
@@ -143,12 +144,10 @@ fn a_check_that_takes_too_long_has_failed_and_is_gone() {
     assert!(left <= 1, "{left} checks pile up");
     assert!(host.ok("ps --format {{.Status}}").ends_with("(Paused)"));
     host.ok("rm -f slow");
-    assert_eq!(
-        std::fs::read_dir(host.exec_root().join("exec"))
-            .expect("a directory")
-            .count(),
-        0
-    );
+    let execs = host.exec_root().join("exec");
+    wait_until("nothing is left of its checks", || {
+        std::fs::read_dir(&execs).is_ok_and(|mut entries| entries.next().is_none())
+    });
 }
 
 #[test]
@@ -180,15 +179,42 @@ fn checks_can_be_forbidden_and_nonsense_is_refused() {
 }
 
 #[test]
-fn the_next_daemon_goes_on_checking() {
+fn the_next_daemon_knows_what_was_found_and_goes_on_checking() {
     let host = single(&[Image::Busybox]);
-    run(&host, "web", &[]);
-    host.ok("exec web touch /well");
-    wait_until("it is well", || is(&host, "web", "healthy"));
+    run(&host, "web", &["--health-retries", "1"]);
+    // Checked until it is well, and then not for an hour.
+    let seldom = [
+        "--health-interval",
+        "1h",
+        "--health-start-period",
+        "1h",
+        "--health-start-interval",
+        "50ms",
+    ];
+    run(&host, "seldom", &seldom);
+    for name in ["web", "seldom"] {
+        host.ok(["exec", name, "touch", "/well"]);
+        wait_until("it is well", || is(&host, name, "healthy"));
+    }
+    let log = shown(&host, "seldom", "json .State.Health.Log");
     host.kill_daemon();
     host.start_again();
-    wait_until("it is well to the next daemon too", || {
-        is(&host, "web", "healthy")
+    for name in ["web", "seldom"] {
+        assert!(is(&host, name, "healthy"), "{name}");
+    }
+    assert_eq!(shown(&host, "seldom", "json .State.Health.Log"), log);
+    host.ok("exec web rm /well");
+    wait_until("the next daemon finds it ill", || {
+        is(&host, "web", "unhealthy")
     });
-    host.ok("rm -f web");
+
+    // What was known at its end stays known, too.
+    host.ok("stop -t 0 seldom");
+    host.kill_daemon();
+    host.start_again();
+    assert!(is(&host, "seldom", "unhealthy"));
+    assert_eq!(shown(&host, "seldom", "json .State.Health.Log"), log);
+    host.ok("start seldom");
+    assert!(is(&host, "seldom", "starting"));
+    host.ok("rm -f web seldom");
 }

@@ -4,27 +4,11 @@ mod support;
 
 use std::fs;
 
-use support::{Host, Image, Spawned, single, wait_until};
+use support::{Host, Image, Spawned, single};
 
 /// A registry on the loopback of `host`, with busybox in it.
-fn registry(host: &Host) -> Spawned {
-    let storage = host.scratch().join("registry");
-    let config = host.scratch().join("registry.yml");
-    let text = format!(
-        "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '127.0.0.1:5000'}}\n",
-        storage.display()
-    );
-    fs::write(&config, text).expect("write the configuration");
-    let mut registry = host.spawn_inside(
-        "docker-registry",
-        ["serve", config.to_str().expect("a path in UTF-8")],
-    );
-    wait_until("the registry listens", || {
-        assert!(registry.runs(), "the registry ended");
-        host.inside("bash", ["-c", ": </dev/tcp/127.0.0.1/5000"])
-            .code
-            == 0
-    });
+fn stocked_registry(host: &Host) -> Spawned {
+    let registry = support::plain_registry(host);
     let source = format!("oci-archive:{}:latest", Image::Busybox.archive().display());
     for name in ["library/busybox:1.35", "team/tools:stable"] {
         let target = format!("docker://127.0.0.1:5000/{name}");
@@ -47,7 +31,7 @@ fn registry(host: &Host) -> Spawned {
 #[test]
 fn pulled_images_run() {
     let host = single(&[]);
-    let _registry = registry(&host);
+    let _registry = stocked_registry(&host);
     host.ok("pull 127.0.0.1:5000/library/busybox:1.35");
     assert_eq!(
         host.ok("run --rm 127.0.0.1:5000/library/busybox:1.35 echo hello"),
@@ -63,7 +47,7 @@ fn pulled_images_run() {
 #[test]
 fn by_digest_and_with_the_docker_client() {
     let host = single(&[]);
-    let _registry = registry(&host);
+    let _registry = stocked_registry(&host);
     let pulled = host.docker("pull 127.0.0.1:5000/team/tools:stable").ok();
     let digest = pulled
         .lines()
@@ -83,7 +67,7 @@ fn by_digest_and_with_the_docker_client() {
 #[test]
 fn what_is_not_there_cannot_be_pulled() {
     let host = single(&[]);
-    let _registry = registry(&host);
+    let _registry = stocked_registry(&host);
     for (name, says) in [
         ("127.0.0.1:5000/team/tools:nosuch", "nosuch"),
         ("127.0.0.1:5000/nosuch:1", "127.0.0.1:5000/nosuch"),
@@ -99,7 +83,7 @@ fn what_is_not_there_cannot_be_pulled() {
 #[test]
 fn a_blob_that_was_tampered_with_is_refused() {
     let host = single(&[]);
-    let _registry = registry(&host);
+    let _registry = stocked_registry(&host);
     let blobs = host
         .inside(
             "find",

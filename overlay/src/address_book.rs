@@ -154,6 +154,7 @@ impl AddressBook {
                 });
             }
         };
+        let _ = fs::remove_file(draft(path)); // mostly there is none; else the next one takes its place
         let file = path.to_owned();
         let keep = move |bytes: &[u8]| replace(&file, bytes);
         Self::kept_by(path, bytes.as_deref(), Box::new(keep))
@@ -254,6 +255,12 @@ impl AddressBook {
             Some(_) => self.write(pages),
             None => Ok(()),
         }
+    }
+
+    /// All networks in which somebody holds an address, or held one.
+    #[must_use]
+    pub fn networks(&self) -> Vec<String> {
+        self.pages.networks.keys().cloned().collect()
     }
 
     /// All who hold an address.
@@ -377,11 +384,16 @@ fn read(bytes: &[u8], path: &Path) -> Result<Pages, OpenBookError> {
     serde_json::from_slice(bytes).map_err(damaged)
 }
 
-/// Whoever reads the file sees the old pages or the new, whenever the power fails.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// What is to take the file's place; what a killed process left of it is nobody's.
+fn draft(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".new");
-    let new = PathBuf::from(name);
+    name.into()
+}
+
+/// Whoever reads the file sees the old pages or the new, whenever the power fails.
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let new = draft(path);
     let mut file = File::create(&new)?;
     file.write_all(bytes)?;
     file.sync_all()?;

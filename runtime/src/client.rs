@@ -23,6 +23,8 @@ use crate::time;
 
 /// A shim answers at once; one that does not is stopped or starved.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long one may take to answer an earlier daemon's successor, which has others to look after.
+const FIRST_ANSWER: Duration = Duration::from_secs(5);
 
 /// A container, or a further process in one, held by its shim. Dropping it changes nothing.
 #[derive(Clone, Debug)]
@@ -81,7 +83,10 @@ pub enum ConnectError {
     /// The shim was killed. What was left of the container has been killed now and this recorded as its end.
     #[error("its shim was killed; it was ended with exit code {}", .0.code)]
     Dead(ExitStatus),
-    /// There was nothing to take over, or it does not answer.
+    /// It lives, but is stopped or starved. It can be asked and waited for like any other.
+    #[error("the shim in {} did not answer for {} s", .0.run_dir.display(), FIRST_ANSWER.as_secs())]
+    Slow(Shim),
+    /// There was nothing to take over.
     #[error("take over the shim in {}", run_dir.display())]
     Io {
         /// The run directory.
@@ -159,7 +164,10 @@ impl Shim {
         if let Some(status) = ExitStatus::load(run_dir).map_err(failed)? {
             return Err(ConnectError::Gone(status));
         }
-        match shim.state().await {
+        let Ok(state) = timeout(FIRST_ANSWER, shim.state()).await else {
+            return Err(ConnectError::Slow(shim));
+        };
+        match state {
             Ok(_) => Ok(shim),
             Err(ShimError::Io { source, .. }) if is_gone(&source) => match shim.last_will().await {
                 Ok((status, true)) => Err(ConnectError::Gone(status)),

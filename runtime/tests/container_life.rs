@@ -107,6 +107,24 @@ async fn a_killed_shim_takes_its_container_along() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_shim_that_does_not_answer_is_not_given_up() -> Result<()> {
+    use nix::sys::signal::{Signal, kill};
+    let place = Place::new()?;
+    place.start(&place.command(&["sleep", "1000"])).await?;
+    let pid = nix::unistd::Pid::from_raw(shim_pid(&place.run_dir)?);
+    kill(pid, Signal::SIGSTOP)?;
+    let connected = Shim::connect(&place.run_dir).await;
+    kill(pid, Signal::SIGCONT)?;
+    let Err(ConnectError::Slow(shim)) = connected else {
+        panic!("{connected:?}");
+    };
+    assert!(shim.state().await?.pid.is_some());
+    shim.signal(9).await?;
+    assert_eq!(shim.wait().await?.code, 137);
+    Ok(())
+}
+
+#[tokio::test]
 async fn who_waits_learns_of_a_killed_shim() -> Result<()> {
     let place = Place::new()?;
     let shim = place.start(&place.command(&["sleep", "1000"])).await?;

@@ -23,8 +23,6 @@ const DEFAULT_NETWORK: &str = "bridge";
 
 /// What is known of a container beside its record.
 pub(crate) struct Surroundings<'a> {
-    /// Why the last start failed, else empty.
-    pub(crate) error: &'a str,
     pub(crate) log: &'a Path,
     /// Where its hosts, hostname and resolv.conf lie.
     pub(crate) directory: &'a Path,
@@ -83,7 +81,7 @@ pub(crate) fn short(id: &str) -> &str {
 }
 
 fn state(record: &Record, around: &Surroundings<'_>) -> ContainerState {
-    let error = around.error;
+    let failure = record.failure.as_ref();
     let never = || NEVER.to_owned();
     let stamp = |time: &Timestamp| time.to_string();
     let mut state = ContainerState {
@@ -94,8 +92,8 @@ fn state(record: &Record, around: &Surroundings<'_>) -> ContainerState {
         oom_killed: Some(false),
         dead: Some(false),
         pid: Some(0),
-        exit_code: Some(0),
-        error: Some(error.to_owned()),
+        exit_code: Some(failure.map_or(0, |failure| failure.code.into())),
+        error: Some(failure.map_or_else(String::new, |failure| failure.error.clone())),
         started_at: Some(never()),
         finished_at: Some(never()),
         health: around.health.map(health::view),
@@ -142,10 +140,10 @@ fn state(record: &Record, around: &Surroundings<'_>) -> ContainerState {
                 state.status = Some(ContainerStateStatusEnum::EXITED);
             }
             state.oom_killed = Some(*oom);
-            state.exit_code = Some(i64::from(*code));
             state.started_at = Some(started.as_ref().map_or_else(never, stamp));
             state.finished_at = Some(stamp(finished));
-            if error.is_empty() {
+            if failure.is_none() {
+                state.exit_code = Some(i64::from(*code));
                 state.error = Some(ended.clone());
             }
         }

@@ -156,10 +156,8 @@ pub(crate) async fn inspect(
     Params(asked): Params<Inspect>,
 ) -> Answer {
     let container = daemon.container(&id)?;
-    let error = container.status().borrow().error.clone();
     let health = container.health();
     let around = Surroundings {
-        error: &error,
         log: &container.log_path(),
         directory: &daemon.files_of(&container),
         netns: &container.netns,

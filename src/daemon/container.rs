@@ -74,9 +74,12 @@ impl Container {
         exec_root: &std::path::Path,
     ) -> Arc<Self> {
         let id = record.id.clone();
-        let code = match &record.phase {
-            Phase::Exited { code, .. } | Phase::Restarting { code, .. } => *code,
-            Phase::Created | Phase::Running { .. } => 0,
+        let (code, error) = match (&record.failure, &record.phase) {
+            (Some(failure), _) => (failure.code, failure.error.clone()),
+            (None, Phase::Exited { code, .. } | Phase::Restarting { code, .. }) => {
+                (*code, String::new())
+            }
+            (None, Phase::Created | Phase::Running { .. }) => (0, String::new()),
         };
         Arc::new(Self {
             created: record.created,
@@ -84,13 +87,14 @@ impl Container {
             run_directory: exec_root.join("run").join(&id),
             netns: exec_root.join("netns").join(&id),
             turn: tokio::sync::Mutex::new(()),
+            health: Mutex::new(record.health.clone()),
             record: Mutex::new(record),
             status: watch::Sender::new(Status {
                 code,
+                error,
                 ..Status::default()
             }),
             process: Mutex::default(),
-            health: Mutex::default(),
             id,
         })
     }

@@ -67,6 +67,9 @@ impl Daemon {
             mounts,
             restarts: 0,
             stopped: false,
+            removing: false,
+            failure: None,
+            health: None,
             id: id.clone(),
             config,
         };

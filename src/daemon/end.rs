@@ -10,11 +10,12 @@ use nuncio_runtime::{ExitStatus, Shim, cleanup};
 use tokio::time::timeout;
 
 use super::config::ContainerConfig;
-use super::container::{Container, RECORD, locked};
+use super::container::Container;
 use super::outfit::owns_namespace;
 use super::record::{Phase, Record};
 use super::refusal::Refusal;
-use super::{Daemon, namespaces, signal, state_file};
+use super::restart::Patience;
+use super::{Daemon, namespaces, signal};
 
 /// Seconds between the stop signal and SIGKILL unless the container says otherwise.
 const STOP_TIMEOUT: i64 = 10;
@@ -29,7 +30,8 @@ impl Daemon {
             let ended = shim.wait().await;
             drop(shim);
             let _turn = container.turn.lock().await;
-            if let Err(error) = daemon.ended(&container, ended.ok()).await {
+            let patience = Patience::One;
+            if let Err(error) = daemon.ended(&container, ended.ok(), patience).await {
                 tracing::error!(
                     id = container.id,
                     error = format!("{error:#}"),
@@ -45,6 +47,7 @@ impl Daemon {
         self: &Arc<Self>,
         container: &Arc<Container>,
         status: Option<ExitStatus>,
+        patience: Patience,
     ) -> anyhow::Result<()> {
         let (code, oom) = status
             .as_ref()
@@ -52,7 +55,11 @@ impl Daemon {
         let lost = status.is_none();
         container.abandon();
         let torn_down = self.tear_down(container).await;
-        let (again, ran) = container.update(|record| note_end(record, code, oom, lost))?;
+        let health = container.health();
+        let (again, ran) = container.update(|record| {
+            record.health = health;
+            note_end(record, code, oom, lost)
+        })?;
         tracing::info!(
             id = container.id,
             name = container.name(),
@@ -77,7 +84,8 @@ impl Daemon {
             status.code = code;
         });
         if again {
-            self.restart_later(Arc::clone(container), container.pause_after(ran));
+            let pause = container.pause_after(ran);
+            self.restart_later(Arc::clone(container), pause, patience);
             return torn_down;
         }
         let removes = container.view().config.host.auto_remove && !container.is_kept();
@@ -91,20 +99,28 @@ impl Daemon {
 
     /// Gives back all that a container holds of the host while it runs; what is not there is no error.
     pub(super) async fn tear_down(&self, container: &Container) -> anyhow::Result<()> {
+        for endpoint in container.view().endpoints.values() {
+            self.presence.withdraw(&endpoint.network_id, &container.id);
+        }
+        container.set_active(false);
+        self.give_back(container, true).await
+    }
+
+    /// As [`Daemon::tear_down`], of a container of which this daemon has told nobody. Without `rules` the kernel's are left
+    /// for another time.
+    pub(super) async fn give_back(&self, container: &Container, rules: bool) -> anyhow::Result<()> {
         let record = container.view();
         let mut failures = Vec::new();
         let mut note = |what: &str, result: anyhow::Result<()>| {
             failures.extend(result.err().map(|error| format!("{what}: {error:#}")));
         };
-        for endpoint in record.endpoints.values() {
-            self.presence.withdraw(&endpoint.network_id, &container.id);
-        }
-        container.set_active(false);
         note(
             "cgroup and process",
             clean_up(container.run_directory.clone()).await,
         );
-        note("network rules", self.sync().await);
+        if rules {
+            note("network rules", self.sync().await);
+        }
         for endpoint in record.endpoints.values() {
             let link = veth_name(&container.id, endpoint.index);
             note(&link, detach(&link).await.map_err(Into::into));
@@ -128,28 +144,6 @@ impl Daemon {
             true => Ok(()),
             false => Err(anyhow::anyhow!(failures.join("; "))),
         }
-    }
-
-    /// Removes a container that does not run: directory, addresses, name, and with `volumes` those that have no name.
-    pub(super) async fn discard(
-        &self,
-        container: &Arc<Container>,
-        volumes: bool,
-    ) -> anyhow::Result<()> {
-        let mounts = container.view().mounts;
-        locked(&self.addresses).release(&container.id)?;
-        state_file::remove_with(&container.directory, &container.directory.join(RECORD))
-            .with_context(|| format!("remove {}", container.directory.display()))?;
-        state_file::remove(&container.run_directory)?;
-        self.forget_container(&container.id);
-        self.release_unused_links()?;
-        let removed = match volumes {
-            true => self.remove_anonymous(&mounts).await,
-            false => Ok(()),
-        };
-        self.tell(container, "destroy");
-        container.set_status(|status| (status.removed, status.restarting) = (true, false));
-        removed
     }
 
     /// Asks a container to end, by `wanted` or its own stop signal, and kills it after `seconds`; `false` if it does
@@ -260,42 +254,6 @@ impl Daemon {
         }
         Ok(())
     }
-
-    /// Removes a container; one that runs only with `force`.
-    pub(crate) async fn remove(
-        &self,
-        container: &Arc<Container>,
-        force: bool,
-        volumes: bool,
-    ) -> anyhow::Result<()> {
-        let _turn = loop {
-            if container.is_running() || container.is_restarting() {
-                if !force {
-                    return Err(still_there(container).into());
-                }
-                self.kill_to_remove(container).await?;
-            }
-            let turn = container.turn.lock().await;
-            if container.status().borrow().removed {
-                return Ok(()); // by --rm, meanwhile
-            }
-            if !container.is_running() {
-                break turn;
-            }
-            // Somebody, or its policy, started it meanwhile.
-        };
-        container.set_status(|status| status.restarting = false);
-        self.tear_down(container).await?;
-        self.discard(container, volumes).await
-    }
-
-    /// Kills a container, or lets one that is ending by itself come to its end.
-    async fn kill_to_remove(&self, container: &Arc<Container>) -> anyhow::Result<()> {
-        match self.kill(container, "KILL").await {
-            Err(error) if Refusal::is_conflict(&error) => await_end(container).await,
-            killed => killed,
-        }
-    }
 }
 
 /// Writes an end into the record; whether it is to be started again, and how long it ran.
@@ -342,7 +300,7 @@ fn stop_signal(config: &ContainerConfig) -> Result<i32, Refusal> {
 }
 
 /// Waits until a container whose process has been killed, or has ended by itself, has given back what it held.
-async fn await_end(container: &Container) -> anyhow::Result<()> {
+pub(super) async fn await_end(container: &Container) -> anyhow::Result<()> {
     let mut status = container.status();
     let ended = timeout(KILL, status.wait_for(|status| !status.running)).await;
     ended
@@ -356,18 +314,6 @@ fn outlives(container: &Container) -> String {
         "container {} is still there {KILL:?} after SIGKILL",
         container.id
     )
-}
-
-fn still_there(container: &Container) -> Refusal {
-    let (state, first) = match container.view().phase {
-        Phase::Running { paused: true, .. } => ("paused", "unpause and then "),
-        Phase::Restarting { .. } => ("restarting", ""),
-        _ => ("running", ""),
-    };
-    Refusal::conflict(format!(
-        "cannot remove container \"/{}\": container is {state}: {first}stop the container before removing or force remove",
-        container.name()
-    ))
 }
 
 /// Ends what is left of a container's processes, and removes its cgroups and run directory.

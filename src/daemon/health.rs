@@ -7,14 +7,14 @@ use std::time::Duration;
 use anyhow::Context as _;
 use jiff::Timestamp;
 use nuncio_runtime::{AttachOptions, ExecSpec, Shim};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::config::HealthCheck;
 use super::container::Container;
 use super::record::Phase;
-use super::{Daemon, outfit};
+use super::{Daemon, outfit, state_file};
 
 /// Results that are remembered.
 const LOG: usize = 5;
@@ -22,11 +22,13 @@ const LOG: usize = 5;
 const OUTPUT: usize = 4096;
 /// How long what was killed may take to be gone, before the next check comes without waiting for it.
 const FAREWELL: Duration = Duration::from_secs(5);
+/// Holds what is known of a running container's health, in its run directory: it need not outlive the process.
+const FILE: &str = "health.json";
 /// What a check that could not be run, or took too long, exits with.
 const FAILED: i32 = -1;
 
 /// What is known of a container's health.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Health {
     pub(crate) status: HealthStatus,
     /// Checks that failed in a row.
@@ -35,7 +37,8 @@ pub(crate) struct Health {
     pub(crate) log: VecDeque<CheckResult>,
 }
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum HealthStatus {
     /// No check has succeeded yet, and not enough have failed.
     Starting,
@@ -55,7 +58,7 @@ impl HealthStatus {
 }
 
 /// How one check ended.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub(crate) struct CheckResult {
     pub(crate) start: Timestamp,
     pub(crate) end: Timestamp,
@@ -178,15 +181,26 @@ impl Plan {
 }
 
 impl Daemon {
+    /// Goes on with the checks of a container that the last daemon checked.
+    pub(super) fn take_over_health(self: &Arc<Self>, container: &Arc<Container>) {
+        let path = container.run_directory.join(FILE);
+        let known = state_file::read(&path).unwrap_or_else(|error| {
+            let error = format!("{error:#}");
+            tracing::warn!(id = container.id, error, "what was known of its health");
+            None
+        });
+        self.watch_health(container, known.unwrap_or_else(Health::new));
+    }
+
     /// Checks a container that runs until it has ended, in a task of its own, if it has a check.
-    pub(super) fn watch_health(self: &Arc<Self>, container: &Arc<Container>) {
+    pub(super) fn watch_health(self: &Arc<Self>, container: &Arc<Container>, known: Health) {
         let record = container.view();
         let plan = record.config.healthcheck.as_ref().and_then(Plan::of);
         let (Some(plan), Phase::Running { started, .. }) = (plan, record.phase) else {
             container.set_health(None);
             return;
         };
-        container.set_health(Some(Health::new()));
+        container.set_health(Some(known));
         let (daemon, container) = (Arc::clone(self), Arc::clone(container));
         let mut status = container.status();
         let ends = status.borrow().ends;
@@ -225,8 +239,19 @@ impl Daemon {
                 return;
             }
             let grace = ran(result.start) < plan.start_period;
-            let changed = container.with_health(|health| health.note(result, plan.retries, grace));
-            if let Some(status) = changed.flatten() {
+            let noted = container.with_health(|health| {
+                let changed = health.note(result, plan.retries, grace);
+                (changed, health.clone())
+            });
+            let Some((changed, health)) = noted else {
+                return;
+            };
+            let kept = state_file::write_unsynced(&container.run_directory.join(FILE), &health);
+            if let Err(error) = kept {
+                let error = format!("{error:#}");
+                tracing::warn!(id = container.id, error, "keep what is known of its health");
+            }
+            if let Some(status) = changed {
                 self.tell(container, &format!("health_status: {}", status.word()));
             }
         }

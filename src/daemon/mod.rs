@@ -34,6 +34,7 @@ mod plane;
 mod ports;
 pub(crate) mod record;
 pub(crate) mod refusal;
+mod removal;
 mod restart;
 mod serve;
 mod services;
@@ -67,7 +68,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use self::ambassador_process::AmbassadorProcess;
-use self::container::Container;
+use self::container::{Container, RECORD};
 use self::events::EventLog;
 use self::exec::Exec;
 use self::networks::LocalNetwork;
@@ -149,6 +150,8 @@ impl Daemon {
         }
         make_directories(&options)?;
         let lock = lock(&options.data_root)?;
+        state_file::remove_drafts(&options.data_root)?;
+        state_file::remove_drafts(&options.data_root.join("networks"))?;
         let address = match options.advertise {
             Some(address) => address,
             None => default_underlay_address()
@@ -208,7 +211,7 @@ impl Daemon {
             node,
             options,
         });
-        daemon.join_mesh().await?;
+        serve::patiently("join the mesh", daemon.join_mesh()).await?;
         Ok(daemon)
     }
 
@@ -336,9 +339,12 @@ fn load_records(data_root: &Path) -> anyhow::Result<Vec<Record>> {
     let mut records = Vec::new();
     for entry in std::fs::read_dir(data_root.join("containers"))? {
         let directory = entry?.path();
-        match state_file::read::<Record>(&directory.join(container::RECORD))? {
-            Some(record) => records.push(record),
-            None => state_file::remove(&directory)?, // a create that was cut off before it was one
+        match state_file::read::<Record>(&directory.join(RECORD))? {
+            Some(record) => {
+                state_file::remove_drafts(&directory)?;
+                records.push(record);
+            }
+            None => state_file::remove(&directory)?, // a create or a removal that was cut off
         }
     }
     Ok(records)

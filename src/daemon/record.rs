@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::config::{ContainerConfig, Port};
+use super::health::Health;
 use super::mount::MountPoint;
 
 /// Everything the daemon must remember of a container to go on after a crash.
@@ -43,6 +44,23 @@ pub(crate) struct Record {
     /// It was ended by request, and its restart policy lets it be.
     #[serde(default)]
     pub(crate) stopped: bool,
+    /// It is being removed, and its anonymous volumes with it.
+    #[serde(default)]
+    pub(crate) removing: bool,
+    /// Why its last start failed, if it did.
+    #[serde(default)]
+    pub(crate) failure: Option<StartFailure>,
+    /// What was known of its health when it last ended.
+    #[serde(default)]
+    pub(crate) health: Option<Health>,
+}
+
+/// A start of which nothing came.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct StartFailure {
+    /// As which exit code it is shown.
+    pub(crate) code: i32,
+    pub(crate) error: String,
 }
 
 /// Where a container is in its life.

@@ -27,6 +27,15 @@ pub(super) fn pause(last: Duration, ran: Duration) -> Duration {
     }
 }
 
+/// What becomes of a container that its policy cannot start.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Patience {
+    /// It is given up: it ran a moment ago, so what is missing now will not come by itself.
+    One,
+    /// It is tried again. The host may just have come up, and what it needs may still come.
+    Many,
+}
+
 impl RestartPolicy {
     /// Whether a container of that record, which has just ended with `code`, is to be started again.
     pub(super) fn wants_again(self, record: &Record, code: i32) -> bool {
@@ -59,11 +68,16 @@ impl RestartPolicy {
 
 impl Daemon {
     /// Starts a container again after a pause, in a task of its own, unless it is stopped, started or removed before.
-    pub(super) fn restart_later(self: &Arc<Self>, container: Arc<Container>, pause: Duration) {
+    pub(super) fn restart_later(
+        self: &Arc<Self>,
+        container: Arc<Container>,
+        pause: Duration,
+        patience: Patience,
+    ) {
         let daemon = Arc::clone(self);
         tokio::spawn(async move {
             let mut pause = pause;
-            while let Some(next) = daemon.restart_after(&container, pause).await {
+            while let Some(next) = daemon.restart_after(&container, pause, patience).await {
                 pause = next;
             }
         });
@@ -74,6 +88,7 @@ impl Daemon {
         self: &Arc<Self>,
         container: &Arc<Container>,
         pause: Duration,
+        patience: Patience,
     ) -> Option<Duration> {
         let mut status = container.status();
         let called_off = status.wait_for(|status| !status.restarting);
@@ -90,7 +105,7 @@ impl Daemon {
             error = format!("{error:#}"),
             "restart a container"
         );
-        match self.not_restarted(container) {
+        match not_restarted(container, patience) {
             Ok(next) => next,
             Err(error) => {
                 tracing::error!(
@@ -101,29 +116,6 @@ impl Daemon {
                 None
             }
         }
-    }
-
-    /// Counts an attempt that failed; the pause before the next one, if there is to be one.
-    fn not_restarted(&self, container: &Container) -> anyhow::Result<Option<Duration>> {
-        let (code, error) = {
-            let status = container.status();
-            let status = status.borrow();
-            (status.code, status.error.clone())
-        };
-        let again = container.update(|record| {
-            let again = record.config.host.restart.wants_again(record, code);
-            if again {
-                record.restarts += 1;
-            } else {
-                give_up(record, code, error);
-            }
-            again
-        })?;
-        if again {
-            return Ok(Some(container.pause_after(Duration::ZERO)));
-        }
-        container.set_status(|status| status.restarting = false);
-        Ok(None)
     }
 
     /// Starts those that their policies want to run with the daemon, the oldest first; failing ones try on by
@@ -156,6 +148,7 @@ impl Daemon {
                 self.restart_later(
                     Arc::clone(&container),
                     container.pause_after(Duration::ZERO),
+                    Patience::Many,
                 );
             }
         }
@@ -179,6 +172,30 @@ impl Daemon {
         container.set_status(|status| status.restarting = false);
         Ok(true)
     }
+}
+
+/// Counts an attempt that failed; the pause before the next one, if there is to be one.
+fn not_restarted(container: &Container, patience: Patience) -> anyhow::Result<Option<Duration>> {
+    let (code, error) = {
+        let status = container.status();
+        let status = status.borrow();
+        (status.code, status.error.clone())
+    };
+    let again = container.update(|record| {
+        let again =
+            patience == Patience::Many && record.config.host.restart.wants_again(record, code);
+        if again {
+            record.restarts += 1;
+        } else {
+            give_up(record, code, error);
+        }
+        again
+    })?;
+    if again {
+        return Ok(Some(container.pause_after(Duration::ZERO)));
+    }
+    container.set_status(|status| status.restarting = false);
+    Ok(None)
 }
 
 /// Makes a container that was to be started again one that has ended.

@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
 use tokio_util::sync::CancellationToken;
 
 use super::outfit::CGROUP_PARENT;
@@ -21,6 +22,8 @@ use crate::cli::daemon::DaemonOptions;
 const COMPARE: Duration = Duration::from_secs(30);
 /// How often the ambassador is looked after: a dead one is started again.
 const LOOK_AFTER: Duration = Duration::from_secs(2);
+/// A step of the start that takes longer is told of.
+const LONG: Duration = Duration::from_secs(3);
 /// How long requests under way may take to end after SIGTERM.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -39,8 +42,8 @@ pub(crate) async fn run(options: DaemonOptions) -> anyhow::Result<()> {
     );
     let registry = CancellationToken::new();
     let daemon = Daemon::open(options, &registry).await?;
-    daemon.take_over().await?;
-    daemon.sync().await?;
+    patiently("take over what runs", daemon.take_over()).await?;
+    patiently("bring the host in step", daemon.sync()).await?;
     let mut sockets = Vec::new();
     for path in &daemon.options.hosts {
         sockets.push(listen(path)?);
@@ -75,6 +78,23 @@ pub(crate) async fn run(options: DaemonOptions) -> anyhow::Result<()> {
     }
     registry.cancel();
     left
+}
+
+/// Does a step of the start, and tells of it when it takes long.
+pub(super) async fn patiently<T>(what: &str, step: impl Future<Output = T>) -> T {
+    let began = Instant::now();
+    let mut long = interval_at(began + LONG, LONG);
+    let mut step = pin!(step);
+    let done = loop {
+        tokio::select! {
+            done = &mut step => break done,
+            _ = long.tick() => tracing::warn!(after = ?began.elapsed(), "still not done: {what}"),
+        }
+    };
+    if began.elapsed() >= LONG {
+        tracing::warn!(after = ?began.elapsed(), "done: {what}");
+    }
+    done
 }
 
 impl Daemon {

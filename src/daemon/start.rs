@@ -9,9 +9,10 @@ use nuncio_runtime::{Shim, bundle};
 
 use super::config::{ContainerConfig, EndpointRequest, NetworkMode, Port};
 use super::container::Container;
+use super::health::Health;
 use super::networks::{DEFAULT_NETWORK, Network};
 use super::outfit::owns_namespace;
-use super::record::{Phase, PublishedPort};
+use super::record::{Phase, PublishedPort, StartFailure};
 use super::refusal::Refusal;
 use super::services::service_of;
 use super::{Daemon, ports};
@@ -68,7 +69,7 @@ impl Daemon {
                 self.tell_mounts(&record);
                 self.tell_networks(&record, "connect");
                 self.tell(container, "start");
-                self.watch_health(container);
+                self.watch_health(container, Health::new());
                 self.watch_over(Arc::clone(container), shim);
                 Ok(())
             }
@@ -82,8 +83,7 @@ impl Daemon {
                         "undo a failed start"
                     );
                 }
-                let code = exit_code_of(&text);
-                container.set_status(|status| (status.error, status.code) = (text, code));
+                note_failure(container, starter, text);
                 Err(blame(error))
             }
         }
@@ -130,6 +130,7 @@ impl Daemon {
                 started: jiff::Timestamp::now(),
                 paused: false,
             };
+            (record.failure, record.health) = (None, None);
             if starter == Starter::User {
                 (record.restarts, record.stopped) = (0, false);
             }
@@ -235,6 +236,22 @@ impl Daemon {
         })
         .await?;
         Ok(())
+    }
+}
+
+/// Remembers why a start failed. One by request has an exit code of its own; else that of the last run stays.
+fn note_failure(container: &Container, starter: Starter, error: String) {
+    let code = match starter {
+        Starter::User => exit_code_of(&error),
+        Starter::Policy => container.status().borrow().code,
+    };
+    let failure = StartFailure { code, error };
+    container.set_status(|status| {
+        (status.code, status.error) = (failure.code, failure.error.clone());
+    });
+    if let Err(error) = container.update(|record| record.failure = Some(failure)) {
+        let error = format!("{error:#}");
+        tracing::error!(id = container.id, error, "write down a failed start");
     }
 }
 

@@ -9,6 +9,10 @@ use std::path::Path;
 use anyhow::Context;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tempfile::NamedTempFile;
+
+/// What begins the name of a file that is to take another's place.
+const DRAFT: &str = ".new-";
 
 /// Replaces `path` with `value` as JSON, so that a crash leaves the old content or the new, never a part.
 pub(crate) fn write<T: Serialize>(path: &Path, value: &T) -> anyhow::Result<()> {
@@ -28,18 +32,45 @@ pub(crate) fn write_bytes_soon(path: &Path, bytes: &[u8]) -> io::Result<()> {
     soon::replace(path, bytes)
 }
 
+/// As [`write()`], but only a crash of this process is survived, not one of the machine.
+pub(crate) fn write_unsynced<T: Serialize>(path: &Path, value: &T) -> anyhow::Result<()> {
+    let bytes = serde_json::to_vec(value).context("encode")?;
+    let written = draft(path, &bytes).and_then(|file| Ok(file.persist(path)?));
+    written
+        .map(drop)
+        .with_context(|| format!("write {}", path.display()))
+}
+
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let file = draft(path, bytes)?;
+    file.as_file().sync_all()?;
+    soon::overtake(path, || Ok(file.persist(path).map(drop)?))?;
+    File::open(path.parent().ok_or(io::ErrorKind::InvalidInput)?)?.sync_all()
+}
+
+/// A file beside `path` that is to take its place.
+fn draft(path: &Path, bytes: &[u8]) -> io::Result<NamedTempFile> {
     let directory = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     let mut file = tempfile::Builder::new()
-        .prefix(".new-")
+        .prefix(DRAFT)
         .tempfile_in(directory)?;
     file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    soon::overtake(path, || {
-        file.persist(path).map_err(|error| error.error)?;
-        Ok(())
-    })?;
-    File::open(directory)?.sync_all()
+    Ok(file)
+}
+
+/// Removes what a process left in `directory` that was killed while it wrote there.
+pub(crate) fn remove_drafts(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let is_draft = entry
+            .file_name()
+            .as_encoded_bytes()
+            .starts_with(DRAFT.as_bytes());
+        if is_draft {
+            remove(&entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Reads what [`write()`] or [`write_soon`] wrote; `None` when the file is not there.

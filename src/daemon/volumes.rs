@@ -102,7 +102,7 @@ impl Daemon {
         let uses = containers.filter(|container| {
             let record = container.view();
             let mut volumes = record.mounts.iter().filter_map(|point| point.volume());
-            volumes.any(|volume| volume.name == name)
+            !record.removing && volumes.any(|volume| volume.name == name)
         });
         uses.map(|container| container.id.clone()).collect()
     }

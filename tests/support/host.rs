@@ -9,6 +9,7 @@ use std::sync::Mutex;
 use super::command::{Args, Finished, Spawned, tool};
 use super::image::Image;
 use super::remains::Remains;
+use super::strace::Trap;
 use super::underlay::{Namespace, Underlay};
 use super::wait_until;
 
@@ -21,6 +22,7 @@ pub(crate) struct Host {
     pub(crate) address: Ipv4Addr,
     daemon: Mutex<Option<Child>>,
     flags: Mutex<Vec<String>>,
+    environment: Mutex<Vec<(String, String)>>,
     number: usize,
     // Dropped in this order: what runs here, then its namespace, the switch and the directories.
     remains: Remains,
@@ -47,6 +49,7 @@ impl Host {
             address,
             daemon: Mutex::default(),
             flags: Mutex::default(),
+            environment: Mutex::default(),
             number,
             remains,
             namespace,
@@ -93,6 +96,24 @@ impl Host {
         self.start_again();
     }
 
+    /// Sets a variable in the environment of the daemons to come.
+    pub(crate) fn set_daemon_env(&self, name: &str, value: &str) {
+        let mut environment = self.environment.lock().expect("no test panics here");
+        environment.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// The daemon's process, while there is one.
+    #[track_caller]
+    pub(crate) fn daemon_pid(&self) -> u32 {
+        let daemon = self.daemon.lock().expect("no test panics here");
+        daemon.as_ref().expect("a daemon runs").id()
+    }
+
+    /// Whether the daemon that was started has not ended.
+    pub(crate) fn daemon_runs(&self) -> bool {
+        self.daemon_end().is_none()
+    }
+
     /// Starts the daemon as it was started before.
     #[track_caller]
     pub(crate) fn start_again(&self) {
@@ -117,6 +138,21 @@ impl Host {
             );
             self.nuncio("version").code == 0
         });
+    }
+
+    /// Starts the daemon, which is killed as it makes the system call `call` for the `nth` time. Whether it answers
+    /// nevertheless, for it makes fewer.
+    #[track_caller]
+    pub(crate) fn start_into_trap(&self, call: &str, nth: usize) -> bool {
+        let (child, trap) = Trap::spawn(&self.daemon_command(), call, nth);
+        *self.daemon.lock().expect("no test panics here") = Some(child);
+        let mut answers = false;
+        wait_until("the daemon answers or is killed", || {
+            answers = self.nuncio("version").code == 0;
+            answers || !self.daemon_runs()
+        });
+        drop(trap);
+        answers
     }
 
     /// How the daemon ended, if it did.
@@ -145,6 +181,9 @@ impl Host {
             .arg("--node-name")
             .arg(format!("host-{}", self.number));
         command.args(&*self.flags.lock().expect("no test panics here"));
+        let environment = self.environment.lock().expect("no test panics here");
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
+        drop(environment);
         command
     }
 

@@ -12,6 +12,7 @@ mod host;
 mod image;
 mod registry;
 mod remains;
+mod strace;
 mod tmux;
 mod underlay;
 
@@ -24,6 +25,7 @@ pub(crate) use host::Host;
 pub(crate) use image::Image;
 pub(crate) use registry::{RegistryKind, plain_registry, registry};
 pub(crate) use remains::Remains;
+pub(crate) use strace::Trap;
 pub(crate) use tmux::{Terminal, typed};
 pub(crate) use underlay::Underlay;
 

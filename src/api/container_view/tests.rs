@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::daemon::config::{EndpointRequest, Port, Protocol};
-use crate::daemon::record::PublishedPort;
+use crate::daemon::record::{PublishedPort, StartFailure};
 
 pub(crate) fn time(text: &str) -> Timestamp {
     text.parse().expect("a valid time")
@@ -52,13 +52,15 @@ pub(crate) fn record(phase: Phase) -> Record {
         unprepared: false,
         restarts: 0,
         stopped: false,
+        removing: false,
+        failure: None,
+        health: None,
     }
 }
 
-fn shown(record: &Record, error: &str) -> Value {
+fn shown(record: &Record) -> Value {
     let directory = PathBuf::from("/data/containers/x");
     let around = Surroundings {
-        error,
         log: &directory.join("x-json.log"),
         directory: &directory,
         netns: "/run/x".as_ref(),
@@ -76,7 +78,7 @@ fn what_clients_reach_into_is_never_null() {
         paused: false,
     };
     for phase in [Phase::Created, running] {
-        let shown = shown(&record(phase), "");
+        let shown = shown(&record(phase));
         for field in ["Config", "State", "HostConfig", "NetworkSettings"] {
             assert!(shown[field].is_object(), "{field}");
         }
@@ -89,14 +91,11 @@ fn what_clients_reach_into_is_never_null() {
 
 #[test]
 fn a_running_container_shows_its_addresses_also_in_their_old_place() {
-    let shown = shown(
-        &record(Phase::Running {
-            pid: 7,
-            started: time("2026-01-02T03:04:06Z"),
-            paused: false,
-        }),
-        "",
-    );
+    let shown = shown(&record(Phase::Running {
+        pid: 7,
+        started: time("2026-01-02T03:04:06Z"),
+        paused: false,
+    }));
     let network = &shown["NetworkSettings"];
     assert_eq!(network["IPAddress"], "172.17.0.2");
     assert_eq!(network["MacAddress"], "02:42:ac:11:00:02");
@@ -124,7 +123,7 @@ fn an_ended_container_has_no_address_but_its_networks() {
         oom: true,
         error: String::new(),
     };
-    let shown = shown(&record(phase), "");
+    let shown = shown(&record(phase));
     assert_eq!(
         shown["NetworkSettings"]["Networks"]["bridge"]["IPAddress"],
         ""
@@ -136,7 +135,13 @@ fn an_ended_container_has_no_address_but_its_networks() {
 
 #[test]
 fn a_failed_start_is_told_and_leaves_it_created() {
-    let shown = shown(&record(Phase::Created), "port is already allocated");
+    let mut record = record(Phase::Created);
+    record.failure = Some(StartFailure {
+        code: 128,
+        error: "port is already allocated".to_owned(),
+    });
+    let shown = shown(&record);
+    assert_eq!(shown["State"]["ExitCode"], 128);
     assert_eq!(shown["State"]["Status"], "created");
     assert_eq!(shown["State"]["StartedAt"], NEVER);
     assert_eq!(shown["State"]["Error"], "port is already allocated");
