@@ -221,13 +221,14 @@ async fn send_input(
                 false
             }
         };
-        if detached {
-            return true;
-        }
+        // What was typed just before the keys is for the process.
         if let Err(error) = writer.write_all(&passed).await {
             // the process closed its input; its output tells the rest
             tracing::debug!(%error, "send input");
-            return false;
+            return detached;
+        }
+        if detached {
+            return true;
         }
     }
     if wanted && let Err(error) = writer.shutdown().await {
