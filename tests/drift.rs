@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::time::{Duration, Instant};
+
 use support::{Host, Image, cluster, wait_until};
 
 /// What nuncio has in the kernel of a host, without what counts or comes by itself.
@@ -84,7 +86,13 @@ fn what_is_changed_by_hand_is_mended_at_once_and_told() {
         let tellings = told(&a).len();
         let done = a.inside("sh", ["-ec", &damage]);
         assert_eq!(done.code, 0, "{damage}: {}", done.stderr);
+        let done = Instant::now();
         wait_until(&damage, || {
+            // Every 30 s it would be seen in any case, even if nobody listened.
+            assert!(
+                done.elapsed() < Duration::from_secs(25),
+                "{damage}: not heard of"
+            );
             told(&a).iter().skip(tellings).any(|told| told == kind) && picture(&a) == before
         });
     }

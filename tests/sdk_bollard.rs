@@ -471,7 +471,7 @@ fn events_and_health_are_told() {
                 .and_then(|health| health.status)
         };
         while health().await != Some(HealthStatusEnum::HEALTHY) {
-            sleep(SOON / 1000).await;
+            sleep(SOON / 3000).await;
         }
         remove(&docker, "box").await?;
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);

@@ -50,7 +50,7 @@ fn names(answers: &[(String, String)]) -> BTreeSet<&str> {
 /// Asks until `times` in a row are answered, and by all of `expected` alone. Returns whom they believed to talk to.
 #[track_caller]
 fn ask_until(host: &Host, from: &str, command: &str, expected: &[&str]) -> BTreeSet<String> {
-    let times = 20;
+    let times = 10;
     let expected: BTreeSet<&str> = expected.iter().copied().collect();
     let mut peers = BTreeSet::new();
     wait_until(&format!("{expected:?} answer {from}"), || {

@@ -4,6 +4,14 @@ mod support;
 
 use support::{Host, Image, NOTHING, Project, Terminal, everything, single, typed, wait_until};
 
+/// A shell that begins its lines with `prompt`. One of busybox's own asks the terminal at each prompt where the cursor
+/// is, and the answer comes among what is typed, or to whoever reads the terminal next.
+fn shell(prompt: &str) -> String {
+    format!(
+        "sh -c 'trap : INT; while printf \"{prompt}>_\" && read -r line; do eval \"$line\"; done'"
+    )
+}
+
 /// Puts both clients to the test at a terminal each, on one host.
 fn with_both(test: impl Fn(&Host, &Terminal, &dyn Fn(&str) -> String)) {
     let host = single(&[Image::Busybox]);
@@ -17,7 +25,8 @@ fn with_both(test: impl Fn(&Host, &Terminal, &dyn Fn(&str) -> String)) {
 #[test]
 fn the_size_follows_and_ctrl_c_is_the_processes() {
     with_both(|_, terminal, client| {
-        terminal.line(&client("run -it --name box -e PS1=inside>_ busybox sh"));
+        let run = client("run -it --name box busybox");
+        terminal.line(&format!("{run} {}", shell("inside")));
         terminal.until("\ninside>_");
         terminal.line("echo size is $(stty size)");
         terminal.until("size is 30 200");
@@ -25,11 +34,10 @@ fn the_size_follows_and_ctrl_c_is_the_processes() {
         terminal
             .line("while [ \"$(stty size)\" != '24 160' ]; do sleep 0.05; done; echo it follows");
         terminal.until("\nit follows");
-        terminal.line("sleep 1000; echo not reached");
-        terminal.until("sleep 1000");
+        terminal.line("echo begins; sleep 1000; echo code $?, and goes on");
+        terminal.until("\nbegins");
         terminal.keys(&["C-c"]);
-        terminal.line("echo code $?, and goes on");
-        terminal.until("\ncode 130, and goes on");
+        terminal.until("^Ccode 130, and goes on"); // as the terminal echoes it
         terminal.line("exit 7");
         terminal.until_prompt();
         terminal.line("echo left with $?");
@@ -40,7 +48,8 @@ fn the_size_follows_and_ctrl_c_is_the_processes() {
 #[test]
 fn a_user_leaves_and_comes_back() {
     with_both(|host, terminal, client| {
-        terminal.line(&client("run -it --name box -e PS1=inside>_ busybox sh"));
+        let run = client("run -it --name box busybox");
+        terminal.line(&format!("{run} {}", shell("inside")));
         terminal.until("\ninside>_");
         terminal.line("place=kept");
         terminal.keys(&["C-p", "C-q"]);
@@ -59,9 +68,8 @@ fn a_user_leaves_and_comes_back() {
         terminal.line("echo left $((1+1)) times");
         terminal.until("\nleft 2 times");
 
-        terminal.line(&client(
-            "exec -it --detach-keys ctrl-x -e PS1=other>_ box sh",
-        ));
+        let exec = client("exec -it --detach-keys ctrl-x box");
+        terminal.line(&format!("{exec} {}", shell("other")));
         terminal.until("\nother>_");
         terminal.line("tty; echo in $((40+2))");
         terminal.until("\nin 42");
@@ -94,7 +102,7 @@ fn without_a_terminal_signals_are_passed_on_and_input_is_not_taken() {
             host.ok(["logs", name]).contains("ready")
         });
         let words = ["attach", "--no-stdin", name];
-        let mut attached = match docker {
+        let attached = match docker {
             true => host.spawn_docker(words),
             false => host.spawn(words),
         };
@@ -118,8 +126,9 @@ fn without_a_terminal_signals_are_passed_on_and_input_is_not_taken() {
         let pid = nix::unistd::Pid::from_raw(attached.pid().try_into().expect("a process id"));
         // One alone: at the third of them a client gives up, and that says 1 or 130.
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).expect("interrupt it");
-        wait_until("the signal is passed on", || attached.says("caught"));
-        assert_eq!(attached.finish().code, 3, "{name}");
+        let attached = attached.finish();
+        assert_eq!(attached.code, 3, "{name}: {attached:?}");
+        assert!(attached.stdout.contains("caught"), "{name}: {attached:?}");
     }
 }
 

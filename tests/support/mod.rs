@@ -30,7 +30,7 @@ pub(crate) use tmux::{Terminal, typed};
 pub(crate) use underlay::Underlay;
 
 /// How long anything may take that is expected to happen at once; generous, for machines under load.
-pub(crate) const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_secs(60);
 
 /// Looks until `condition` is met, at most [`SOON`].
 ///

@@ -96,6 +96,9 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- the terminal\n{}---", self.screen());
+        }
         let mut command = Command::new(tool("tmux"));
         command
             .arg("-S")
