@@ -76,10 +76,11 @@ pub(crate) async fn list(State(daemon): Server, Params(asked): Params<List>) -> 
     found.truncate(limit.unwrap_or(usize::MAX));
     let now = Timestamp::now();
     let volumes = daemon.volumes_root();
+    let linking = daemon.linking();
     let mut list = Vec::with_capacity(found.len());
     for (container, record, health) in &found {
         let mut summary = container_summary::summary(record, health.as_ref(), now, &volumes);
-        let linked = daemon.link_names(record);
+        let linked = Daemon::link_names(&linking, record);
         summary.names.get_or_insert_default().extend(linked);
         list.push(match asked.size.0 {
             true => prune::with_sizes(&daemon, container, summary).await,

@@ -107,6 +107,10 @@ impl Container {
         locked(&self.record).name.clone()
     }
 
+    pub(crate) fn has_links(&self) -> bool {
+        !locked(&self.record).config.host.links.is_empty()
+    }
+
     pub(crate) fn status(&self) -> watch::Receiver<Status> {
         self.status.subscribe()
     }

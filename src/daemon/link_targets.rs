@@ -106,11 +106,17 @@ impl Daemon {
         })
     }
 
-    /// The names by which others are linked to a container, as `/web/db`.
-    pub(crate) fn link_names(&self, target: &Record) -> Vec<String> {
+    /// The containers that are linked to others.
+    pub(crate) fn linking(&self) -> Vec<Record> {
+        let linking = self.containers().into_iter();
+        let linking = linking.filter(|container| container.has_links());
+        linking.map(|container| container.view()).collect()
+    }
+
+    /// The names by which those of `linking` are linked to a container, as `/web/db`.
+    pub(crate) fn link_names(linking: &[Record], target: &Record) -> Vec<String> {
         let mut names: Vec<String> = Vec::new();
-        for other in self.containers() {
-            let other = other.view();
+        for other in linking {
             let on_default = other.config.host.network == NetworkMode::Default;
             let links = other.config.host.links.iter().filter(|_| on_default);
             let to_it = links.filter(|link| {
