@@ -80,7 +80,7 @@ pub enum BundleError {
     },
 }
 
-/// Makes `run_dir` ready for [`Shim::spawn`](crate::Shim::spawn).
+/// Makes `run_dir` ready for [`Shims::spawn`](crate::Shims::spawn).
 ///
 /// # Errors
 ///

@@ -24,7 +24,7 @@ impl Engine {
         Ok(Self(BufReader::new(stream)))
     }
 
-    /// Sends a request; its answer is [`answer`](Self::answer)'s to read.
+    /// Sends a request; its answer is for [`head`](Self::head) to read.
     pub(super) fn send(&mut self, path: &str, body: Option<&Value>) -> Result<()> {
         let body = body.map(ToString::to_string).unwrap_or_default();
         let length = body.len();
