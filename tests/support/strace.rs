@@ -2,11 +2,19 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::command::tool;
+
+/// How long strace may take to attach: it takes milliseconds, or hangs.
+const ATTACHES: Duration = Duration::from_secs(15);
+/// How long it may take to end.
+const ENDS: Duration = Duration::from_secs(5);
 
 /// A process is killed as it is about to make a call, while this is kept.
 pub(crate) struct Trap(Child);
@@ -14,6 +22,9 @@ pub(crate) struct Trap(Child);
 impl Trap {
     /// Kills `pid`, or what it spawns, as any of its threads makes the system call `call` for the `nth` time from now on.
     /// The call is not made any more.
+    ///
+    /// A call that is made while strace still attaches may kill it, too, and then strace waits for a thread that has
+    /// ended: it is given up, and the process is dead from the beginning.
     #[track_caller]
     pub(crate) fn set(pid: u32, call: &str, nth: usize) -> Self {
         let mut strace = Command::new(tool("strace"))
@@ -26,11 +37,19 @@ impl Trap {
             .spawn()
             .expect("start strace");
         let told = strace.stderr.take().expect("it is piped");
-        let mut lines = BufReader::new(told).lines().map_while(Result::ok);
-        let first = lines.next().unwrap_or_default();
-        assert!(first.contains(" attached"), "strace: {first}");
+        let lines = BufReader::new(told).lines().map_while(Result::ok);
+        let (tell, hear) = mpsc::channel();
         // What it tells of further threads and processes is of no interest, but must not fill the pipe.
-        std::thread::spawn(move || lines.for_each(drop));
+        std::thread::spawn(move || {
+            for line in lines {
+                let _ = tell.send(line);
+            }
+        });
+        match hear.recv_timeout(ATTACHES) {
+            Ok(first) => assert!(first.contains(" attached"), "strace: {first}"),
+            Err(RecvTimeoutError::Timeout) => strace.kill().expect("give it up"),
+            Err(RecvTimeoutError::Disconnected) => panic!("strace ended at once"),
+        }
         Self(strace)
     }
 }
@@ -64,6 +83,11 @@ impl Drop for Trap {
         if let Ok(pid) = i32::try_from(self.0.id()) {
             let _ = kill(Pid::from_raw(pid), Signal::SIGTERM); // it lets go of what it traces
         }
+        let deadline = Instant::now() + ENDS;
+        while matches!(self.0.try_wait(), Ok(None)) && Instant::now() < deadline {
+            sleep(Duration::from_millis(5));
+        }
+        let _ = self.0.kill(); // the kernel lets go for it
         let _ = self.0.wait();
     }
 }
