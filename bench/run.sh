@@ -9,6 +9,8 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=../examples/images/oci.sh
 . "$here/../examples/images/oci.sh"
+# shellcheck source=common.sh
+. "$here/common.sh"
 # shellcheck source=net.sh
 . "$here/net.sh"
 # shellcheck source=peers.sh
@@ -22,18 +24,6 @@ all_paths=(direct rewrite nat nuncio haproxy haproxy-splice nginx docker-proxy s
 all_columns=("${columns[@]}")
 duration=${DURATION:-2}
 rounds=5
-
-fail() {
-    echo "bench: $*" >&2
-    exit 1
-}
-
-# one_of WHAT WORD LIST... : fails, and says what would be right, if WORD is not in the list.
-one_of() {
-    local what=$1 word=$2
-    shift 2
-    [[ " $* " == *" $word "* ]] || fail "there is no $what '$word'; there are: $*"
-}
 
 arguments() {
     local word
@@ -78,12 +68,6 @@ main() {
     estimate
     for ((round = 1; round <= rounds; round++)); do measure_round; done
     report
-}
-
-find_program() {
-    local found
-    found=$(command -v "$1") || fail "there is no program $1: build it with: make build bench-tools"
-    realpath "$found"
 }
 
 # The binary may not have it, or not yet.

@@ -10,6 +10,8 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=../examples/images/oci.sh
 . "$here/../examples/images/oci.sh"
+# shellcheck source=common.sh
+. "$here/common.sh"
 # shellcheck source=engines.sh
 . "$here/engines.sh"
 # shellcheck source=images.sh
@@ -22,18 +24,6 @@ all_paths=(nuncio nuncio-docker docker podman crun bare)
 all_columns=("${columns[@]}" "${once[@]}")
 rounds=5
 declare -A holders=() first=()
-
-fail() {
-    echo "bench: $*" >&2
-    exit 1
-}
-
-# one_of WHAT WORD LIST... : fails, and says what would be right, if WORD is not in the list.
-one_of() {
-    local what=$1 word=$2
-    shift 2
-    [[ " $* " == *" $word "* ]] || fail "there is no $what '$word'; there are: $*"
-}
 
 arguments() {
     local word
@@ -84,12 +74,6 @@ make_disk() {
     truncate -s 16G "$state.disk"
     mkfs.ext4 -q "$state.disk"
     mount -o loop "$state.disk" "$state"
-}
-
-find_program() {
-    local found
-    found=$(command -v "$1") || fail "there is no program $1: build it with: make build bench-tools"
-    realpath "$found"
 }
 
 # What all hosts see as /work.
