@@ -107,11 +107,12 @@ async fn serve_available(args: &AmbassadorArgs, control: &Control) -> anyhow::Re
     if control.ambassador().listeners().is_empty() && !unavailable.is_empty() {
         return Err(unavailable.swap_remove(0).error.into());
     }
-    for one in &unavailable {
-        let error = chain(&one.error);
-        error!(forward = %one.forward, %error, "not served yet, and tried again");
+    let missing = !unavailable.is_empty();
+    for one in unavailable {
+        let error = anyhow::Error::from(one.error);
+        error!(forward = %one.forward, error = %format!("{error:#}"), "not served yet, and tried again");
     }
-    Ok(!unavailable.is_empty())
+    Ok(missing)
 }
 
 /// Tries again what could not be served, until it can.
@@ -121,16 +122,12 @@ async fn retry(control: Arc<Control>, mut missing: bool) {
         // A configuration that was read meanwhile is a whole one: then nothing is missing.
         match control.put_available(control.specs().await).await {
             Ok(unavailable) => missing = !unavailable.is_empty(),
-            Err(error) => debug!(error = chain(&error), "try again what is not served"),
+            Err(error) => {
+                let error = anyhow::Error::from(error);
+                debug!(error = format!("{error:#}"), "try again what is not served");
+            }
         }
     }
-}
-
-/// An error with the whole chain of its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    let causes: Vec<_> = causes.map(ToString::to_string).collect();
-    causes.join(": ")
 }
 
 async fn serve_admin(
