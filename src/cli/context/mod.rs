@@ -140,18 +140,23 @@ fn create(args: &CreateArgs, target: &Target, store: &Store) -> anyhow::Result<u
         store.write(&meta)?;
     } else {
         let mut meta = Meta::new(name, "", &args.description);
-        endpoint::set(
-            &mut meta,
-            &args.docker,
-            |from| find(from, target, store),
-            store,
-        )
-        .context("unable to create docker endpoint config")?;
+        set_endpoint(&mut meta, &args.docker, target, store)?;
         store.write(&meta)?;
     }
     line(name)?;
     warn(&format!("Successfully created context {name:?}"));
     Ok(0)
+}
+
+/// Has `meta` lead where the words of `--docker` say.
+fn set_endpoint(
+    meta: &mut Meta,
+    words: &[String],
+    target: &Target,
+    store: &Store,
+) -> anyhow::Result<()> {
+    endpoint::set(meta, words, |from| find(from, target, store), store)
+        .context("unable to create docker endpoint config")
 }
 
 #[derive(Args, Debug)]
@@ -175,13 +180,7 @@ fn update(args: &UpdateArgs, target: &Target, store: &Store) -> anyhow::Result<u
         meta.describe(description);
     }
     if !args.docker.is_empty() {
-        endpoint::set(
-            &mut meta,
-            &args.docker,
-            |from| find(from, target, store),
-            store,
-        )
-        .context("unable to create docker endpoint config")?;
+        set_endpoint(&mut meta, &args.docker, target, store)?;
     }
     store.write(&meta)?;
     line(name)?;
