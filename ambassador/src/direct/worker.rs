@@ -11,6 +11,7 @@ use super::director::{Pause, Task};
 use super::report::{DirectCgroup, DirectForward, Report, Standing};
 use super::scopes::{Scopes, View};
 use super::{Rewriter, Scope, ServiceKey, cgroup};
+use crate::edge::chain;
 
 /// An endpoint and its weight.
 type Weighted = (SocketAddr, u16);
@@ -280,15 +281,4 @@ fn views(tasks: &[Task]) -> BTreeMap<PathBuf, View> {
         }
     }
     views
-}
-
-/// The message with all its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut message = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        message = format!("{message}: {error}");
-        cause = error.source();
-    }
-    message
 }
