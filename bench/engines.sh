@@ -67,7 +67,7 @@ on() {
     local name=$1
     shift
     nsenter --target "${first[$name]}" --mount --pid --net --root --wd \
-        env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root SSL_CERT_FILE=/work/roots.pem "$@"
+        env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root SSL_CERT_FILE=/bench/roots.pem "$@"
 }
 
 # start HOST PROGRAM... : in the background.
@@ -92,10 +92,10 @@ until_true() {
 start_engine() {
     local name=$1
     make_host "$name"
-    start "$name" docker-registry serve /work/registry.yml
+    start "$name" docker-registry serve /bench/registry.yml
     case $name in
         nuncio)
-            start nuncio /work/nuncio daemon --data-root /var/lib/nuncio --exec-root /run/nuncio \
+            start nuncio /bench/nuncio daemon --data-root /var/lib/nuncio --exec-root /run/nuncio \
                 -H unix:///run/engine.sock --advertise-addr 198.18.9.1 --insecure-registry 127.0.0.1:5000
             ;;
         docker)
@@ -117,7 +117,7 @@ engine() {
 # The words that a client begins with.
 client_of() {
     case $1 in
-        nuncio) echo /work/nuncio -H unix:///run/engine.sock ;;
+        nuncio) echo /bench/nuncio -H unix:///run/engine.sock ;;
         nuncio-docker | docker) echo docker -H unix:///run/engine.sock ;;
         podman) echo podman --cgroup-manager cgroupfs ;;
     esac
@@ -135,7 +135,7 @@ host_of() {
 # daemons PATH : the processes that serve, as this machine numbers them.
 daemons() {
     case $1 in
-        nuncio) pgrep --ns "${first[nuncio]}" --nslist pid -f '^/work/nuncio daemon' ;;
+        nuncio) pgrep --ns "${first[nuncio]}" --nslist pid -f '^/bench/nuncio daemon' ;;
         docker) pgrep --ns "${first[docker]}" --nslist pid -x 'dockerd|containerd' ;;
     esac
 }

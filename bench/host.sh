@@ -7,9 +7,9 @@ new=$state/root
 # The unpacked packages below, what this host writes above; /var/lib lies on the disk itself, as overlayfs needs it.
 mkdir -p "$state/upper" "$state/overlay"
 mount -t overlay overlay -o "lowerdir=$root,upperdir=$state/upper,workdir=$state/overlay" "$new"
-mkdir -p "$new/work" "$new/old"
+mkdir -p "$new/bench" "$new/old"
 mount --bind "$state/lib" "$new/var/lib"
-mount --bind "$work" "$new/work"
+mount --bind "$work" "$new/bench"
 mount -t tmpfs -o mode=755 tmpfs "$new/run"
 mount -t proc proc "$new/proc"
 mount -t sysfs sysfs "$new/sys"
@@ -22,5 +22,5 @@ pivot_root . old
 umount -l /old
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin
 exec 0</dev/null
-echo >/work/"${state##*/}".ready
+echo >/bench/"${state##*/}".ready
 exec docker-init -- sleep 864000

@@ -76,7 +76,7 @@ make_disk() {
     mount -o loop "$state.disk" "$state"
 }
 
-# What all hosts see as /work.
+# What all hosts see as /bench.
 fill_work() {
     cp "$NUNCIO" "$work/nuncio"
     cp "$LOAD" "$work/load"
@@ -85,7 +85,7 @@ fill_work() {
     cp "$here/../target/images/busybox.oci.tar" "$work/busybox.tar"
     # the packages bring none, and clients of registries want some even where there is no TLS
     cp /etc/ssl/certs/ca-certificates.crt "$work/roots.pem"
-    printf 'version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: /work/registry\nhttp:\n  addr: 127.0.0.1:5000\n' \
+    printf 'version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: /bench/registry\nhttp:\n  addr: 127.0.0.1:5000\n' \
         >"$work/registry.yml"
 }
 
@@ -93,9 +93,9 @@ fill_work() {
 start_engines() {
     local path host up=()
     start_engine nuncio || fail "nuncio does not come up: $(tail -n 20 "$work/log-nuncio")"
-    engine nuncio load --input /work/busybox.tar >/dev/null
-    engine nuncio save --output /work/busybox-docker.tar busybox
-    engine nuncio load --input /work/gzip.tar >/dev/null
+    engine nuncio load --input /bench/busybox.tar >/dev/null
+    engine nuncio save --output /bench/busybox-docker.tar busybox
+    engine nuncio load --input /bench/gzip.tar >/dev/null
     engine nuncio tag bench:latest "$image"
     engine nuncio push "$image" >/dev/null
     engine nuncio rmi -f "$image" bench:latest >/dev/null
@@ -114,7 +114,7 @@ start_engines() {
 
 # begin HOST : with the image that containers are made of, and one that stands for exec and its shim.
 begin() {
-    engine "$1" load --input /work/busybox-docker.tar >/dev/null 2>&1 || return 1
+    engine "$1" load --input /bench/busybox-docker.tar >/dev/null 2>&1 || return 1
     stand "$1"
 }
 

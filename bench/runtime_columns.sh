@@ -30,7 +30,7 @@ sample() {
 timed() {
     local runs=$1
     shift
-    on "$(host_of "$path")" /work/load time --runs "$runs" -- "$@" || fail "$path: $*"
+    on "$(host_of "$path")" /bench/load time --runs "$runs" -- "$@" || fail "$path: $*"
 }
 
 # client RUNS WORD... : the same of the path's client.
@@ -48,8 +48,8 @@ measure_ps() { sample ps "$(client 15 ps -a)"; }
 
 measure_life() {
     case $1 in
-        crun) sample life "$(timed 7 crun --cgroup-manager cgroupfs run --bundle /work/bundle life)" ;;
-        *) sample life "$(on "$1" /work/load life /run/engine.sock --image busybox --runs 7 -- true)" ;;
+        crun) sample life "$(timed 7 crun --cgroup-manager cgroupfs run --bundle /bench/bundle life)" ;;
+        *) sample life "$(on "$1" /bench/load life /run/engine.sock --image busybox --runs 7 -- true)" ;;
     esac
 }
 
@@ -63,8 +63,8 @@ measure_pull() {
     sample pull-memory "$(for process in $(daemons "$host"); do of_status "$process" VmHWM; done | total)"
 }
 
-measure_load() { load_archive "$1" load /work/gzip.tar; }
-measure_load-plain() { load_archive "$1" load-plain /work/plain.tar; }
+measure_load() { load_archive "$1" load /bench/gzip.tar; }
+measure_load-plain() { load_archive "$1" load-plain /bench/plain.tar; }
 
 # load_archive PATH FIGURE ARCHIVE : bytes of files a second.
 load_archive() {
@@ -92,7 +92,7 @@ measure_save() {
     fi
     host=$(host_of "$1")
     engine "$host" image inspect "$(saved_name "$1")" >/dev/null 2>&1 ||
-        engine "$host" load --input /work/plain.tar >/dev/null
+        engine "$host" load --input /bench/plain.tar >/dev/null
     archive=$state/$host/lib/saved.tar
     rm -f "$archive"
     sync
@@ -119,7 +119,7 @@ measure_shim() {
 measure_size() {
     local programs
     case $1 in
-        nuncio) programs=(/work/nuncio) ;;
+        nuncio) programs=(/bench/nuncio) ;;
         docker) programs=(/usr/sbin/dockerd /usr/bin/docker /usr/bin/docker-proxy /usr/bin/docker-init /usr/bin/containerd
             /usr/bin/containerd-shim-runc-v2 /usr/sbin/runc) ;;
         podman) programs=(/usr/bin/podman /usr/bin/conmon /usr/bin/crun /usr/lib/podman/netavark) ;;
