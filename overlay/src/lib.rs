@@ -23,7 +23,7 @@ pub use host::{
 pub use kernel::{Kernel, Object, OpenKernelError, ReconcileError, ReconcileFailure, Report};
 pub use mac::{MacAddr, NotAMac};
 pub use mtu::{MtuTooSmall, inner_mtu};
-pub use names::{ApplyNamesError, ListenError, NameServer, NamesDocument, Subscriber, Zone};
+pub use names::{ApplyNamesError, ListenError, NameServer, NamesDocument, Offer, Subscriber, Zone};
 pub use netlink::ChangeWatch;
 pub use netns::{CreateNetNsError, NetNs, OpenNetNsError};
 pub use nft::NftError;

@@ -1,6 +1,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
 use ipnetwork::Ipv4Network;
+use serde::{Deserialize, Serialize};
 
 use crate::{MacAddr, Vni};
 
@@ -97,7 +98,8 @@ pub enum Reach {
 }
 
 /// A transport protocol with ports.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Protocol {
     /// TCP.
     Tcp,

@@ -4,7 +4,7 @@ mod support;
 
 use std::{
     collections::BTreeMap,
-    io::{Read, Write},
+    io::Read,
     net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
     path::Path,
     thread::JoinHandle,
@@ -13,68 +13,18 @@ use std::{
 
 use anyhow::{Result, bail};
 use hickory_proto::{
-    op::{Message, Query, ResponseCode},
+    op::{Message, ResponseCode},
     rr::{
-        Name, RData, Record, RecordType,
+        RData, Record, RecordType,
         rdata::{A, TXT},
     },
 };
 use nuncio_overlay::{NameServer, NamesDocument, Subscriber, Zone};
-use support::{Pod, within};
-
-const SERVER: (Ipv4Addr, u16) = (Ipv4Addr::new(127, 0, 0, 11), 53);
-const PATIENCE: Duration = Duration::from_secs(5);
-
-fn query(name: &str, kind: RecordType) -> Result<Message> {
-    let mut message = Message::query();
-    message.metadata.recursion_desired = true;
-    message.add_query(Query::query(Name::from_ascii(name)?, kind));
-    Ok(message)
-}
-
-/// Asks over UDP from inside a namespace.
-fn ask(netns: &Path, name: &str, kind: RecordType) -> Result<Message> {
-    let query = query(name, kind)?;
-    within(netns, || {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-        socket.set_read_timeout(Some(PATIENCE))?;
-        socket.connect(SERVER)?;
-        socket.send(&query.to_vec()?)?;
-        let mut buffer = [0; 4096];
-        let length = socket.recv(&mut buffer)?;
-        let answer = Message::from_vec(&buffer[..length])?;
-        assert_eq!(answer.metadata.id, query.metadata.id);
-        Ok(answer)
-    })
-}
-
-fn ask_tcp(netns: &Path, name: &str, kind: RecordType) -> Result<Message> {
-    let query = query(name, kind)?.to_vec()?;
-    within(netns, || {
-        let mut stream = TcpStream::connect(SERVER)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.write_all(&u16::try_from(query.len())?.to_be_bytes())?;
-        stream.write_all(&query)?;
-        let mut length = [0; 2];
-        stream.read_exact(&mut length)?;
-        let mut answer = vec![0; u16::from_be_bytes(length).into()];
-        stream.read_exact(&mut answer)?;
-        Ok(Message::from_vec(&answer)?)
-    })
-}
-
-fn addresses(message: &Message) -> Vec<String> {
-    let addresses = message
-        .answers
-        .iter()
-        .filter_map(|record| match &record.data {
-            RData::A(address) => Some(address.to_string()),
-            _ => None,
-        });
-    let mut addresses: Vec<_> = addresses.collect();
-    addresses.sort();
-    addresses
-}
+use support::{
+    Pod,
+    resolver::{PATIENCE, SERVER, addresses, ask, ask_tcp},
+    within,
+};
 
 fn subscriber(id: &str, netns: &Path) -> Subscriber {
     Subscriber {
@@ -82,6 +32,7 @@ fn subscriber(id: &str, netns: &Path) -> Subscriber {
         netns: netns.to_owned(),
         networks: vec!["n".to_owned()],
         aliases: BTreeMap::new(),
+        upstreams: Vec::new(),
         external: true,
     }
 }
@@ -99,7 +50,7 @@ fn document(subscribers: Vec<Subscriber>) -> NamesDocument {
             ),
             ("many".to_owned(), many),
         ]),
-        reverse: BTreeMap::new(),
+        ..Zone::default()
     };
     NamesDocument {
         zones: BTreeMap::from([("n".to_owned(), zone)]),

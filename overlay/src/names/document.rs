@@ -6,6 +6,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use crate::Protocol;
+
 /// All that the name server knows, as one JSON document.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -36,6 +38,23 @@ pub struct Zone {
     /// The one name to tell for an address; for others the first in the alphabet is told.
     #[serde(default)]
     pub reverse: BTreeMap<Ipv4Addr, String>,
+    /// What is offered at an address: a query for the SRV records of `_PORT._PROTOCOL.NAME` gets those of the
+    /// name's addresses that fit.
+    #[serde(default)]
+    pub offers: BTreeMap<Ipv4Addr, Vec<Offer>>,
+}
+
+/// A port that a container offers.
+#[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Offer {
+    /// What SRV queries may call it besides its number, such as `http`.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Its transport.
+    pub protocol: Protocol,
+    /// Its number.
+    pub port: u16,
 }
 
 /// A container that asks.
@@ -51,6 +70,9 @@ pub struct Subscriber {
     /// Names that only it knows, such as those of its links. They come before all others.
     #[serde(default)]
     pub aliases: BTreeMap<String, Vec<Ipv4Addr>>,
+    /// Servers that it asks instead of the document's; none: the document's.
+    #[serde(default)]
+    pub upstreams: Vec<SocketAddr>,
     /// Whether it may ask the upstreams; a container of internal networks alone may not.
     #[serde(default = "yes")]
     pub external: bool,

@@ -18,8 +18,9 @@ use tracing::{debug, warn};
 use super::{
     forward::{forward, read_message, write_message},
     lookup::Table,
-    reply::{Reply, Transport, reply},
+    reply::{Instead, Reply, Transport, reply, without_authority},
     server::ListenError,
+    upstreams::Late,
 };
 use crate::netns::{NetNs, identity_at};
 
@@ -50,7 +51,12 @@ pub(super) struct Listener {
 
 impl Listener {
     /// Opens the sockets inside the namespace at `netns`.
-    pub(super) async fn open(id: &str, netns: &Path, table: Shared) -> Result<Self, ListenError> {
+    pub(super) async fn open(
+        id: &str,
+        netns: &Path,
+        table: Shared,
+        late: Late,
+    ) -> Result<Self, ListenError> {
         let namespace = NetNs::open(netns)?;
         let (udp, tcp) = sockets(&namespace)
             .await
@@ -67,6 +73,7 @@ impl Listener {
         let asker = Asker {
             id: id.into(),
             table,
+            late,
             forwards: Arc::new(Semaphore::new(FORWARDS)),
         };
         let stop = CancellationToken::new();
@@ -112,6 +119,7 @@ async fn sockets(namespace: &NetNs) -> io::Result<(UdpSocket, TcpListener)> {
 struct Asker {
     id: Arc<str>,
     table: Shared,
+    late: Late,
     forwards: Arc<Semaphore>,
 }
 
@@ -127,15 +135,21 @@ impl Asker {
         reply(&self.table(), &self.id, query, transport)
     }
 
-    async fn forward(&self, query: &[u8], transport: Transport, otherwise: Vec<u8>) -> Vec<u8> {
+    async fn forward(&self, query: &[u8], transport: Transport, instead: Instead) -> Vec<u8> {
+        let Instead {
+            otherwise,
+            may_be_ours,
+        } = instead;
         let Ok(_permit) = self.forwards.try_acquire() else {
             debug!(container = %self.id, "too many name queries at once");
             return otherwise;
         };
-        let upstreams = self.table().upstreams.clone();
-        forward(&upstreams, query, transport)
-            .await
-            .unwrap_or(otherwise)
+        let upstreams = self.table().upstreams_of(&self.id).to_vec();
+        match forward(&upstreams, &self.late, query, transport).await {
+            Some(answer) if may_be_ours => without_authority(answer),
+            Some(answer) => answer,
+            None => otherwise,
+        }
     }
 }
 
@@ -160,10 +174,10 @@ async fn serve_udp(socket: UdpSocket, asker: Asker, stop: CancellationToken) {
         match asker.reply(query, Transport::Udp) {
             Reply::Silence => {}
             Reply::Now(answer) => send(&socket, &answer, client).await,
-            Reply::Forward { otherwise } => {
+            Reply::Forward(instead) => {
                 let (asker, socket, query) = (asker.clone(), socket.clone(), query.to_vec());
                 waiting.spawn(async move {
-                    let answer = asker.forward(&query, Transport::Udp, otherwise).await;
+                    let answer = asker.forward(&query, Transport::Udp, instead).await;
                     send(&socket, &answer, client).await;
                 });
             }
@@ -204,7 +218,7 @@ async fn serve_connection(mut stream: TcpStream, asker: Asker) {
         let answer = match asker.reply(&query, Transport::Tcp) {
             Reply::Silence => return,
             Reply::Now(answer) => answer,
-            Reply::Forward { otherwise } => asker.forward(&query, Transport::Tcp, otherwise).await,
+            Reply::Forward(instead) => asker.forward(&query, Transport::Tcp, instead).await,
         };
         if !matches!(
             timeout(IDLE, write_message(&mut stream, &answer)).await,

@@ -3,7 +3,10 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
 };
 
-use super::{NamesDocument, Subscriber};
+use super::{
+    NamesDocument, Offer, Subscriber,
+    srv::{Asked, Place},
+};
 
 /// The document, arranged for lookups: all names in lower case.
 #[derive(Debug, Default)]
@@ -11,7 +14,7 @@ pub(super) struct Table {
     zones: BTreeMap<String, Names>,
     search: Vec<String>,
     subscribers: BTreeMap<String, Subscriber>,
-    pub(super) upstreams: Vec<SocketAddr>,
+    upstreams: Vec<SocketAddr>,
 }
 
 #[derive(Debug, Default)]
@@ -19,6 +22,7 @@ struct Names {
     domain: Option<String>,
     addresses: BTreeMap<String, Vec<Ipv4Addr>>,
     names: BTreeMap<Ipv4Addr, String>,
+    offers: BTreeMap<Ipv4Addr, Vec<Offer>>,
 }
 
 /// What there is to say about a name.
@@ -43,6 +47,7 @@ impl Table {
                 domain: zone.domain.map(|domain| plain(&domain)),
                 addresses: lower(zone.names),
                 names: zone.reverse,
+                offers: zone.offers,
             };
             for (name, addresses) in &names.addresses {
                 for address in addresses {
@@ -69,6 +74,49 @@ impl Table {
 
     pub(super) fn subscriber(&self, id: &str) -> Option<&Subscriber> {
         self.subscribers.get(id)
+    }
+
+    /// The servers that a subscriber's queries for other names go to.
+    pub(super) fn upstreams_of(&self, subscriber: &str) -> &[SocketAddr] {
+        match self.subscriber(subscriber) {
+            Some(subscriber) if !subscriber.upstreams.is_empty() => &subscriber.upstreams,
+            _ => &self.upstreams,
+        }
+    }
+
+    /// Whether a name that is not known now may be one of ours later, for it ends in the name of a network.
+    pub(super) fn may_be_ours(&self, subscriber: &Subscriber, name: &str) -> bool {
+        let name = plain(name);
+        let mut zones = self.zones_of(subscriber);
+        zones.any(|zone| {
+            let domain = zone.domain.as_deref();
+            let rest = domain.and_then(|domain| name.strip_suffix(domain));
+            rest.is_some_and(|rest| rest.ends_with('.'))
+        })
+    }
+
+    /// Where what is asked for is offered at `addresses`.
+    pub(super) fn places(
+        &self,
+        subscriber: &Subscriber,
+        asked: &Asked<'_>,
+        addresses: &[Ipv4Addr],
+    ) -> Vec<Place> {
+        let mut places = Vec::new();
+        for zone in self.zones_of(subscriber) {
+            for address in addresses {
+                let offers = zone.offers.get(address).into_iter().flatten();
+                let offers = offers.filter(|offer| asked.fits(offer));
+                places.extend(offers.filter_map(|offer| {
+                    Some(Place {
+                        target: zone.name_of(*address)?,
+                        port: offer.port,
+                        address: *address,
+                    })
+                }));
+            }
+        }
+        places
     }
 
     /// Looks `name` up for a subscriber; letter case and a trailing dot do not matter.

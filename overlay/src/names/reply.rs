@@ -11,10 +11,13 @@ use hickory_proto::{
     },
 };
 
-use super::lookup::{Found, Table};
+use super::{
+    lookup::{Found, Table},
+    srv::{self, Asked},
+};
 
 /// Endpoints come and go, so nothing may be kept.
-const TTL: u32 = 0;
+pub(super) const TTL: u32 = 0;
 
 /// Most bytes of a datagram that no path has to fragment (DNS flag day 2020).
 const PAYLOAD: u16 = 1232;
@@ -36,10 +39,19 @@ pub(super) enum Transport {
 pub(super) enum Reply {
     /// Send this.
     Now(Vec<u8>),
-    /// Ask an upstream; if none answers, send this.
-    Forward { otherwise: Vec<u8> },
+    /// Ask an upstream.
+    Forward(Instead),
     /// It was no query.
     Silence,
+}
+
+/// What to send where an upstream's answer will not do.
+#[derive(Debug)]
+pub(super) struct Instead {
+    /// If none answers.
+    pub(super) otherwise: Vec<u8>,
+    /// It may be a name of ours later, so that a negative answer must not be kept.
+    pub(super) may_be_ours: bool,
 }
 
 /// Turns addresses around with each answer, so that clients who take the first spread over them.
@@ -63,31 +75,48 @@ pub(super) fn reply(table: &Table, subscriber: &str, query: &[u8], transport: Tr
     let Some(subscriber) = table.subscriber(subscriber) else {
         return refuse(ResponseCode::ServFail); // gone from the table; its sockets go next
     };
-    match table.find(subscriber, &question.name().to_ascii()) {
-        Found::Addresses(addresses) => encoded(
+    let name = question.name().to_ascii();
+    let port = Asked::parse(&name);
+    let owner = port.as_ref().map_or(name.as_str(), |asked| asked.name);
+    match (table.find(subscriber, owner), port) {
+        (Found::Addresses(addresses), Some(asked)) => {
+            let places = match question.query_type() {
+                RecordType::SRV | RecordType::ANY => table.places(subscriber, &asked, &addresses),
+                _ => Vec::new(),
+            };
+            let (answers, addresses) = srv::records(question, places);
+            let code = ResponseCode::NoError;
+            encoded_with(&message, code, true, answers, addresses, transport)
+        }
+        (Found::Addresses(addresses), None) => encoded(
             &message,
             ResponseCode::NoError,
             true,
             a_records(question, addresses),
             transport,
         ),
-        Found::Name(name) => encoded(
+        (Found::Name(name), _) => encoded(
             &message,
             ResponseCode::NoError,
             true,
             ptr_records(question, &name),
             transport,
         ),
-        Found::NoSuchName => encoded(
+        (Found::NoSuchName, _) => encoded(
             &message,
             ResponseCode::NXDomain,
             true,
             Vec::new(),
             transport,
         ),
-        Found::Forbidden => refuse(ResponseCode::ServFail),
-        Found::Elsewhere => match refuse(ResponseCode::ServFail) {
-            Reply::Now(otherwise) if !table.upstreams.is_empty() => Reply::Forward { otherwise },
+        (Found::Forbidden, _) => refuse(ResponseCode::ServFail),
+        (Found::Elsewhere, _) => match refuse(ResponseCode::ServFail) {
+            Reply::Now(otherwise) if !table.upstreams_of(&subscriber.id).is_empty() => {
+                Reply::Forward(Instead {
+                    otherwise,
+                    may_be_ours: table.may_be_ours(subscriber, &name),
+                })
+            }
             other => other,
         },
     }
@@ -120,6 +149,18 @@ fn encoded(
     answers: Vec<Record>,
     transport: Transport,
 ) -> Reply {
+    encoded_with(query, code, authoritative, answers, Vec::new(), transport)
+}
+
+/// With records beside the answer, for what the client would ask next.
+fn encoded_with(
+    query: &Message,
+    code: ResponseCode,
+    authoritative: bool,
+    answers: Vec<Record>,
+    additional: Vec<Record>,
+    transport: Transport,
+) -> Reply {
     let mut response = Message::response(query.metadata.id, query.metadata.op_code);
     response.metadata = Metadata::response_from_request(&query.metadata);
     response.metadata.authoritative = authoritative;
@@ -127,6 +168,7 @@ fn encoded(
     response.metadata.response_code = code;
     response.add_queries(query.queries.iter().cloned());
     response.add_answers(answers);
+    response.add_additionals(additional);
     if query.edns.is_some() {
         let mut edns = Edns::new();
         edns.set_max_payload(PAYLOAD);
@@ -136,12 +178,15 @@ fn encoded(
         Transport::Udp => query.max_payload().clamp(LEAST_PAYLOAD, PAYLOAD),
         Transport::Tcp => u16::MAX,
     };
-    let bytes = response.to_vec().and_then(|bytes| {
+    let bytes = response.to_vec().and_then(|mut bytes| {
         if bytes.len() > usize::from(limit) {
-            response.truncate().to_vec()
-        } else {
-            Ok(bytes)
+            response.additionals.clear(); // without which the answer is whole
+            bytes = response.to_vec()?;
         }
+        if bytes.len() > usize::from(limit) {
+            bytes = response.truncate().to_vec()?;
+        }
+        Ok(bytes)
     });
     match bytes {
         Ok(bytes) => Reply::Now(bytes),
@@ -150,6 +195,21 @@ fn encoded(
             Reply::Silence
         }
     }
+}
+
+/// A negative answer of an upstream, so that nobody keeps it (RFC 2308 §5); any other as it is.
+pub(super) fn without_authority(answer: Vec<u8>) -> Vec<u8> {
+    let Ok(mut message) = Message::from_vec(&answer) else {
+        return answer;
+    };
+    let code = message.metadata.response_code;
+    let is_negative = message.answers.is_empty()
+        && matches!(code, ResponseCode::NoError | ResponseCode::NXDomain);
+    if !is_negative || message.authorities.is_empty() {
+        return answer;
+    }
+    message.authorities.clear();
+    message.to_vec().unwrap_or(answer)
 }
 
 /// Answers with the id alone what cannot be read further.

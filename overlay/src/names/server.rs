@@ -15,6 +15,7 @@ use super::{
     NamesDocument,
     listener::{Listener, Shared},
     lookup::Table,
+    upstreams::Late,
 };
 use crate::OpenNetNsError;
 
@@ -29,6 +30,7 @@ pub struct NameServer {
 
 struct Inner {
     table: Shared,
+    late: Late,
     listeners: Mutex<BTreeMap<String, Listener>>,
 }
 
@@ -85,6 +87,7 @@ impl NameServer {
     pub fn new() -> Self {
         let inner = Arc::new(Inner {
             table: Arc::new(RwLock::new(Arc::new(Table::default()))),
+            late: Late::default(),
             listeners: Mutex::new(BTreeMap::new()),
         });
         let sweeper = tokio::spawn(sweep(inner.clone()));
@@ -143,7 +146,8 @@ impl Inner {
             if listeners.contains_key(&subscriber.id) {
                 continue;
             }
-            match Listener::open(&subscriber.id, &subscriber.netns, self.table.clone()).await {
+            let (table, late) = (self.table.clone(), self.late.clone());
+            match Listener::open(&subscriber.id, &subscriber.netns, table, late).await {
                 Ok(listener) => {
                     listeners.insert(subscriber.id.clone(), listener);
                 }

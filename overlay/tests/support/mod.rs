@@ -8,6 +8,7 @@
 )]
 
 mod host;
+pub mod resolver;
 mod traffic;
 
 use std::{
