@@ -9,7 +9,7 @@ use super::config::{ContainerConfig, NetworkMode, Port};
 use super::container::{Container, RECORD};
 use super::record::{Phase, Record};
 use super::refusal::Refusal;
-use super::{Daemon, health, limits, names, services, state_file};
+use super::{Daemon, health, limits, names, offers, services, state_file};
 
 /// Names of the image that is this binary.
 const BUILT_IN: [&str; 2] = ["nuncio/ambassador", "svendowideit/ambassador"];
@@ -48,6 +48,7 @@ impl Daemon {
             super::signal::number(&config.stop_signal)?;
         }
         services::check_label(&config.labels)?;
+        offers::check_labels(&config.labels)?;
         warnings.extend(services::warning(&config));
         self.check_networks(&config).await?;
         self.check_links(&config).await?;

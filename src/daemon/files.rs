@@ -63,6 +63,16 @@ impl Resolving {
         self
     }
 
+    /// With `server` alone to be asked, and asked for a container's bare name first unless `ndots` says otherwise.
+    pub(crate) fn behind(mut self, server: IpAddr) -> Self {
+        self.servers = vec![server];
+        let sets_dots = |option: &String| option.starts_with("ndots:");
+        if !self.options.iter().any(sets_dots) {
+            self.options.push("ndots:0".to_owned());
+        }
+        self
+    }
+
     /// The file's text.
     pub(crate) fn render(&self) -> String {
         let mut text = String::new();
@@ -103,6 +113,19 @@ mod tests {
         assert_eq!(
             found.servers,
             ["192.0.2.1".parse::<IpAddr>().expect("address")]
+        );
+    }
+
+    #[test]
+    fn options_are_kept_behind_a_name_server() {
+        let behind = |text: &str| Resolving::parse(text).behind(NAME_SERVER.into()).render();
+        assert_eq!(
+            behind("nameserver 192.0.2.1\nsearch a.org b.org\noptions rotate timeout:1\n"),
+            "nameserver 127.0.0.11\nsearch a.org b.org\noptions rotate timeout:1 ndots:0\n"
+        );
+        assert_eq!(
+            behind("options ndots:2\n"),
+            "nameserver 127.0.0.11\noptions ndots:2\n"
         );
     }
 

@@ -28,6 +28,7 @@ mod namespaces;
 pub(crate) mod network_edit;
 pub(crate) mod networks;
 mod node;
+mod offers;
 mod outfit;
 mod pause;
 mod plane;

@@ -269,6 +269,8 @@ pub(super) fn environment(record: &Record) -> Vec<String> {
         .collect()
 }
 
+/// What stands in a container's resolv.conf. Behind the name server of user-defined networks the servers of `--dns` and of
+/// the host are asked by that (`zones.rs`).
 fn resolving(record: &Record) -> Resolving {
     let host = &record.config.host;
     let mut found = std::fs::read_to_string("/etc/resolv.conf")
@@ -278,26 +280,24 @@ fn resolving(record: &Record) -> Resolving {
     if own {
         found = found.without_loopback();
     }
-    if own
-        && record
-            .endpoints
-            .keys()
-            .any(|network| network != DEFAULT_NETWORK)
-    {
-        found.servers = vec![NAME_SERVER.into()];
-        found.options = vec!["ndots:0".into()];
-    } else if !host.dns.is_empty() {
+    if !host.dns.is_empty() {
         found.servers = host
             .dns
             .iter()
             .filter_map(|server| server.parse().ok())
             .collect();
     }
-    if !host.dns_search.is_empty() {
-        found.search.clone_from(&host.dns_search);
+    match host.dns_search.as_slice() {
+        [] => {}
+        [none] if none == "." => found.search.clear(),
+        search => found.search = search.to_vec(),
     }
     if !host.dns_options.is_empty() {
         found.options.clone_from(&host.dns_options);
+    }
+    let mut networks = record.endpoints.keys();
+    if own && networks.any(|network| network != DEFAULT_NETWORK) {
+        found = found.behind(NAME_SERVER.into());
     }
     found
 }

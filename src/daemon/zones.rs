@@ -1,14 +1,15 @@
 //! The names that containers of user-defined networks resolve.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use nuncio_overlay::{NamesDocument, Subscriber, Zone};
+use nuncio_overlay::{NamesDocument, Offer, Subscriber, Zone};
 
 use super::Daemon;
 use super::files::Resolving;
 use super::networks::Network;
-use super::plane::Sight;
+use super::offers::offers;
+use super::plane::{Sight, port_of};
 use super::record::Record;
 use super::services::Service;
 
@@ -18,11 +19,7 @@ impl Daemon {
         let host = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
         let host = Resolving::parse(&host);
         let mut document = NamesDocument {
-            upstreams: host
-                .servers
-                .iter()
-                .map(|server| SocketAddr::new(*server, 53))
-                .collect(),
+            upstreams: host.servers.iter().copied().map(upstream).collect(),
             ..NamesDocument::default()
         };
         for network in sight
@@ -72,6 +69,8 @@ impl Daemon {
                     &record.name,
                     &endpoint.aliases,
                 );
+                let offers = offers(&record.config.exposed, &record.config.labels);
+                zone.offers.insert(endpoint.address, offers);
             }
         }
         let elsewhere = sight
@@ -85,6 +84,9 @@ impl Daemon {
                 &endpoint.name,
                 &endpoint.aliases,
             );
+            let ports: Vec<_> = endpoint.ports.iter().map(port_of).collect();
+            let offers = offers(&ports, &endpoint.labels);
+            zone.offers.insert(endpoint.address, offers);
         }
         for service in &sight.services {
             if service.network == network.id() {
@@ -130,6 +132,7 @@ impl Daemon {
         Some(Subscriber {
             id: record.id.clone(),
             netns: self.options.exec_root.join("netns").join(&record.id),
+            upstreams: own_servers(record).map(upstream).collect(),
             external: networks.iter().any(|network| !network.internal()),
             networks: networks
                 .into_iter()
@@ -138,6 +141,16 @@ impl Daemon {
             aliases,
         })
     }
+}
+
+/// Where a container's name server asks what it does not know, as `--dns` says.
+fn own_servers(record: &Record) -> impl Iterator<Item = IpAddr> {
+    let servers = record.config.host.dns.iter();
+    servers.filter_map(|server| server.parse().ok())
+}
+
+fn upstream(server: IpAddr) -> SocketAddr {
+    SocketAddr::new(server, 53)
 }
 
 /// A service has its name to itself: a container that is called the same is found by its short id, and as one of
@@ -156,11 +169,15 @@ fn enter(service: &Service, zone: &mut Zone) {
     names.retain(|name, _| !name.eq_ignore_ascii_case(&service.name));
     names.insert(format!("tasks.{}", service.name), tasks);
     names.insert(service.name.clone(), found);
-    zone.reverse.extend(
-        service
-            .address
-            .map(|address| (address, service.name.clone())),
-    );
+    if let Some(address) = service.address {
+        zone.reverse.insert(address, service.name.clone());
+        let members = service.members.iter();
+        let offers = members.filter_map(|member| zone.offers.get(&member.address));
+        let mut all: Vec<Offer> = offers.flatten().cloned().collect();
+        all.sort();
+        all.dedup();
+        zone.offers.insert(address, all);
+    }
 }
 
 #[cfg(test)]
