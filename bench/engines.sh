@@ -43,6 +43,25 @@ configure_podman() {
         >"$engines/etc/containers/containers.conf"
 }
 
+# make_disk : a file system of its own on this machine's disk, so that what others write is
+# not synced with it. It is $state, and $work what all hosts see as /bench.
+make_disk() {
+    state=$(mktemp -d "$here/../target/bench-state.XXXXXX")
+    state=$(realpath "$state")
+    truncate -s 16G "$state.disk"
+    mkfs.ext4 -q "$state.disk"
+    mount -o loop "$state.disk" "$state"
+    work=$state/work
+    mkdir "$work"
+}
+
+remove_disk() {
+    [ -n "${state-}" ] || return 0
+    until_true 10 umount "$state" || umount -l "$state" || true
+    rmdir "$state"
+    rm -f "$state.disk"
+}
+
 # make_host NAME : a network namespace, and a first process that holds the other two.
 make_host() {
     local name=$1
@@ -90,13 +109,19 @@ until_true() {
 
 # start_engine NAME : its daemon, if it has one, and a registry beside it; fails if it cannot run here.
 start_engine() {
+    make_host "$1"
+    start "$1" docker-registry serve /bench/registry.yml
+    start_daemon "$1" --advertise-addr 198.18.9.1 --insecure-registry 127.0.0.1:5000
+}
+
+# start_daemon NAME FLAG... : the daemon of a host, if it has one; the flags are for nuncio's. Fails if it does not answer.
+start_daemon() {
     local name=$1
-    make_host "$name"
-    start "$name" docker-registry serve /bench/registry.yml
+    shift
     case $name in
-        nuncio)
-            start nuncio /bench/nuncio daemon --data-root /var/lib/nuncio --exec-root /run/nuncio \
-                -H unix:///run/engine.sock --advertise-addr 198.18.9.1 --insecure-registry 127.0.0.1:5000
+        nuncio*)
+            start "$name" /bench/nuncio daemon --data-root /var/lib/nuncio --exec-root /run/nuncio \
+                -H unix:///run/engine.sock "$@"
             ;;
         docker)
             start docker dockerd -H unix:///run/engine.sock --storage-driver overlay2 \
@@ -117,7 +142,7 @@ engine() {
 # The words that a client begins with.
 client_of() {
     case $1 in
-        nuncio) echo /bench/nuncio -H unix:///run/engine.sock ;;
+        nuncio | nuncio-[ab]) echo /bench/nuncio -H unix:///run/engine.sock ;;
         nuncio-docker | docker) echo docker -H unix:///run/engine.sock ;;
         podman) echo podman --cgroup-manager cgroupfs ;;
     esac

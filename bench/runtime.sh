@@ -52,8 +52,6 @@ main() {
     trap 'exit 130' INT TERM
     trap clean_up EXIT
     make_disk
-    work=$state/work
-    mkdir "$work"
     samples=${SAMPLES:-$work/samples}
     unpack_engines
     make_image
@@ -65,15 +63,6 @@ main() {
     round=1
     measure_once
     report
-}
-
-# A file system of its own on this machine's disk, so that what others write is not synced with it.
-make_disk() {
-    state=$(mktemp -d "$here/../target/bench-state.XXXXXX")
-    state=$(realpath "$state")
-    truncate -s 16G "$state.disk"
-    mkfs.ext4 -q "$state.disk"
-    mount -o loop "$state.disk" "$state"
 }
 
 # What all hosts see as /bench.
@@ -182,11 +171,7 @@ clean_up() {
     trap - EXIT
     [ $status = 0 ] || [ -z "${work-}" ] || tail -n 12 "$work"/log-* >&2
     remove_hosts
-    if [ -n "${state-}" ]; then
-        until_true 10 umount "$state" || umount -l "$state" || true
-        rmdir "$state"
-        rm -f "$state.disk"
-    fi
+    remove_disk
     exit $status
 }
 

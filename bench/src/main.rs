@@ -1,4 +1,4 @@
-//! What bench/run.sh and bench/runtime.sh call: servers and clients that load a forwarder or a runtime, and the report.
+//! What the scripts beside it call: servers and clients that load a forwarder, a runtime or a network, and the report.
 //!
 //! Each client prints its figures, separated by blanks, and nothing else.
 

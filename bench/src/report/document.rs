@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn only_what_is_between_the_markers_changes() {
-        let [one, other] = &SUITES;
+        let [one, other, _] = &SUITES;
         let text = format!(
             "before\n{}old\n{}middle\n{}kept\n{}after\n",
             one.begin, one.end, other.begin, other.end

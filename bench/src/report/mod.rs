@@ -4,6 +4,7 @@ mod document;
 mod figures;
 mod json;
 mod machine;
+mod overlay;
 mod runtime;
 mod samples;
 mod suite;
@@ -25,7 +26,7 @@ use suite::Suite;
 pub(crate) struct Arguments {
     /// Lines of round, path, figure and value, separated by tabs
     samples: PathBuf,
-    /// What of: the ambassador or the runtime
+    /// What of: the ambassador, the runtime or the overlay
     #[arg(long, default_value = "ambassador", value_parser = Suite::named)]
     suite: &'static Suite,
     /// What was measured, as git describes it

@@ -1,8 +1,8 @@
 //! What is measured together, and written into one part of the documentation.
 
 use super::figures::{DIRECT, FIGURES, Figure, PATHS, Path, RELAY};
-use super::runtime;
 use super::targets::{TARGETS, Target};
+use super::{overlay, runtime};
 
 /// Figures, the paths they are measured on, and what is wanted of them.
 #[derive(Debug)]
@@ -49,7 +49,20 @@ const RUNTIME: Suite = Suite {
     drawing: "latest-runtime.svg",
 };
 
-pub(crate) static SUITES: [Suite; 2] = [AMBASSADOR, RUNTIME];
+const OVERLAY: Suite = Suite {
+    id: "overlay",
+    figures: &overlay::FIGURES,
+    paths: &overlay::PATHS,
+    targets: &overlay::TARGETS,
+    base: overlay::VXLAN,
+    ours: overlay::OVERLAY,
+    ours_label: "The overlay",
+    begin: "<!-- overlay measured: begin (written by `make bench`) -->\n",
+    end: "<!-- overlay measured: end -->\n",
+    drawing: "latest-overlay.svg",
+};
+
+pub(crate) static SUITES: [Suite; 3] = [AMBASSADOR, RUNTIME, OVERLAY];
 
 impl Suite {
     /// The suite of that name, or which there are.

@@ -1,0 +1,108 @@
+#!/usr/bin/env bash
+# What a network costs, between two hosts beside a VXLAN made by hand, and on one host beside docker's bridge.
+#
+#   bench/overlay.sh [ROUNDS] [COLUMN...]   5 rounds of all columns unless given; `bench/overlay.sh help` lists them
+#
+# docs/PERFORMANCE.md says how it is measured. Needs root, and a machine that does nothing else. Variables: PATHS, a list
+# of the paths to measure; DURATION, the seconds of a measurement (2); NUNCIO and LOAD, the programs.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=../examples/images/oci.sh
+. "$here/../examples/images/oci.sh"
+# shellcheck source=common.sh
+. "$here/common.sh"
+# shellcheck source=engines.sh
+. "$here/engines.sh"
+# shellcheck source=peers.sh
+. "$here/peers.sh"
+# shellcheck source=overlay_paths.sh
+. "$here/overlay_paths.sh"
+# shellcheck source=overlay_columns.sh
+. "$here/overlay_columns.sh"
+
+stem=nuncio-bench-$$
+all_paths=(vxlan veth overlay docker bridge)
+all_columns=("${columns[@]}")
+duration=${DURATION:-2}
+rounds=5
+declare -A holders=() first=()
+
+arguments() {
+    local word
+    if [ "${1-}" = help ]; then
+        sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"
+        printf '\ncolumns: %s\npaths: %s\n' "${all_columns[*]}" "${all_paths[*]}"
+        exit
+    fi
+    if [[ ${1-} =~ ^[0-9]+$ ]]; then
+        rounds=$1
+        shift
+        [ "$rounds" -gt 0 ] || fail "0 rounds have no median: give 1 or more"
+    fi
+    [[ $duration =~ ^[1-9][0-9]?$ ]] || fail "DURATION is '$duration': give seconds from 1 to 99"
+    for word in "$@"; do one_of column "$word" "${columns[@]}"; done
+    [ $# -eq 0 ] || columns=("$@")
+    read -ra paths <<<"${PATHS:-${all_paths[*]}}"
+    for word in "${paths[@]}"; do one_of path "$word" "${all_paths[@]}"; done
+}
+
+main() {
+    arguments "$@"
+    [ "$(id -u)" = 0 ] || fail "namespaces need root: run it as root"
+    NUNCIO=$(find_program "${NUNCIO:-nuncio}")
+    LOAD=$(find_program "${LOAD:-nuncio-bench}")
+    trap 'exit 130' INT TERM
+    trap clean_up EXIT
+    make_disk
+    unpack_engines
+    unpack_peers
+    "$here/../tests/support/busybox.sh"
+    cp "$NUNCIO" "$work/nuncio"
+    cp "$here/../target/images/busybox.oci.tar" "$work/busybox.tar"
+    local path round up=()
+    for path in "${paths[@]}"; do
+        if "make_$path"; then
+            serve "$path"
+            up+=("$path")
+        else
+            echo "== without $path, which does not come up here: $(tail -qn 3 "$work"/log-"$(peer_host "$path")")"
+        fi
+    done
+    paths=("${up[@]}")
+    for ((round = 1; round <= rounds; round++)); do measure_round; done
+    report
+}
+
+# Column by column, all paths in turn.
+measure_round() {
+    local column
+    for column in "${columns[@]}"; do
+        for path in "${paths[@]}"; do
+            ! does "$path" "$column" || "measure_$column" "$path"
+        done
+        printf 'round %s of %s, %s, after %s s\n' "$round" "$rounds" "$column" "$SECONDS"
+    done
+}
+
+# Only a whole run is worth the documentation.
+report() {
+    local whole=()
+    if [ "${columns[*]}" = "${all_columns[*]}" ] && [ -z "${PATHS-}" ] && [ "$rounds" -ge 5 ]; then
+        whole=(--document "$here/../docs/PERFORMANCE.md")
+    fi
+    "$LOAD" report "$work/samples" --suite overlay --results "$here/results" "${whole[@]}" \
+        --revision "$(git -C "$here" describe --always --dirty 2>/dev/null || echo unknown)"
+}
+
+clean_up() {
+    local status=$?
+    trap - EXIT
+    [ $status = 0 ] || [ -z "${work-}" ] || tail -qn 12 "$work"/log-* 2>/dev/null >&2 || true
+    remove_servers
+    remove_hosts
+    remove_plain_hosts
+    remove_disk
+    exit $status
+}
+
+main "$@"

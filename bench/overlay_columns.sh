@@ -1,0 +1,132 @@
+# How each column of the networks is measured. Sourced by overlay.sh.
+# shellcheck shell=bash
+#
+# measure_COLUMN PATH writes its figures with `sample`.
+
+columns=(bulk1 bulk8 redis50 connect attach network)
+
+# does PATH COLUMN : is that measured there?
+does() {
+    case $1:$2 in
+        overlay:*) ;;
+        docker:attach | bridge:attach) ;;
+        *:attach | *:network) return 1 ;;
+    esac
+}
+
+# sample FIGURE VALUE : for the path and round at hand.
+sample() {
+    [[ $2 =~ ^[0-9.]+(e[+-]?[0-9]+)?$ ]] || fail "round $round, $path: $1 gave no figure but '$2'"
+    printf '%s\t%s\t%s\t%s\n' "$round" "$path" "$1" "$2" >>"$work/samples"
+}
+
+# client PATH PROGRAM... : at the path's client.
+client() {
+    local net=${client_net[$1]}
+    shift
+    nsenter --net="$net" timeout -k 1 60 "$@"
+}
+
+measure_bulk1() { bulk "$1" bulk1 1; }
+measure_bulk8() { bulk "$1" bulk8 8; }
+
+# bulk PATH FIGURE STREAMS : what all streams together have received.
+bulk() {
+    client "$1" chroot "$root" iperf3 -c "${server_address[$1]}" -P "$3" -t "$duration" -J >"$work/iperf" ||
+        fail "iperf3 by way of $1: $(sed -n 's/.*"error"://p' "$work/iperf")"
+    sample "$2" "$(sed -n '/"sum_received"/,/}/s/.*"bits_per_second":[[:space:]]*\([0-9.e+]*\).*/\1/p' "$work/iperf")"
+}
+
+measure_redis50() {
+    local line
+    line=$(client "$1" chroot "$root" redis-benchmark -h "${server_address[$1]}" -n $((35000 * duration)) -t get --csv -c 50 |
+        tr -d '"' | grep ^GET,) || fail "redis-benchmark by way of $1"
+    sample redis50.ops "$(cut -d, -f2 <<<"$line")"
+    sample redis50.p50 "$(cut -d, -f5 <<<"$line")"
+    sample redis50.p99 "$(cut -d, -f7 <<<"$line")"
+}
+
+measure_connect() {
+    sample connect "$(client "$1" "$LOAD" connect "${server_address[$1]}:5301" --seconds "$duration")"
+}
+
+# From `network connect` of a running container to its first answer from one that was there before.
+measure_attach() {
+    local host start
+    host=$(attached_host "$1")
+    case $1 in
+        overlay) ;;
+        *)
+            engine "$host" network create joined >/dev/null
+            engine "$host" network connect joined server
+            ;;
+    esac
+    local network=joined target
+    [ "$1" != overlay ] || network=mesh
+    stand "$host" late
+    target=$(address_of "$(server_host "$1")" server "$network")
+    start=$(milliseconds)
+    engine "$host" network connect "$network" late
+    answers "$host" late "$target"
+    sample attach "$(since "$start")"
+    engine "$host" rm -f late >/dev/null
+    case $1 in
+        overlay) ;;
+        *)
+            engine "$host" network disconnect joined server
+            engine "$host" network rm joined >/dev/null
+            ;;
+    esac
+}
+
+# From `network create` on one host to the first packet from a container there to one on another host: the command, both
+# containers' joining, and what the hosts tell each other.
+measure_network() {
+    local start target
+    stand nuncio-a early
+    stand nuncio-b late
+    start=$(milliseconds)
+    engine nuncio-a network create -d overlay fresh >/dev/null
+    engine nuncio-a network connect fresh early
+    until engine nuncio-b network connect fresh late 2>>"$work/log-nuncio-b"; do
+        [ "$(since "$start" | cut -d. -f1)" -lt 10000 ] || fail "the network is not known to the other host"
+    done
+    target=$(address_of nuncio-b late fresh)
+    answers nuncio-a early "$target"
+    sample network "$(since "$start")"
+    engine nuncio-a rm -f early >/dev/null
+    engine nuncio-b rm -f late >/dev/null
+    engine nuncio-a network rm fresh >/dev/null
+}
+
+attached_host() {
+    case $1 in
+        overlay) echo nuncio-a ;;
+        docker) echo docker ;;
+        bridge) echo nuncio ;;
+    esac
+}
+
+server_host() {
+    case $1 in
+        overlay) echo nuncio-b ;;
+        *) attached_host "$1" ;;
+    esac
+}
+
+# answers HOST CONTAINER ADDRESS : pings until an answer comes.
+answers() {
+    local net
+    net=$(net_of "$1" "$2")
+    until_true 10 nsenter --net="$net" "$root/../bench-engines/usr/bin/busybox" ping -c 1 -W 1 "$3" ||
+        fail "$3 does not answer $2"
+}
+
+milliseconds() {
+    echo $((${EPOCHREALTIME/./} / 1000))
+}
+
+# since START : milliseconds.
+since() {
+    awk "BEGIN { printf \"%.1f\", ${EPOCHREALTIME/./} / 1000 - $1 }"
+}
