@@ -1,0 +1,33 @@
+//! From a device to the peers.
+
+use std::sync::Arc;
+
+use crate::{
+    batch::Train,
+    link::{Link, Reader},
+    pair::{LONGEST_CONTROL, OVERHEAD},
+    ranges::addresses,
+    status::count,
+    tunnel::Shared,
+};
+
+/// Carries what `link` sends until it is retired.
+pub(crate) fn carry(shared: &Shared, link: &Arc<Link>) {
+    let mut reader = Reader::new(link.document.mtu);
+    let mut train = Train::new(&shared.socket, &shared.counts);
+    while link.read(&mut reader, |packet| seal(shared, packet, &mut train)) {
+        train.send();
+    }
+}
+
+fn seal(shared: &Shared, packet: &[u8], train: &mut Train<'_>) {
+    let table = shared.table.load();
+    let destination = addresses(packet).map(|(_, destination)| destination);
+    let peer = destination.and_then(|destination| table.peer_with(destination));
+    let pair = peer.and_then(|peer| Some((peer, peer.speaking(&shared.clock)?)));
+    let Some((peer, pair)) = pair else {
+        return count(&shared.counts.unrouted);
+    };
+    let most = (packet.len() + OVERHEAD).max(LONGEST_CONTROL);
+    train.push(peer.endpoint, most, |out| pair.seal(packet, out));
+}
