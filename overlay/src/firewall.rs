@@ -6,7 +6,7 @@ use std::{
     net::{IpAddr, Ipv4Addr},
 };
 
-use crate::{HostState, Linked, Published, Reach, Segment, Vxlan, gateway_of};
+use crate::{Carrier, HostState, Linked, Published, Reach, Segment, Vxlan, gateway_of};
 
 /// The table's family and name, as nft's commands take them.
 pub(crate) const TABLE: &str = "inet nuncio";
@@ -27,6 +27,10 @@ pub(crate) fn render(state: &HostState) -> String {
         spoofed(segments),
     );
     out.chain("input", "filter hook input priority 0", input(segments));
+    let leaking = leaking(segments);
+    if !leaking.is_empty() {
+        out.chain("leaking", "filter hook postrouting priority -300", leaking);
+    }
     for segment in segments {
         out.subchain(
             &format!("from-{}", segment.bridge),
@@ -65,6 +69,11 @@ pub(crate) fn render(state: &HostState) -> String {
 /// Packets whose source cannot be where they come from, seen before connection tracking.
 fn spoofed(segments: &[Segment]) -> Vec<String> {
     let mut rules = Vec::new();
+    for segment in segments.iter().filter_map(sealed) {
+        let own = quoted(links(segment).chain(["lo"]));
+        let subnet = segment.subnet;
+        rules.push(format!("iifname != {own} ip saddr {subnet} counter drop"));
+    }
     for segment in segments {
         let own = set(&segment.blocks);
         let bridge = &segment.bridge;
@@ -98,9 +107,28 @@ fn spoofed(segments: &[Segment]) -> Vec<String> {
     rules
 }
 
+/// What would leave an encrypted network's own links, such as by a default route while the device is gone.
+fn leaking(segments: &[Segment]) -> Vec<String> {
+    let sealed = segments.iter().filter_map(sealed);
+    let rule = |segment: &Segment| {
+        let own = quoted(links(segment).chain(["lo"]));
+        format!("oifname != {own} ip daddr {} counter drop", segment.subnet)
+    };
+    sealed.map(rule).collect()
+}
+
 /// What this host itself takes: VXLAN from peers only, and gateway addresses from their own network only.
 fn input(segments: &[Segment]) -> Vec<String> {
     let mut rules = Vec::new();
+    for vxlan in segments
+        .iter()
+        .filter_map(sealed)
+        .filter_map(|segment| segment.vxlan.as_ref())
+    {
+        // Eight bytes of UDP, then four of flags, then the VNI.
+        let Vxlan { port, vni, .. } = vxlan;
+        rules.push(format!("udp dport {port} @th,96,24 {vni} counter drop"));
+    }
     for (port, vteps) in vteps(segments) {
         let of_port = format!("udp dport {port}");
         let v4 = format!("meta nfproto ipv4 {of_port}");
@@ -298,6 +326,9 @@ fn vteps(segments: &[Segment]) -> BTreeMap<u16, Vteps> {
         let Some(vxlan) = &segment.vxlan else {
             continue;
         };
+        if vxlan.carrier == Carrier::Sealed {
+            continue; // its peers send no VXLAN
+        }
         let vteps = ports.entry(vxlan.port).or_default();
         for peer in &segment.peers {
             match peer.vtep {
@@ -307,6 +338,14 @@ fn vteps(segments: &[Segment]) -> BTreeMap<u16, Vteps> {
         }
     }
     ports
+}
+
+/// The segment, if no packet of it may be seen on the way.
+fn sealed(segment: &Segment) -> Option<&Segment> {
+    let vxlan = segment.vxlan.as_ref();
+    vxlan
+        .is_some_and(|vxlan| vxlan.carrier == Carrier::Sealed)
+        .then_some(segment)
 }
 
 fn links(segment: &Segment) -> impl Iterator<Item = &str> {

@@ -13,6 +13,7 @@ mod netns;
 mod nft;
 mod probe;
 mod segment;
+mod tun;
 mod vni;
 
 pub use address_book::{AddressBook, AllocateError, KeepBook, OpenBookError, WriteBookError};
@@ -22,14 +23,15 @@ pub use host::{
 };
 pub use kernel::{Kernel, Object, OpenKernelError, ReconcileError, ReconcileFailure, Report};
 pub use mac::{MacAddr, NotAMac};
-pub use mtu::{MtuTooSmall, inner_mtu};
+pub use mtu::{MtuTooSmall, inner_mtu, sealed_mtu};
 pub use names::{ApplyNamesError, ListenError, NameServer, NamesDocument, Offer, Subscriber, Zone};
 pub use netlink::ChangeWatch;
 pub use netns::{CreateNetNsError, NetNs, OpenNetNsError};
 pub use nft::NftError;
 pub use probe::{Probe, probe};
 pub use segment::{
-    HostState, Linked, Peer, Protocol, Published, Reach, Segment, Vxlan, bridge_name, gateway_of,
-    veth_name, vxlan_name,
+    Carrier, HostState, Linked, Peer, Protocol, Published, Reach, Segment, Vxlan, bridge_name,
+    gateway_of, veth_name, vxlan_name,
 };
+pub use tun::{NoTunError, can_make_tun};
 pub use vni::{Vni, VniTooLarge};

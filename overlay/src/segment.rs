@@ -59,9 +59,11 @@ pub struct Linked {
     pub port: u16,
 }
 
-/// A VXLAN device: routed, not a port of the bridge.
+/// The device that leads to other hosts: routed, not a port of the bridge.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Vxlan {
+    /// What the device is.
+    pub carrier: Carrier,
     /// Name of the device.
     pub link: String,
     /// Network identifier, the same on all hosts.
@@ -72,6 +74,16 @@ pub struct Vxlan {
     pub port: u16,
     /// Address of this host's end, see [`MacAddr::of_node`].
     pub mac: MacAddr,
+}
+
+/// What carries a network between hosts.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Carrier {
+    /// The kernel, as VXLAN (RFC 7348), which anybody on the way can read.
+    Vxlan,
+    /// Whoever serves the device, a TUN device, and encrypts what it reads there. No packet of the network may
+    /// leave this host, or come into it, in any other way.
+    Sealed,
 }
 
 /// A block that lives on another host.

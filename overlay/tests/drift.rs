@@ -3,7 +3,7 @@
 mod support;
 
 use anyhow::Result;
-use nuncio_overlay::{Protocol, Published, Report};
+use nuncio_overlay::{Carrier, Protocol, Published, Report};
 use support::{Host, Network, Server, Underlay, join, reach};
 
 const NOTHING: Report = Report {
@@ -59,6 +59,49 @@ fn a_second_reconciliation_changes_nothing() -> Result<()> {
     })??;
     assert_eq!(restarted, NOTHING);
     assert_eq!(picture(&hosts[0])?, before);
+    Ok(())
+}
+
+#[test]
+fn an_encrypted_network_has_a_tun_device_and_no_other_way_out() -> Result<()> {
+    let mut underlay = Underlay::new()?;
+    let mut hosts = [underlay.host()?, underlay.host()?];
+    let mut mesh = Network::new(1);
+    mesh.carrier = Carrier::Sealed;
+    join(&mesh, &mut hosts)?;
+    let host = &hosts[0];
+    host.reconcile()?;
+    let before = picture(host)?;
+    assert!(
+        before.contains("10.1.2.0/24 via 10.1.2.1 dev nx-00000001"),
+        "{before}"
+    );
+    assert_eq!(host.reconcile()?, NOTHING);
+    for damage in [
+        "ip link del nx-00000001",
+        "ip link set nx-00000001 mtu 1000",
+        "ip link set nx-00000001 down",
+        "ip link set nx-00000001 group 0",
+        "ip route del 10.1.2.0/24",
+        "ip route replace 10.1.2.0/24 dev eth0",
+        "nft flush chain inet nuncio leaking",
+    ] {
+        host.namespace.sh(damage)?;
+        let report = host.reconcile()?;
+        assert!(report.changes() >= 1, "{damage}: {report:?}");
+        assert_eq!(picture(host)?, before, "{damage}");
+        assert_eq!(host.reconcile()?, NOTHING, "{damage}");
+    }
+    // Without the device there is no way at all.
+    host.namespace
+        .sh("ip route add default dev eth0; ip link del nx-00000001")?;
+    let sent = host.namespace.sh("bash -c 'echo > /dev/udp/10.1.2.2/9'");
+    assert!(sent.is_err(), "it left: {sent:?}");
+    let rules = host.namespace.sh("nft list chain inet nuncio leaking")?;
+    assert!(!rules.contains("packets 0 "), "{rules}");
+    host.clear()?;
+    let left = host.namespace.sh("ip -o link")?;
+    assert!(!left.contains("nx-"), "{left}");
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 use super::*;
-use crate::{MacAddr, Peer, Protocol, Vni};
+use crate::{Carrier, MacAddr, Peer, Protocol, Vni};
 
 fn mesh() -> Segment {
     Segment {
@@ -11,6 +11,7 @@ fn mesh() -> Segment {
         subnet: "10.1.0.0/16".parse().unwrap(),
         blocks: vec!["10.1.1.0/24".parse().unwrap()],
         vxlan: Some(Vxlan {
+            carrier: Carrier::Vxlan,
             link: "nx-1".to_owned(),
             vni: Vni::try_from(5).unwrap(),
             local: "192.0.2.1".parse().unwrap(),
@@ -102,6 +103,24 @@ fn renders_as_reviewed() {
         published: published(),
     };
     assert_eq!(render(&state), include_str!("reviewed.nft"));
+}
+
+#[test]
+fn packets_of_an_encrypted_network_take_no_other_way() {
+    let mut secret = mesh();
+    secret.vxlan.as_mut().unwrap().carrier = Carrier::Sealed;
+    let state = HostState {
+        segments: vec![links_only(), secret],
+        published: Vec::new(),
+    };
+    let text = render(&state);
+    for rule in [
+        "iifname != { \"nb-1\", \"nx-1\", \"lo\" } ip saddr 10.1.0.0/16 counter drop",
+        "oifname != { \"nb-1\", \"nx-1\", \"lo\" } ip daddr 10.1.0.0/16 counter drop",
+        "udp dport 4789 @th,96,24 5 counter drop",
+    ] {
+        assert!(text.contains(&format!("\n\t\t{rule}\n")), "{rule}: {text}");
+    }
 }
 
 #[test]

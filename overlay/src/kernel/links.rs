@@ -12,15 +12,16 @@ use super::{
     pass::{Pass, set_sysctl},
 };
 use crate::{
-    MacAddr, Segment, Vxlan,
+    Carrier, MacAddr, Segment, Vxlan,
     netlink::{Link, VxlanSettings},
+    tun,
 };
 
 /// Links by name.
 pub(super) type Links = HashMap<String, Link>;
 
 impl Pass<'_> {
-    /// Makes bridges and VXLAN devices, removes ours that are not wanted, and returns what is there then.
+    /// Makes bridges, VXLAN and TUN devices, removes ours that are not wanted, and returns what is there then.
     pub(super) async fn links(&mut self, segments: &[Segment]) -> Option<Links> {
         let found = self.list_links().await?;
         self.remove_unwanted(&found, segments).await;
@@ -30,7 +31,11 @@ impl Pass<'_> {
             }
             self.bridge(segment, found.get(&segment.bridge)).await;
             if let Some(vxlan) = &segment.vxlan {
-                self.vxlan(segment, vxlan, found.get(&vxlan.link)).await;
+                let found = found.get(&vxlan.link);
+                match vxlan.carrier {
+                    Carrier::Vxlan => self.vxlan(segment, vxlan, found).await,
+                    Carrier::Sealed => self.tun(segment, &vxlan.link, found).await,
+                }
             }
         }
         let links = self.list_links().await?;
@@ -87,7 +92,7 @@ impl Pass<'_> {
                 [Some(&segment.bridge), vxlan].into_iter().flatten()
             })
             .collect();
-        let kinds = [Some(InfoKind::Bridge), Some(InfoKind::Vxlan)];
+        let kinds = [InfoKind::Bridge, InfoKind::Vxlan, InfoKind::Tun].map(Some);
         for link in found
             .values()
             .filter(|link| link.ours && kinds.contains(&link.kind))
@@ -212,6 +217,46 @@ impl Pass<'_> {
         }
         if link.arp {
             self.netlink.set_no_arp(link.index).await?;
+            mended = true;
+        }
+        if !link.up {
+            self.netlink.set_up(link.index).await?;
+            mended = true;
+        }
+        Ok(mended)
+    }
+
+    /// A device of that name without our mark was made by a call that was killed before it could be marked.
+    async fn tun(&mut self, segment: &Segment, name: &str, found: Option<&Link>) {
+        let object = Object::Link(name.to_owned());
+        let result = match found {
+            Some(link) if link.kind != Some(InfoKind::Tun) => {
+                return self.fail(ReconcileFailure::Foreign(name.to_owned()));
+            }
+            Some(link) => match self.mend_tun(segment, link).await {
+                Ok(false) => return self.stands(false, object),
+                mended => mended.map(drop),
+            },
+            None => self.make_tun(segment, name).await,
+        };
+        self.made(object, found.is_some_and(|link| link.ours), result);
+    }
+
+    async fn make_tun(&self, segment: &Segment, name: &str) -> io::Result<()> {
+        tun::make(name).map_err(io::Error::other)?;
+        let link = self.netlink.link(name).await?.ok_or(Errno::ENODEV)?;
+        self.mend_tun(segment, &link).await?;
+        without_ipv6(name)
+    }
+
+    async fn mend_tun(&self, segment: &Segment, link: &Link) -> io::Result<bool> {
+        let mut mended = false;
+        if !link.ours {
+            self.netlink.set_ours(link.index).await?;
+            mended = true;
+        }
+        if link.mtu != u32::from(segment.mtu) {
+            self.netlink.set_mtu(link.index, segment.mtu).await?;
             mended = true;
         }
         if !link.up {

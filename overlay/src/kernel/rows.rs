@@ -8,7 +8,7 @@ use ipnetwork::{IpNetwork, Ipv4Network};
 
 use super::{Object, links::Links, pass::Pass};
 use crate::{
-    MacAddr, Segment, gateway_of,
+    Carrier, MacAddr, Segment, gateway_of,
     netlink::{FdbRow, Neighbour, Route},
 };
 
@@ -110,7 +110,7 @@ impl Pass<'_> {
         self.addresses(segments, links, &names).await;
         let tunnels: HashSet<_> = links
             .values()
-            .filter(|link| link.ours && link.vxlan.is_some())
+            .filter(|link| link.ours && link.leads_to_peers())
             .map(|link| link.index)
             .collect();
         let wanted = Wanted::new(segments, links);
@@ -234,7 +234,7 @@ fn own_addresses(segment: &Segment) -> impl Iterator<Item = Ipv4Network> {
     )
 }
 
-/// One route, one neighbour and one forwarding row per peer's block.
+/// One route per peer's block, and with VXLAN one neighbour and one forwarding row.
 #[derive(Default)]
 struct Wanted {
     routes: HashSet<Route>,
@@ -263,6 +263,9 @@ impl Wanted {
                     source,
                     link,
                 }));
+                if vxlan.carrier == Carrier::Sealed {
+                    continue; // by the destination alone its server knows the peer
+                }
                 wanted.neighbours.insert(Neighbour {
                     link,
                     address: gateway,

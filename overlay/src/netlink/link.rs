@@ -125,6 +125,12 @@ impl Netlink {
             .await
     }
 
+    /// Marks a link as made by this crate.
+    pub(crate) async fn set_ours(&self, index: u32) -> io::Result<()> {
+        let link = LinkUnspec::new_with_index(index).link_group(OURS.into());
+        self.change(link.build()).await
+    }
+
     pub(crate) async fn set_mtu(&self, index: u32, mtu: u16) -> io::Result<()> {
         let link = LinkUnspec::new_with_index(index).mtu(mtu.into());
         self.change(link.build()).await
@@ -193,6 +199,11 @@ impl Netlink {
 impl Link {
     pub(crate) fn is_bridge(&self) -> bool {
         self.kind == Some(InfoKind::Bridge)
+    }
+
+    /// It carries a network to other hosts, and its routes and rows are those of peers.
+    pub(crate) fn leads_to_peers(&self) -> bool {
+        matches!(self.kind, Some(InfoKind::Vxlan | InfoKind::Tun))
     }
 
     fn read(&mut self, attribute: LinkAttribute) {

@@ -147,7 +147,7 @@ fn is_set_by_hand(route: &RouteMessage) -> bool {
 }
 
 fn has_rows(link: &Link) -> bool {
-    link.kind == Some(InfoKind::Vxlan)
+    link.leads_to_peers()
 }
 
 fn listen(protocol: isize, group: u32) -> io::Result<TokioSocket> {

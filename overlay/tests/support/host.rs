@@ -9,8 +9,8 @@ use anyhow::{Context, Result};
 use ipnetwork::Ipv4Network;
 use nix::sched::{CloneFlags, setns};
 use nuncio_overlay::{
-    AttachRequest, HostState, Kernel, MacAddr, Peer, Reach, ReconcileError, Report, Segment, Vni,
-    Vxlan, attach, bridge_name, gateway_of, inner_mtu, vxlan_name,
+    AttachRequest, Carrier, HostState, Kernel, MacAddr, Peer, Reach, ReconcileError, Report,
+    Segment, Vni, Vxlan, attach, bridge_name, gateway_of, inner_mtu, vxlan_name,
 };
 use tokio::runtime::Runtime;
 
@@ -34,6 +34,7 @@ pub struct Network {
     pub internal: bool,
     pub icc: bool,
     pub reach: Reach,
+    pub carrier: Carrier,
 }
 
 impl Network {
@@ -43,6 +44,7 @@ impl Network {
             internal: false,
             icc: true,
             reach: Reach::Routed,
+            carrier: Carrier::Vxlan,
         }
     }
 
@@ -75,6 +77,7 @@ impl Network {
             subnet: self.subnet(),
             blocks: vec![self.block(host)],
             vxlan: Some(Vxlan {
+                carrier: self.carrier,
                 link: vxlan_name(&self.id()),
                 vni: Vni::try_from(u32::from(self.number)).expect("8 bits fit 24"),
                 local: host.address.into(),
