@@ -1,9 +1,8 @@
 //! The host's ambassador: a process of its own, which the daemon starts, finds again and tells what to carry.
 
 use std::collections::BTreeMap;
-use std::os::unix::process::CommandExt as _;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -15,30 +14,23 @@ use nuncio_ambassador::{ForwardSpec, spec};
 use nuncio_overlay::NamesDocument;
 use serde_json::Value;
 use tokio::net::UnixStream;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::timeout;
 
+use super::host_process::HostProcess;
 use super::refusal::Refusal;
 
 /// How long one request may take; binding a thousand listeners is far below it.
 const REQUEST: Duration = Duration::from_secs(10);
-/// How long a new process may take to answer.
-const START: Duration = Duration::from_secs(10);
-/// Pause between two looks for a new process's socket.
-const LOOK: Duration = Duration::from_millis(10);
 
 /// The way to the host's ambassador. It holds no state: each call says everything.
 pub(crate) struct AmbassadorProcess {
-    binary: PathBuf,
-    socket: PathBuf,
-    log: PathBuf,
+    process: HostProcess,
 }
 
 impl AmbassadorProcess {
     pub(crate) fn new(binary: PathBuf, exec_root: &Path) -> Self {
         Self {
-            binary,
-            socket: exec_root.join("ambassador.sock"),
-            log: exec_root.join("ambassador.log"),
+            process: HostProcess::new(binary, exec_root, "ambassador", "the host's ambassador"),
         }
     }
 
@@ -74,14 +66,11 @@ impl AmbassadorProcess {
 
     /// Whether the process is there.
     pub(crate) async fn answers(&self) -> bool {
-        UnixStream::connect(&self.socket).await.is_ok()
+        self.process.answers().await
     }
 
     async fn put(&self, path: &str, body: String) -> anyhow::Result<Value> {
-        let stream = match UnixStream::connect(&self.socket).await {
-            Ok(stream) => stream,
-            Err(_) => self.spawn().await?,
-        };
+        let stream = self.process.connect(&self.arguments()).await?;
         let request = Request::builder()
             .method(Method::PUT)
             .uri(path)
@@ -93,55 +82,20 @@ impl AmbassadorProcess {
             .context("no answer in time")?
     }
 
-    async fn spawn(&self) -> anyhow::Result<UnixStream> {
-        super::state_file::remove(&self.socket)?;
-        let log = std::fs::File::options()
-            .create(true)
-            .append(true)
-            .open(&self.log)?;
-        let mut admin = std::ffi::OsString::from("unix://");
-        admin.push(&self.socket);
-        let mut child = Command::new(&self.binary)
-            .args(["ambassador", "--names", "--admin"])
-            .arg(&admin)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .process_group(0)
-            .spawn()
-            .with_context(|| format!("start {}", self.binary.display()))?;
-        let deadline = Instant::now() + START;
-        let stream = loop {
-            match UnixStream::connect(&self.socket).await {
-                Ok(stream) => break stream,
-                Err(error) if Instant::now() > deadline => {
-                    return Err(error).with_context(|| {
-                        format!("the ambassador does not answer, see {}", self.log.display())
-                    });
-                }
-                Err(_) => {}
-            }
-            if let Some(status) = child.try_wait()? {
-                bail!(
-                    "the ambassador ended at once ({status}), see {}",
-                    self.log.display()
-                );
-            }
-            sleep(LOOK).await;
-        };
-        tracing::info!(pid = child.id(), "started the host's ambassador");
-        std::thread::spawn(move || child.wait()); // reaps it, should it end before the daemon
-        Ok(stream)
-    }
-
     /// Ends the process, when nothing is left for it to carry.
     pub(crate) fn end(&self) -> anyhow::Result<()> {
-        let Ok(stream) = std::os::unix::net::UnixStream::connect(&self.socket) else {
-            return Ok(());
-        };
-        let peer = rustix::net::sockopt::socket_peercred(&stream)?;
-        rustix::process::kill_process(peer.pid, rustix::process::Signal::TERM)?;
-        Ok(super::state_file::remove(&self.socket)?)
+        self.process.end()
+    }
+
+    fn arguments(&self) -> [OsString; 4] {
+        let mut admin = OsString::from("unix://");
+        admin.push(&self.process.socket);
+        [
+            "ambassador".into(),
+            "--names".into(),
+            "--admin".into(),
+            admin,
+        ]
     }
 }
 

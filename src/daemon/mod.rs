@@ -16,6 +16,7 @@ pub(crate) mod exec;
 mod files;
 mod forwards;
 pub(crate) mod health;
+mod host_process;
 mod images;
 mod kernel_state;
 pub(crate) mod limits;
