@@ -31,7 +31,7 @@ pub use keys::BadName;
 pub use mirror::Mirror;
 pub use model::{
     BlockRecord, EndpointRecord, NetworkRecord, NodeRecord, PortRecord, Protocol, ServiceRecord,
-    Upstream,
+    Upstream, WireguardRecord,
 };
 pub use networks::{CreateNetworkError, NetworkRequest, RemoveNetworkError};
 pub use nodes::RegisterNodeError;

@@ -22,6 +22,17 @@ pub struct NodeRecord {
     pub port: u16,
     /// Grows with each start of the node's daemon; an older one can no longer write.
     pub incarnation: u64,
+    /// How encrypted networks reach the node; absent, if they do not.
+    pub wireguard: Option<WireguardRecord>,
+}
+
+/// Where and by which keys a node takes packets of encrypted networks.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct WireguardRecord {
+    /// UDP port.
+    pub port: u16,
+    /// Public keys as WireGuard's tools write them, the newest first. All are accepted.
+    pub keys: Vec<String>,
 }
 
 /// A network, known on all hosts.

@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 
 use crate::model::{
     BlockRecord, EndpointRecord, NetworkRecord, NodeRecord, PortRecord, Protocol, ServiceRecord,
-    Upstream,
+    Upstream, WireguardRecord,
 };
 
 const VERSION: u64 = 1;
@@ -115,6 +115,14 @@ struct NodeWire {
     mac: String,
     port: u16,
     incarnation: u64,
+    #[serde(default)]
+    wireguard: Option<WireguardWire>,
+}
+
+#[derive(Deserialize, Serialize)]
+struct WireguardWire {
+    port: u16,
+    keys: Vec<String>,
 }
 
 impl Record for NodeRecord {
@@ -132,8 +140,11 @@ impl Record for NodeRecord {
             address,
             port,
             incarnation,
+            wireguard,
             ..
         } = wire;
+        let wireguard =
+            wireguard.map(|WireguardWire { port, keys }| WireguardRecord { port, keys });
         Ok(Self {
             id,
             name,
@@ -141,6 +152,7 @@ impl Record for NodeRecord {
             mac,
             port,
             incarnation,
+            wireguard,
         })
     }
 
@@ -153,6 +165,10 @@ impl Record for NodeRecord {
             mac: format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}"),
             port: self.port,
             incarnation: self.incarnation,
+            wireguard: self.wireguard.as_ref().map(|record| WireguardWire {
+                port: record.port,
+                keys: record.keys.clone(),
+            }),
         })
     }
 }

@@ -109,6 +109,8 @@ fn system_routes() -> Router<Arc<Daemon>> {
         .route("/plugins", get(system::plugins))
         .route("/plugins/{name}/json", get(system::plugin))
         .route("/nuncio/v1/nodes", get(system::nodes))
+        .route("/nuncio/v1/tunnel", get(system::tunnel))
+        .route("/nuncio/v1/tunnel/keys", post(system::rotate_keys))
 }
 
 fn container_routes() -> Router<Arc<Daemon>> {

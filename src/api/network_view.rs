@@ -9,6 +9,7 @@ use ipnetwork::Ipv4Network;
 
 use super::container_create::sorted;
 use super::container_view::mac;
+use crate::daemon::ENCRYPTED;
 use crate::daemon::network_edit::NetworkCreate;
 use crate::daemon::networks::NetworkView;
 use crate::daemon::refusal::Refusal;
@@ -52,7 +53,7 @@ pub(crate) fn parse(body: NetworkCreateRequest) -> Result<NetworkCreate, Refusal
             ipam.options.is_some_and(|options| !options.is_empty()),
             "--ipam-opt",
         ),
-        (!options.is_empty(), "--opt"),
+        (options.keys().any(|option| option != ENCRYPTED), "--opt"),
     ];
     if let Some((_, flag)) = asked.iter().find(|(asked, _)| *asked) {
         return Err(Refusal::unsupported(format!(
@@ -298,7 +299,8 @@ mod tests {
             assert!(error.message.contains(words), "{}", error.message);
         }
         assert!(made(json!({"Name": "a b"})).is_err() && made(json!({"Name": ""})).is_err());
-        assert!(made(json!({"Name": "x", "Options": {"encrypted": ""}})).is_err());
+        assert!(made(json!({"Name": "x", "Options": {"encrypted": ""}})).is_ok());
+        assert!(made(json!({"Name": "x", "Options": {"other": ""}})).is_err());
     }
 
     #[test]

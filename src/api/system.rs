@@ -220,3 +220,43 @@ pub(crate) async fn nodes(State(daemon): Server) -> Answer {
     });
     json::sorted(nodes.collect::<Vec<_>>())
 }
+
+/// A host that this one has encrypted networks in common with.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Encrypted {
+    #[serde(rename = "ID")]
+    id: String,
+    endpoint: String,
+    /// Its public key; absent while the two have none in use.
+    key: Option<String>,
+    /// Seconds since the two last agreed on a session.
+    handshake: Option<u64>,
+    /// Bytes of packets to it.
+    sent: u64,
+    /// Bytes of packets from it.
+    received: u64,
+}
+
+/// What carries this host's encrypted networks; no peers, while there are none.
+pub(crate) async fn tunnel(State(daemon): Server) -> Answer {
+    let status = daemon.tunnel_status().await?;
+    let (peers, dropped) = status.map_or_else(Default::default, |it| (it.peers, it.dropped));
+    let peers = peers.into_iter().map(|peer| Encrypted {
+        id: peer.id,
+        endpoint: peer.endpoint.to_string(),
+        key: peer.using.map(|(_, theirs)| theirs.to_string()),
+        handshake: peer.handshake,
+        sent: peer.sent,
+        received: peer.received,
+    });
+    json::sorted(json!({
+        "Peers": peers.collect::<Vec<_>>(),
+        "Dropped": dropped,
+    }))
+}
+
+pub(crate) async fn rotate_keys(State(daemon): Server) -> Answer {
+    let key = daemon.rotate_keys().await?;
+    json::sorted(json!({ "Key": key.to_string() }))
+}

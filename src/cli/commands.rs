@@ -11,7 +11,7 @@ use super::host::Host;
 use super::{
     archive, changes, commit, completion, cp, disk, doctor, events, exec, history, images, import,
     inspect, lifecycle, login, logs, network, node, pause, port, prune, ps, pull, push, remove,
-    run, search, start, stats, system, top, update, volume, wait,
+    run, search, start, stats, system, top, tunnel, update, volume, wait,
 };
 use crate::client::Client;
 
@@ -84,6 +84,9 @@ pub(super) enum OwnCommand {
     Daemon(Box<DaemonArgs>),
     /// Forward TCP and UDP
     Ambassador(Box<HostAmbassadorArgs>),
+    /// Carry encrypted networks for the daemon of this host
+    #[command(hide = true)]
+    Tunnel(tunnel::TunnelArgs),
     /// List the flows that an ambassador carries, or end them
     Flows(Box<FlowsArgs>),
     /// Tell where a name leads now, and why
@@ -260,6 +263,7 @@ impl OwnCommand {
         let code = match self {
             Self::Daemon(args) => serve(*args).await?,
             Self::Ambassador(args) => ambassador::serve(*args).await?,
+            Self::Tunnel(args) => tunnel::run(args).await?,
             Self::Flows(args) => ambassador::flows(*args, target.named()?).await?,
             Self::Explain(args) => ambassador::explain(args, target.named()?).await?,
             Self::Tap(args) => ambassador::tap(args, target.named()?).await?,

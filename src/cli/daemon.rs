@@ -65,6 +65,11 @@ pub(crate) struct DaemonArgs {
           value_parser = clap::value_parser!(u16).range(1..))]
     vxlan_port: u16,
 
+    /// UDP port that carries encrypted networks between hosts
+    #[arg(long, value_name = "PORT", default_value_t = 51820,
+          value_parser = clap::value_parser!(u16).range(1..))]
+    tunnel_port: u16,
+
     /// Where subnets are taken from: a pool, and how long the prefix of each subnet is (may be repeated)
     #[arg(long = "default-address-pool", value_name = "CIDR,SIZE")]
     pools: Vec<AddressPool>,
@@ -123,6 +128,7 @@ pub(crate) struct DaemonOptions {
     pub(crate) direct: bool,
     pub(crate) metrics: Option<SocketAddr>,
     pub(crate) vxlan_port: u16,
+    pub(crate) tunnel_port: u16,
     /// Pools and the prefix length of the subnets taken from each; empty: the built-in ones.
     pub(crate) pools: Vec<(Ipv4Network, u8)>,
     /// How registries of images are reached.
@@ -163,6 +169,7 @@ impl TryFrom<DaemonArgs> for DaemonOptions {
             direct: !args.no_direct,
             metrics: args.metrics,
             vxlan_port: args.vxlan_port,
+            tunnel_port: args.tunnel_port,
             pools: args
                 .pools
                 .into_iter()

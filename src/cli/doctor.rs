@@ -105,6 +105,12 @@ async fn features() -> Vec<Feature> {
         direct(),
     );
     features.push(direct.optional());
+    let tun = Feature::new(
+        "tun",
+        "encrypted networks",
+        nuncio_overlay::can_make_tun().map_err(|error| format!("{:#}", anyhow::Error::from(error))),
+    );
+    features.push(tun.optional());
     let groups = Feature::new(
         "cgroup2 for containers",
         "containers' connections to services without a proxy",

@@ -55,6 +55,7 @@ mod table;
 mod template;
 mod terminal;
 mod top;
+mod tunnel;
 mod update;
 mod usage;
 mod volume;
@@ -176,6 +177,8 @@ impl Cli {
         match &self.command {
             Command::Own(OwnCommand::Daemon(args)) => args.log_level(),
             Command::Own(OwnCommand::Ambassador(_)) => "info",
+            // The protocol's own log tells of each host that is away, again and again.
+            Command::Own(OwnCommand::Tunnel(_)) => "info,boringtun=off",
             _ if self.debug => "debug",
             _ => match self.log_level.as_deref() {
                 Some("fatal") => "error",

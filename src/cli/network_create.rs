@@ -18,6 +18,7 @@ use crate::client::Client;
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   nuncio network create -d overlay mesh
+  nuncio network create -d overlay --opt encrypted secret
   nuncio network create -d overlay --subnet 10.64.0.0/16 backend")]
 pub(super) struct CreateArgs {
     /// bridge: on this host; overlay: across hosts

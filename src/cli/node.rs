@@ -4,7 +4,9 @@ use clap::{Args, Subcommand};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::human;
 use super::list::{List, row};
+use super::output::line;
 use crate::client::Client;
 
 /// `nuncio node`.
@@ -19,6 +21,10 @@ enum NodeCommand {
     /// List the hosts
     #[command(visible_alias = "list")]
     Ls(LsArgs),
+    /// Show how encrypted networks reach the other hosts
+    Tunnels(TunnelsArgs),
+    /// Make a new key for encrypted networks; the one before is still accepted, those before it are not
+    RotateKeys,
 }
 
 #[derive(Args, Debug)]
@@ -37,6 +43,49 @@ struct LsArgs {
     #[arg(long, value_name = "FORMAT")]
     format: Option<String>,
 }
+
+#[derive(Args, Debug)]
+#[command(after_help = "Example:
+  nuncio node tunnels --format '{{.ID}} {{.Handshake}}'")]
+struct TunnelsArgs {
+    /// table, json, or a template as {{.Endpoint}}
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<String>,
+}
+
+/// How encrypted networks reach another host, as the daemon tells it.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Tunnel {
+    #[serde(rename = "ID")]
+    id: String,
+    endpoint: String,
+    key: Option<String>,
+    handshake: Option<u64>,
+    sent: i64,
+    received: i64,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Tunnels {
+    peers: Vec<Tunnel>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct NewKey {
+    key: String,
+}
+
+const TUNNEL_FIELDS: &[(&str, &str)] = &[
+    ("ID", "NODE ID"),
+    ("Endpoint", "ENDPOINT"),
+    ("Key", "KEY"),
+    ("Handshake", "HANDSHAKE"),
+    ("Sent", "SENT"),
+    ("Received", "RECEIVED"),
+];
 
 /// A host, as the daemon tells it.
 #[derive(Debug, Deserialize)]
@@ -60,7 +109,47 @@ const FIELDS: &[(&str, &str)] = &[
 ];
 
 pub(super) async fn run(args: NodeArgs, client: &Client) -> anyhow::Result<u8> {
-    let NodeCommand::Ls(args) = args.command;
+    match args.command {
+        NodeCommand::Ls(args) => list(args, client).await,
+        NodeCommand::Tunnels(args) => tunnels(args, client).await,
+        NodeCommand::RotateKeys => rotate_keys(client).await,
+    }
+}
+
+async fn tunnels(args: TunnelsArgs, client: &Client) -> anyhow::Result<u8> {
+    let Tunnels { peers } = client.get("/nuncio/v1/tunnel").send().await?.json().await?;
+    let list = List {
+        fields: TUNNEL_FIELDS,
+        columns: vec!["ID", "Endpoint", "Handshake", "Sent", "Received"],
+        rows: peers.into_iter().map(tunnel_fields).collect(),
+    };
+    list.print(args.format.as_deref())?;
+    Ok(0)
+}
+
+fn tunnel_fields(tunnel: Tunnel) -> Map<String, Value> {
+    let ago = |seconds| format!("{seconds} s ago");
+    row([
+        ("ID", tunnel.id),
+        ("Endpoint", tunnel.endpoint),
+        ("Key", tunnel.key.unwrap_or_default()),
+        (
+            "Handshake",
+            tunnel.handshake.map_or_else(|| "none".to_owned(), ago),
+        ),
+        ("Sent", human::size(tunnel.sent)),
+        ("Received", human::size(tunnel.received)),
+    ])
+}
+
+async fn rotate_keys(client: &Client) -> anyhow::Result<u8> {
+    let answer = client.post("/nuncio/v1/tunnel/keys").send().await?;
+    let NewKey { key } = answer.json().await?;
+    line(&key)?;
+    Ok(0)
+}
+
+async fn list(args: LsArgs, client: &Client) -> anyhow::Result<u8> {
     let nodes: Vec<Node> = client.get("/nuncio/v1/nodes").send().await?.json().await?;
     let wanted = wanted(&args.filter)?;
     let nodes = nodes.into_iter().filter(|node| is_wanted(node, &wanted));

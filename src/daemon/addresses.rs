@@ -13,6 +13,7 @@ use super::container::locked;
 use super::networks::{LocalNetwork, Network};
 use super::record::Endpoint;
 use super::refusal::Refusal;
+use super::sealing::require_tun;
 use super::{Daemon, state_file};
 
 /// The book of who has which address. A power cut may take back what it was told last; then those who hold an address it
@@ -151,6 +152,9 @@ impl Daemon {
         container: &str,
         request: &EndpointRequest,
     ) -> anyhow::Result<Endpoint> {
+        if network.is_sealed() {
+            require_tun(network.name())?;
+        }
         let (address, block) = self.allocate(network, container, request.address).await?;
         Ok(Endpoint {
             network_id: network.id().to_owned(),

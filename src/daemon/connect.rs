@@ -69,6 +69,7 @@ impl Daemon {
         container.update(|record| record.endpoints.insert(network.name().to_owned(), endpoint))?;
         let joined = async {
             self.sync().await?;
+            self.require_sealed(&container.view())?;
             self.plug(container, network).await?;
             self.write_files(container, &container.view())
         };

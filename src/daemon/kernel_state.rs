@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use nuncio_overlay::{
-    HostState, Linked, MacAddr, Peer, Published, Reach, Segment, Vni, Vxlan, bridge_name,
+    Carrier, HostState, Linked, MacAddr, Peer, Published, Reach, Segment, Vni, Vxlan, bridge_name,
     vxlan_name,
 };
 use nuncio_registry::NetworkRecord;
@@ -13,6 +13,7 @@ use super::forwards::{published_target, remote_links};
 use super::networks::{DEFAULT_NETWORK, Network};
 use super::plane::Sight;
 use super::record::Record;
+use super::sealing::is_sealed;
 use super::{DEFAULT_BRIDGE, Daemon};
 
 impl Daemon {
@@ -87,6 +88,7 @@ impl Daemon {
                 Some((address?, overlay_protocol(port.protocol), port.number))
             })
         });
+        let sealed = is_sealed(record);
         Ok(Segment {
             id: record.id.clone(),
             bridge: if default {
@@ -98,6 +100,11 @@ impl Daemon {
             subnet: record.subnet,
             blocks: self.own_blocks(&record.id),
             vxlan: Some(Vxlan {
+                carrier: if sealed {
+                    Carrier::Sealed
+                } else {
+                    Carrier::Vxlan
+                },
                 link: vxlan_name(&record.id),
                 vni: Vni::try_from(record.vni)?,
                 local: self.node.address,
@@ -105,7 +112,11 @@ impl Daemon {
                 mac: MacAddr::of_node(&self.node.id),
             }),
             peers: peers.collect(),
-            mtu: record.mtu.unwrap_or(u16::MAX).min(sight.mtu),
+            mtu: record.mtu.unwrap_or(u16::MAX).min(if sealed {
+                sight.sealed_mtu
+            } else {
+                sight.mtu
+            }),
             internal: record.internal,
             icc: !default || self.options.icc,
             linked: if default && !self.options.icc {

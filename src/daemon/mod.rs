@@ -38,6 +38,7 @@ pub(crate) mod record;
 pub(crate) mod refusal;
 mod removal;
 mod restart;
+mod sealing;
 mod serve;
 mod services;
 mod signal;
@@ -45,6 +46,7 @@ mod start;
 mod state_file;
 pub(crate) mod stats;
 mod take_over;
+mod tunnel_process;
 pub(crate) mod update;
 pub(crate) mod view;
 pub(crate) mod volumes;
@@ -58,27 +60,30 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use ipnetwork::Ipv4Network;
-use nuncio_overlay::{AddressBook, Kernel, MacAddr, default_underlay_address};
+use nuncio_overlay::{AddressBook, Kernel, default_underlay_address};
 use nuncio_registry::{
-    Catalog, ConnectOptions, Mirror, NetworkRecord, NodeRecord, Presence, Registry, embedded,
+    Catalog, ConnectOptions, Mirror, NetworkRecord, Presence, Registry, embedded,
 };
 use nuncio_runtime::Shims;
 use nuncio_runtime::image::ImageStore;
 use nuncio_runtime::volume::VolumeStore;
+use nuncio_tunnel::KeyRing;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use self::ambassador_process::AmbassadorProcess;
-use self::container::{Container, RECORD};
+use self::container::{Container, RECORD, locked};
 use self::events::EventLog;
 use self::exec::Exec;
 use self::networks::LocalNetwork;
 use self::node::Identity;
 use self::record::{Phase, Record};
+use self::tunnel_process::TunnelProcess;
 use crate::cli::daemon::{DaemonOptions, RegistryChoice};
 
 pub(crate) use self::outfit::{device_rule, is_device_access};
+pub(crate) use self::sealing::ENCRYPTED;
 pub(crate) use self::serve::run;
 pub(crate) use self::signal::number as signal_number;
 
@@ -124,6 +129,13 @@ pub(crate) struct Daemon {
     services: Mutex<services::KnownServices>,
     kernel: tokio::sync::Mutex<Kernel>,
     ambassador: AmbassadorProcess,
+    tunnel: TunnelProcess,
+    /// This host's keys for encrypted networks.
+    ring: Mutex<KeyRing>,
+    /// Held by who changes them.
+    key_turn: tokio::sync::Mutex<()>,
+    /// Why encrypted networks are not carried, if that is so.
+    unsealed: Mutex<Option<String>>,
     /// What the ambassador cannot listen on, by the forward's name, and why.
     unserved: Mutex<BTreeMap<String, String>>,
     /// Held while the daemon runs, so that no second one works in the same directory.
@@ -205,6 +217,15 @@ impl Daemon {
             ),
             kernel: tokio::sync::Mutex::new(Kernel::open().await?),
             ambassador: AmbassadorProcess::new(binary.clone(), &options.exec_root),
+            tunnel: TunnelProcess::new(
+                binary.clone(),
+                &options.exec_root,
+                sealing::ring_path(&options.data_root),
+                (address, options.tunnel_port).into(),
+            ),
+            ring: Mutex::new(sealing::open_ring(&options.data_root)?),
+            key_turn: tokio::sync::Mutex::default(),
+            unsealed: Mutex::default(),
             unserved: Mutex::default(),
             _lock: lock,
             shims: Shims::new(binary.clone()),
@@ -219,14 +240,7 @@ impl Daemon {
 
     /// Makes this host known, if the registry is there; a host that was in the mesh before goes on without.
     async fn join_mesh(&self) -> anyhow::Result<()> {
-        let node = NodeRecord {
-            id: self.node.id.clone(),
-            name: self.node.name.clone(),
-            address: self.node.address,
-            mac: MacAddr::of_node(&self.node.id).0,
-            port: self.options.vxlan_port,
-            incarnation: self.node.incarnation,
-        };
+        let node = self.node_record(&locked(&self.ring).clone());
         match self.registry.register_node(&node).await {
             Ok(()) => self.catch_up().await,
             Err(nuncio_registry::RegisterNodeError::Call(error))

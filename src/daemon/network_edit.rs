@@ -12,6 +12,7 @@ use nuncio_registry::{CreateNetworkError, NetworkRequest, RemoveNetworkError};
 use super::container::locked;
 use super::networks::{LocalNetwork, Network, pools};
 use super::refusal::Refusal;
+use super::sealing::{ENCRYPTED, require_tun};
 use super::{Daemon, state_file};
 
 /// Where overlay networks' subnets come from, a /16 each, of which every host takes /24 blocks.
@@ -100,6 +101,9 @@ impl Daemon {
         mut avoid: Vec<Ipv4Network>,
     ) -> anyhow::Result<String> {
         refuse_addressing(&request)?;
+        if request.options.contains_key(ENCRYPTED) {
+            require_tun(&request.name)?;
+        }
         avoid.extend(
             locked(&self.local_networks)
                 .values()
@@ -145,6 +149,12 @@ impl Daemon {
         request: NetworkCreate,
         routes: &[Ipv4Network],
     ) -> anyhow::Result<String> {
+        if request.options.contains_key(ENCRYPTED) {
+            bail!(Refusal::invalid(format!(
+                "network {}: --opt {ENCRYPTED} is for networks across hosts: add -d overlay",
+                request.name
+            )));
+        }
         let mut used: Vec<Ipv4Network> = routes
             .iter()
             .copied()

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::container::locked;
 use super::refusal::Refusal;
+use super::sealing::is_sealed;
 use super::{Daemon, state_file};
 
 /// Name of the network that containers are in unless told otherwise.
@@ -85,6 +86,11 @@ impl Network {
             Self::Mesh(_) if !self.is_default() => "overlay",
             Self::Mesh(_) | Self::Local(_) => "bridge",
         }
+    }
+
+    /// Packets of it leave this host encrypted only.
+    pub(super) fn is_sealed(&self) -> bool {
+        matches!(self, Self::Mesh(network) if is_sealed(network))
     }
 
     pub(crate) fn is_default(&self) -> bool {

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use anyhow::Context;
-use nuncio_overlay::{inner_mtu, mtu_of_address};
+use nuncio_overlay::{inner_mtu, mtu_of_address, sealed_mtu};
 use nuncio_registry::Catalog;
 
 use super::Daemon;
@@ -26,6 +26,8 @@ pub(super) struct Sight {
     /// The ids of those that have been asked to end.
     pub(super) leaving: BTreeSet<String>,
     pub(super) mtu: u16,
+    /// The same of encrypted networks.
+    pub(super) sealed_mtu: u16,
     pub(super) services: Vec<Service>,
     /// Where containers have their cgroups in the hierarchy of cgroup2, if there is one.
     pub(super) cgroup2: Option<PathBuf>,
@@ -45,12 +47,15 @@ impl Daemon {
         let unserved = self.ambassador.configure(&self.forwards(&sight)).await?;
         self.note_unserved(unserved);
         self.ambassador.name(&self.names(&sight)).await?;
+        self.seal(&sight).await;
         self.release_unused_services(&sight)
     }
 
-    pub(super) async fn mtu(&self) -> anyhow::Result<u16> {
+    /// Greatest packet of a network that no option of its own makes smaller.
+    pub(super) async fn mtu(&self, sealed: bool) -> anyhow::Result<u16> {
         let underlay = mtu_of_address(self.node.address).await?;
-        Ok(inner_mtu(underlay, self.node.address.is_ipv6())?)
+        let within = if sealed { sealed_mtu } else { inner_mtu };
+        Ok(within(underlay, self.node.address.is_ipv6())?)
     }
 
     async fn sight(&self) -> anyhow::Result<Sight> {
@@ -63,13 +68,14 @@ impl Daemon {
             .iter()
             .filter(|container| container.is_leaving())
             .map(|container| container.id.clone());
-        let mtu = self.mtu().await?;
+        let (mtu, sealed_mtu) = (self.mtu(false).await?, self.mtu(true).await?);
         let mut sight = Sight {
             active: active.collect(),
             leaving: leaving.collect(),
             catalog: self.catalog.borrow().clone(),
             networks: self.all_networks(),
             mtu,
+            sealed_mtu,
             services: Vec::new(),
             cgroup2: nuncio_runtime::cgroup2(CGROUP_PARENT),
         };

@@ -110,6 +110,7 @@ impl Daemon {
             return Ok(());
         }
         self.ambassador.end()?;
+        self.tunnel.end()?;
         self.kernel
             .lock()
             .await
@@ -119,6 +120,13 @@ impl Daemon {
         nuncio_runtime::remove_cgroup_parent(CGROUP_PARENT);
         tracing::info!("ending; nothing runs");
         Ok(())
+    }
+}
+
+impl Daemon {
+    /// Whether the processes that carry for this host are there.
+    async fn processes_answer(&self) -> bool {
+        self.ambassador.answers().await && (!self.is_sealing() || self.tunnel.answers().await)
     }
 }
 
@@ -135,11 +143,14 @@ async fn keep_in_step(daemon: Arc<Daemon>, drift: Arc<Notify>, stop: Cancellatio
             changed = catalog.changed() => if changed.is_err() { return },
             _ = compare.tick() => {
                 nuncio_runtime::memory::give_back();
+                if let Err(error) = daemon.rotate_old_keys().await {
+                    tracing::warn!(error = format!("{error:#}"), "rotate the keys of encrypted networks");
+                }
                 if let Err(error) = daemon.forget_removed_networks().await {
                     tracing::warn!(error = format!("{error:#}"), "look for removed networks");
                 }
             }
-            _ = look_after.tick() => if daemon.ambassador.answers().await { continue },
+            _ = look_after.tick() => if daemon.processes_answer().await { continue },
         }
         if let Err(error) = daemon.sync().await {
             tracing::error!(error = format!("{error:#}"), "bring the host in step");

@@ -108,6 +108,7 @@ impl Daemon {
         container.set_active(true);
         self.sync().await?;
         self.require_ports(&container.view())?;
+        self.require_sealed(&container.view())?;
         for network in &joined {
             self.plug(container, network).await?;
         }
@@ -231,7 +232,7 @@ impl Daemon {
             gateway: endpoint.gateway.filter(|_| leads_out),
             subnet: network.subnet(),
             mac: MacAddr(endpoint.mac),
-            mtu: self.mtu().await?,
+            mtu: self.mtu(network.is_sealed()).await?,
             isolated: network.is_default() && !self.options.icc,
         })
         .await?;

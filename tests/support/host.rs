@@ -102,6 +102,11 @@ impl Host {
         environment.push((name.to_owned(), value.to_owned()));
     }
 
+    /// Its network namespace.
+    pub(super) fn netns(&self) -> PathBuf {
+        self.namespace.path()
+    }
+
     /// The daemon's process, while there is one.
     #[track_caller]
     pub(crate) fn daemon_pid(&self) -> u32 {

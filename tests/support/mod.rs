@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 #![allow(unused_imports, reason = "each test binary uses a part of it")]
 
+mod capture;
 mod clients;
 mod command;
 mod compose;
@@ -18,6 +19,7 @@ mod underlay;
 
 use std::time::{Duration, Instant};
 
+pub(crate) use capture::Capture;
 pub(crate) use clients::Client;
 pub(crate) use command::{Args, Finished, Spawned, tool};
 pub(crate) use compose::{NOTHING, Project, everything};

@@ -27,9 +27,22 @@ impl Trap {
     /// ended: it is given up, and the process is dead from the beginning.
     #[track_caller]
     pub(crate) fn set(pid: u32, call: &str, nth: usize) -> Self {
+        let fault = format!("inject={call}:signal=KILL:when={nth}");
+        Self::attach(pid, &["-e", &format!("trace={call}"), "-e", &fault])
+    }
+
+    /// Has `pid`, and what it spawns, find no file at `path`.
+    #[track_caller]
+    pub(crate) fn hide(pid: u32, path: &str) -> Self {
+        let fault = "inject=openat:error=ENOENT";
+        Self::attach(pid, &["-P", path, "-e", "trace=openat", "-e", fault])
+    }
+
+    #[track_caller]
+    fn attach(pid: u32, what: &[&str]) -> Self {
         let mut strace = Command::new(tool("strace"))
-            .args(["-f", "-o", "/dev/null", "-e", &format!("trace={call}")])
-            .args(["-e", &format!("inject={call}:signal=KILL:when={nth}")])
+            .args(["-f", "-o", "/dev/null"])
+            .args(what)
             .args(["-p", &pid.to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::null())

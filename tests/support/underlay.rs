@@ -90,6 +90,11 @@ impl Namespace {
         ip(&format!("-n {} {words}", self.name)).ok()
     }
 
+    /// Where it can be opened.
+    pub(super) fn path(&self) -> std::path::PathBuf {
+        std::path::Path::new("/run/netns").join(&self.name)
+    }
+
     /// A command to be run in it. The rest of the machine, such as its cgroups, is seen as from outside.
     pub(super) fn command(&self, program: &std::path::Path) -> Command {
         let mut command = Command::new(tool("nsenter"));

@@ -122,8 +122,9 @@ proptest! {
     }
 
     #[test]
-    fn nodes_come_back(id in "\\PC{1,8}", name in "\\PC{1,8}", address: IpAddr, mac: [u8; 6], port: u16, incarnation: u64) {
-        let record = NodeRecord { id, name, address, mac, port, incarnation };
+    fn nodes_come_back(id in "\\PC{1,8}", name in "\\PC{1,8}", address: IpAddr, mac: [u8; 6], port: u16, incarnation: u64, keys: Option<(u16, Vec<String>)>) {
+        let wireguard = keys.map(|(port, keys)| WireguardRecord { port, keys });
+        let record = NodeRecord { id, name, address, mac, port, incarnation, wireguard };
         prop_assert_eq!(NodeRecord::decode(&record.encode(None)).unwrap(), record);
     }
 

@@ -308,6 +308,7 @@ fn node(id: &str, name: &str, last: u8, incarnation: u64) -> NodeRecord {
         mac: [2, 0, 0, 0, 0, last],
         port: 4789,
         incarnation,
+        wireguard: None,
     }
 }
 

@@ -52,6 +52,7 @@ async fn follows(backend: Backend) -> Result<()> {
         mac: [2; 6],
         port: 4789,
         incarnation: 1,
+        wireguard: None,
     };
     registry.register_node(&node).await?;
     let block = registry.claim_block(&network, "n1", 1, &[]).await?;

@@ -1,0 +1,196 @@
+//! Encrypted networks: this host's keys, and what its tunnel is to carry.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use nuncio_overlay::{MacAddr, can_make_tun, vxlan_name};
+use nuncio_registry::{NetworkRecord, NodeRecord, WireguardRecord};
+use nuncio_tunnel::{KeyRing, LinkDocument, PeerDocument, PublicKey, TunnelDocument, TunnelStatus};
+
+use super::container::locked;
+use super::networks::Network;
+use super::plane::Sight;
+use super::record::Record;
+use super::refusal::Refusal;
+use super::{Daemon, state_file};
+
+/// The option of `network create` that asks for it, whatever its value; Docker's word.
+pub(crate) const ENCRYPTED: &str = "encrypted";
+/// How long this host uses a key. The one before is accepted as long again, by those too who have not heard of the new
+/// one.
+const KEY_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Whether packets of the network may leave a host encrypted only.
+pub(super) fn is_sealed(network: &NetworkRecord) -> bool {
+    network.options.contains_key(ENCRYPTED)
+}
+
+/// Where this host's private keys are kept, for root alone.
+pub(super) fn ring_path(data_root: &Path) -> PathBuf {
+    data_root.join("wireguard.json")
+}
+
+/// Reads this host's keys, making one at the first start.
+pub(super) fn open_ring(data_root: &Path) -> anyhow::Result<KeyRing> {
+    let path = ring_path(data_root);
+    if let Some(ring) = state_file::read(&path).context("keys of encrypted networks")? {
+        return Ok(ring);
+    }
+    let ring = KeyRing::generate();
+    state_file::write(&path, &ring)?;
+    Ok(ring)
+}
+
+impl Daemon {
+    /// What other hosts are told of this one.
+    pub(super) fn node_record(&self, ring: &KeyRing) -> NodeRecord {
+        NodeRecord {
+            id: self.node.id.clone(),
+            name: self.node.name.clone(),
+            address: self.node.address,
+            mac: MacAddr::of_node(&self.node.id).0,
+            port: self.options.vxlan_port,
+            incarnation: self.node.incarnation,
+            wireguard: Some(WireguardRecord {
+                port: self.options.tunnel_port,
+                keys: ring.public().iter().map(ToString::to_string).collect(),
+            }),
+        }
+    }
+
+    /// Has the tunnel carry this host's encrypted networks, or ends it if there are none.
+    ///
+    /// What cannot be is told, and holds up those only who are in such a network.
+    pub(super) async fn seal(&self, sight: &Sight) {
+        let document = self.tunnel_document(sight);
+        let done = if document.links.is_empty() {
+            self.tunnel.end()
+        } else {
+            self.tunnel.configure(document).await
+        };
+        let error = done.err().map(|error| format!("{error:#}"));
+        let mut known = locked(&self.unsealed);
+        if let Some(error) = error
+            .as_ref()
+            .filter(|error| known.as_ref() != Some(*error))
+        {
+            tracing::error!(error, "encrypted networks");
+        }
+        *known = error;
+    }
+
+    /// Whether this host has encrypted networks to carry.
+    pub(super) fn is_sealing(&self) -> bool {
+        self.all_networks()
+            .iter()
+            .any(|network| network.is_sealed() && !self.own_blocks(network.id()).is_empty())
+    }
+
+    fn tunnel_document(&self, sight: &Sight) -> TunnelDocument {
+        let sealed = sight.networks.iter().filter_map(|network| match network {
+            Network::Mesh(record) if is_sealed(record) => Some(record),
+            _ => None,
+        });
+        let sealed = sealed.filter(|record| !self.own_blocks(&record.id).is_empty());
+        let mut document = TunnelDocument::default();
+        let mut peers = BTreeMap::<&str, PeerDocument>::new();
+        for network in sealed {
+            document.links.push(LinkDocument {
+                name: vxlan_name(&network.id),
+                subnets: vec![network.subnet.into()],
+                mtu: network.mtu.unwrap_or(u16::MAX).min(sight.sealed_mtu),
+            });
+            let blocks = sight.catalog.blocks_of(&network.id);
+            for block in blocks.filter(|block| block.node != self.node.id) {
+                let Some(node) = sight.catalog.nodes.get(&block.node) else {
+                    continue;
+                };
+                if let Some(wireguard) = &node.wireguard {
+                    let peer = peers
+                        .entry(&node.id)
+                        .or_insert_with(|| peer(node, wireguard));
+                    peer.blocks.push(block.cidr.into());
+                }
+            }
+        }
+        document.peers = peers.into_values().collect();
+        document
+    }
+
+    /// Refuses to have a container in an encrypted network that this host cannot encrypt for.
+    pub(super) fn require_sealed(&self, record: &Record) -> Result<(), Refusal> {
+        let Some(error) = locked(&self.unsealed).clone() else {
+            return Ok(());
+        };
+        let catalog = self.catalog.borrow();
+        let mut networks = record.endpoints.values();
+        let is_sealed = networks.any(|endpoint| {
+            let network = catalog.networks.get(&endpoint.network_id);
+            network.is_some_and(|network| is_sealed(network))
+        });
+        match is_sealed {
+            true => Err(Refusal::conflict(error)),
+            false => Ok(()),
+        }
+    }
+
+    /// Makes a key, tells the others of it, and uses it with each as soon as it has heard.
+    pub(crate) async fn rotate_keys(&self) -> anyhow::Result<PublicKey> {
+        let _turn = self.key_turn.lock().await;
+        let ring = locked(&self.ring).rotated();
+        let newest = ring.public()[0];
+        // First the registry: a key that nobody has heard of is of no use, one that nobody has does no harm.
+        self.registry
+            .register_node(&self.node_record(&ring))
+            .await
+            .context("tell other hosts of a new key")?;
+        state_file::write(&ring_path(&self.options.data_root), &ring)?;
+        *locked(&self.ring) = ring;
+        self.sync().await?;
+        tracing::info!(key = %newest, "a new key for encrypted networks");
+        Ok(newest)
+    }
+
+    /// Rotates keys that are in use for long.
+    pub(super) async fn rotate_old_keys(&self) -> anyhow::Result<()> {
+        let file = std::fs::metadata(ring_path(&self.options.data_root))?;
+        match file.modified()?.elapsed() {
+            Ok(age) if age >= KEY_LIFE => self.rotate_keys().await.map(drop),
+            _ => Ok(()), // or made in what the clock now calls the future
+        }
+    }
+
+    /// What the tunnel is doing; `None` while there is none.
+    pub(crate) async fn tunnel_status(&self) -> anyhow::Result<Option<TunnelStatus>> {
+        self.tunnel.status().await
+    }
+}
+
+/// Refuses an encrypted network where there can be none.
+pub(super) fn require_tun(network: &str) -> Result<(), Refusal> {
+    can_make_tun().map_err(|error| {
+        let error = anyhow::Error::from(error);
+        Refusal::conflict(format!(
+            "network {network} is encrypted, which this host cannot do: {error:#}"
+        ))
+    })
+}
+
+fn peer(node: &NodeRecord, wireguard: &WireguardRecord) -> PeerDocument {
+    let keys = wireguard.keys.iter().filter_map(|key| match key.parse() {
+        Ok(key) => Some(key),
+        Err(error) => {
+            tracing::warn!(node = node.name, key, %error, "a key of another host");
+            None
+        }
+    });
+    PeerDocument {
+        id: node.id.clone(),
+        endpoint: SocketAddr::new(node.address, wireguard.port),
+        keys: keys.collect(),
+        blocks: Vec::new(),
+    }
+}
