@@ -279,6 +279,17 @@ async fn a_second_open_is_refused_until_the_first_is_closed() -> Result<()> {
     Served::start(dir.path()).await?.stop().await
 }
 
+/// A process that was killed as it made the store has not kept the next one from making it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_was_half_made_is_made_anew() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let draft = dir.path().join(".new-registry.redb");
+    std::fs::write(&draft, vec![0; 1 << 20])?;
+    Served::start(dir.path()).await?.stop().await?;
+    assert!(!draft.exists());
+    Served::start(dir.path()).await?.stop().await
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_foreign_file_is_left_alone() -> Result<()> {
     let dir = tempfile::tempdir()?;

@@ -1,5 +1,6 @@
 //! Opening, binding and serving.
 
+use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
@@ -87,7 +88,7 @@ impl Server {
     ///
     /// [`OpenError`] names the file.
     pub fn open(dir: &Path) -> Result<Self, OpenError> {
-        let made = std::fs::DirBuilder::new()
+        let made = fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(dir);
@@ -100,7 +101,11 @@ impl Server {
             path: path.clone(),
             source,
         };
-        let database = match Database::create(&path) {
+        let opened = match path.exists() {
+            true => Database::open(&path),
+            false => create(dir, &path),
+        };
+        let database = match opened {
             Ok(database) => database,
             Err(DatabaseError::DatabaseAlreadyOpen) => return Err(OpenError::InUse { path }),
             Err(error) => return Err(failed(error.into())),
@@ -130,6 +135,19 @@ impl Server {
             local_addr,
         })
     }
+}
+
+/// Makes an empty store, which has its name once it is whole: what is killed on the way leaves none.
+fn create(dir: &Path, path: &Path) -> Result<Database, DatabaseError> {
+    let draft = dir.join(".new-registry.redb");
+    match fs::remove_file(&draft) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    let database = Database::create(&draft)?;
+    fs::rename(&draft, path)?;
+    fs::File::open(dir)?.sync_all()?;
+    Ok(database)
 }
 
 impl Bound {
