@@ -222,3 +222,34 @@ async fn it_ends_with_the_container() -> Result<()> {
     assert_eq!(inside.wait().await?.code, 137);
     Ok(())
 }
+
+/// A container has many of them in its life, such as for its health.
+#[tokio::test]
+async fn it_leaves_nothing_where_the_container_is_kept() -> Result<()> {
+    let place = Place::new()?;
+    place.start(&place.sh("exec sleep 1000")).await?;
+    let kept = || -> Result<Vec<_>> {
+        let mut found = Vec::new();
+        let mut directories = vec![place.run_dir.clone()];
+        while let Some(directory) = directories.pop() {
+            for entry in std::fs::read_dir(directory)? {
+                let path = entry?.path();
+                if path.is_dir() {
+                    directories.push(path.clone());
+                }
+                found.push(path);
+            }
+        }
+        found.sort();
+        Ok(found)
+    };
+    let before = kept()?;
+    place.exec("true").await?.succeeded()?;
+    let on_terminal = ExecSpec {
+        tty: true,
+        ..exec(&["true"])
+    };
+    place.run_exec(&on_terminal).await?.succeeded()?;
+    assert_eq!(kept()?, before);
+    Ok(())
+}

@@ -47,7 +47,7 @@ enum Stage {
 impl Container {
     /// Makes the container of the bundle in the working directory.
     pub(super) fn create(plan: Plan) -> Result<Self, Fault> {
-        let (ends, mut builder) = prepare(&plan, Path::new(""))?;
+        let (ends, mut builder) = prepare(&plan)?;
         let (report, writer) = report_pipe()?;
         builder = builder.with_executor(Launcher::new(plan.payload.clone(), &plan.role, writer));
         let built = Joined::enter(&plan.cgroup)
@@ -151,7 +151,8 @@ fn remove_cgroup(plan: &Plan) {
 /// Starts a further process: libcontainer waits for its execve(2).
 fn enter(container_dir: &Path, plan: &Plan) -> Result<(i32, Stdio, OwnedFd), Fault> {
     running(container_dir, &plan.id)?;
-    let (ends, builder) = prepare(plan, container_dir)?;
+    copy_state(container_dir, &plan.id)?;
+    let (ends, builder) = prepare(plan)?;
     let (report, writer) = report_pipe()?;
     let builder = builder.with_executor(Launcher::new(plan.payload.clone(), &plan.role, writer));
     let joined = Joined::enter(&plan.cgroup)
@@ -170,6 +171,24 @@ fn enter(container_dir: &Path, plan: &Plan) -> Result<(i32, Stdio, OwnedFd), Fau
     Ok((pid, stdio, report))
 }
 
+/// Copies what libcontainer says of the container into the working directory: it leaves a socket or a link beside that for
+/// each further process, and there they go with the process.
+fn copy_state(container_dir: &Path, id: &str) -> Result<(), Fault> {
+    let own = Path::new(STATE).join(id);
+    let copied = fs::create_dir_all(&own).and_then(|()| {
+        let state = Path::new("state.json");
+        fs::copy(
+            container_dir.join(STATE).join(id).join(state),
+            own.join(state),
+        )
+    });
+    copied.map(drop).map_err(|error| {
+        Fault::internal(format!(
+            "copy what libcontainer says of container {id}: {error}"
+        ))
+    })
+}
+
 /// That the container runs, and is not a stranger with its process number.
 fn running(container_dir: &Path, id: &str) -> Result<(), Fault> {
     let ended = container_dir.join(EXIT_FILE).exists();
@@ -184,10 +203,10 @@ fn running(container_dir: &Path, id: &str) -> Result<(), Fault> {
     }
 }
 
-fn prepare(plan: &Plan, container_dir: &Path) -> Result<(Ends, ContainerBuilder), Fault> {
+fn prepare(plan: &Plan) -> Result<(Ends, ContainerBuilder), Fault> {
     let invalid = |error: libcontainer::error::LibcontainerError| Fault::internal(chain(&error));
     let mut builder = ContainerBuilder::new(plan.id.clone(), SyscallType::default())
-        .with_root_path(directory(&container_dir.join(STATE))?)
+        .with_root_path(directory(Path::new(STATE))?)
         .map_err(invalid)?;
     let failed = |error: io::Error| Fault::internal(format!("make the standard streams: {error}"));
     if plan.tty {
