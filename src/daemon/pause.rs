@@ -20,8 +20,16 @@ impl Daemon {
             let message = format!("Container {id} is already paused");
             return Err(Refusal::conflict(message).into());
         }
-        in_cgroup(container, freeze).await?;
+        // First: a daemon that is killed in between leaves a container that goes on, not one that nobody thaws.
         set_paused(container, true)?;
+        if let Err(error) = in_cgroup(container, freeze).await {
+            set_paused(container, false)?;
+            return Err(error);
+        }
+        if !container.is_paused() {
+            in_cgroup(container, thaw).await?; // it was sent meanwhile what is to end it
+            return Ok(());
+        }
         self.tell(container, "pause");
         Ok(())
     }
@@ -58,12 +66,11 @@ impl Daemon {
         }
     }
 
-    /// Finds out whether a container that was taken over is frozen: the last daemon may have been killed between
-    /// freezing it and writing that down.
-    pub(super) fn find_frozen(&self, container: &Container) -> anyhow::Result<()> {
-        match is_frozen(&container.run_directory) {
-            Ok(paused) if paused != container.is_paused() => set_paused(container, paused),
-            Ok(_) => Ok(()),
+    /// Has a container that was taken over stand still only if that was asked for: the last daemon may have been killed
+    /// on the way there or back, or while it made an image.
+    pub(super) async fn settle_pause(&self, container: &Container) -> anyhow::Result<()> {
+        let frozen = match is_frozen(&container.run_directory) {
+            Ok(frozen) => frozen,
             Err(error) => {
                 let error = format!("{:#}", anyhow::Error::from(error));
                 tracing::warn!(
@@ -71,8 +78,13 @@ impl Daemon {
                     error,
                     "look whether a container is paused"
                 );
-                Ok(())
+                return Ok(());
             }
+        };
+        match (frozen, container.is_paused()) {
+            (true, false) => in_cgroup(container, thaw).await,
+            (false, true) => set_paused(container, false),
+            (true, true) | (false, false) => Ok(()),
         }
     }
 }

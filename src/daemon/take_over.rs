@@ -95,7 +95,7 @@ impl Daemon {
         container.set_status(|status| status.running = true);
         container.adopt(Arc::clone(&shim)).await?;
         self.publish(&container.view());
-        self.find_frozen(container)?;
+        self.settle_pause(container).await?;
         self.take_over_health(container);
         self.watch_over(Arc::clone(container), shim);
         Ok(None)
