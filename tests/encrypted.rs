@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use support::{Capture, Host, Image, Trap, cluster, single, wait_until};
+use support::{Capture, Hidden, Host, Image, cluster, single, wait_until};
 
 /// What no packet of an encrypted network may show on the way.
 const MARKER: &str = "a-secret-that-nobody-on-the-way-may-read";
@@ -296,7 +296,7 @@ fn without_tun_it_cannot_be() {
         .refused(1);
     assert!(refused.contains("add -d overlay"), "{refused}");
     host.ok("network create -d overlay --opt encrypted before");
-    let _trap = Trap::hide(host.daemon_pid(), "/dev/net/tun");
+    let _hidden = Hidden::from(host.daemon_pid(), "/dev/net/tun");
     for create in ["network create", "network create --attachable"] {
         let refused = host
             .nuncio(&format!("{create} -d overlay --opt encrypted secret"))

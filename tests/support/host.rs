@@ -5,11 +5,12 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::command::{Args, Finished, Spawned, tool};
 use super::image::Image;
 use super::remains::Remains;
-use super::strace::Trap;
+use super::trap::Trap;
 use super::underlay::{Namespace, Underlay};
 use super::wait_until;
 
@@ -23,6 +24,9 @@ pub(crate) struct Host {
     daemon: Mutex<Option<Child>>,
     flags: Mutex<Vec<String>>,
     environment: Mutex<Vec<(String, String)>>,
+    /// That of the daemon, once [`Host::set_traps`] was called.
+    trap: Mutex<Option<Trap>>,
+    traps: AtomicBool,
     number: usize,
     // Dropped in this order: what runs here, then its namespace, the switch and the directories.
     remains: Remains,
@@ -50,6 +54,8 @@ impl Host {
             daemon: Mutex::default(),
             flags: Mutex::default(),
             environment: Mutex::default(),
+            trap: Mutex::default(),
+            traps: AtomicBool::new(false),
             number,
             remains,
             namespace,
@@ -114,6 +120,18 @@ impl Host {
         daemon.as_ref().expect("a daemon runs").id()
     }
 
+    /// Has each daemon to come in a [`Trap`].
+    pub(crate) fn set_traps(&self) {
+        self.traps.store(true, Ordering::Relaxed);
+    }
+
+    /// The trap that the daemon is in.
+    #[track_caller]
+    pub(crate) fn trap(&self) -> Trap {
+        let trap = self.trap.lock().expect("no test panics here");
+        trap.clone().expect("the daemon is in a trap")
+    }
+
     /// Whether the daemon that was started has not ended.
     pub(crate) fn daemon_runs(&self) -> bool {
         self.daemon_end().is_none()
@@ -122,18 +140,7 @@ impl Host {
     /// Starts the daemon as it was started before.
     #[track_caller]
     pub(crate) fn start_again(&self) {
-        let mut command = self.daemon_command();
-        let log = fs::File::options()
-            .create(true)
-            .append(true)
-            .open(self.log_path())
-            .expect("open the log");
-        command
-            .stdout(log.try_clone().expect("clone"))
-            .stderr(log)
-            .stdin(Stdio::null());
-        *self.daemon.lock().expect("no test panics here") =
-            Some(command.spawn().expect("start the daemon"));
+        self.spawn_daemon(None);
         wait_until("the daemon answers", || {
             let ended = self.daemon_end();
             assert!(
@@ -145,19 +152,40 @@ impl Host {
         });
     }
 
-    /// Starts the daemon, which is killed as it makes the system call `call` for the `nth` time. Whether it answers
-    /// nevertheless, for it makes fewer.
+    /// Starts the daemon in a [`Trap`] that closes at its call number `deadly`. Whether it answers nevertheless, for it
+    /// makes fewer until then.
     #[track_caller]
-    pub(crate) fn start_into_trap(&self, call: &str, nth: usize) -> bool {
-        let (child, trap) = Trap::spawn(&self.daemon_command(), call, nth);
-        *self.daemon.lock().expect("no test panics here") = Some(child);
+    pub(crate) fn start_into_trap(&self, deadly: usize) -> bool {
+        self.set_traps();
+        self.spawn_daemon(Some(deadly));
         let mut answers = false;
         wait_until("the daemon answers or is killed", || {
             answers = self.nuncio("version").code == 0;
             answers || !self.daemon_runs()
         });
-        drop(trap);
         answers
+    }
+
+    #[track_caller]
+    fn spawn_daemon(&self, deadly: Option<usize>) {
+        let mut command = self.daemon_command();
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.log_path())
+            .expect("open the log");
+        command
+            .stdout(log.try_clone().expect("clone"))
+            .stderr(log)
+            .stdin(Stdio::null());
+        let child = if self.traps.load(Ordering::Relaxed) {
+            let (child, trap) = Trap::spawn(command, deadly);
+            *self.trap.lock().expect("no test panics here") = Some(trap);
+            child
+        } else {
+            command.spawn().expect("start the daemon")
+        };
+        *self.daemon.lock().expect("no test panics here") = Some(child);
     }
 
     /// How the daemon ended, if it did.

@@ -13,8 +13,11 @@ mod host;
 mod image;
 mod registry;
 mod remains;
+mod scene;
 mod strace;
+mod sys;
 mod tmux;
+mod trap;
 mod underlay;
 
 use std::time::{Duration, Instant};
@@ -27,8 +30,10 @@ pub(crate) use host::Host;
 pub(crate) use image::Image;
 pub(crate) use registry::{RegistryKind, plain_registry, registry};
 pub(crate) use remains::Remains;
-pub(crate) use strace::Trap;
+pub(crate) use scene::{Operation, Scene, points, view};
+pub(crate) use strace::Hidden;
 pub(crate) use tmux::{Terminal, typed};
+pub(crate) use trap::Trap;
 pub(crate) use underlay::Underlay;
 
 /// How long anything may take that is expected to happen at once; generous, for machines under load.

@@ -1,6 +1,6 @@
-//! Kills a process at a system call of the test's choice, by strace.
+//! Hides a file from a process, by strace.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::sleep;
@@ -16,30 +16,15 @@ const ATTACHES: Duration = Duration::from_secs(15);
 /// How long it may take to end.
 const ENDS: Duration = Duration::from_secs(5);
 
-/// A process is killed as it is about to make a call, while this is kept.
-pub(crate) struct Trap(Child);
+/// A process and what it spawns find no file at a path, while this is kept.
+pub(crate) struct Hidden(Child);
 
-impl Trap {
-    /// Kills `pid`, or what it spawns, as any of its threads makes the system call `call` for the `nth` time from now on.
-    /// The call is not made any more.
-    ///
-    /// A call that is made while strace still attaches may kill it, too, and then strace waits for a thread that has
-    /// ended: it is given up, and the process is dead from the beginning.
+impl Hidden {
+    /// Hides `path` from the process `pid`.
     #[track_caller]
-    pub(crate) fn set(pid: u32, call: &str, nth: usize) -> Self {
-        let fault = format!("inject={call}:signal=KILL:when={nth}");
-        Self::attach(pid, &["-e", &format!("trace={call}"), "-e", &fault])
-    }
-
-    /// Has `pid`, and what it spawns, find no file at `path`.
-    #[track_caller]
-    pub(crate) fn hide(pid: u32, path: &str) -> Self {
+    pub(crate) fn from(pid: u32, path: &str) -> Self {
         let fault = "inject=openat:error=ENOENT";
-        Self::attach(pid, &["-P", path, "-e", "trace=openat", "-e", fault])
-    }
-
-    #[track_caller]
-    fn attach(pid: u32, what: &[&str]) -> Self {
+        let what = ["-P", path, "-e", "trace=openat", "-e", fault];
         let mut strace = Command::new(tool("strace"))
             .args(["-f", "-o", "/dev/null"])
             .args(what)
@@ -67,31 +52,7 @@ impl Trap {
     }
 }
 
-impl Trap {
-    /// As [`Trap::set`], of a command from its beginning on. What it writes is not kept.
-    #[track_caller]
-    pub(crate) fn spawn(command: &Command, call: &str, nth: usize) -> (Child, Self) {
-        // It waits for a line, so that the trap is there before it does anything.
-        let mut shell = Command::new("/bin/sh");
-        shell
-            .args(["-c", "read go; exec \"$@\"", "sh"])
-            .arg(command.get_program())
-            .args(command.get_args())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        for (name, value) in command.get_envs() {
-            shell.env(name, value.unwrap_or_default());
-        }
-        let mut child = shell.spawn().expect("start a shell");
-        let trap = Self::set(child.id(), call, nth);
-        let mut input = child.stdin.take().expect("it is piped");
-        input.write_all(b"go\n").expect("the shell reads");
-        (child, trap)
-    }
-}
-
-impl Drop for Trap {
+impl Drop for Hidden {
     fn drop(&mut self) {
         if let Ok(pid) = i32::try_from(self.0.id()) {
             let _ = kill(Pid::from_raw(pid), Signal::SIGTERM); // it lets go of what it traces
