@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use oci_spec::image::{Config, ImageConfiguration, RootFs};
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
 
 use super::blob::{self, BlobWriter, StoreBlobError};
 use super::catalog::Image;
@@ -19,7 +18,6 @@ use super::install::{InstallError, Plan};
 use super::lease::Lease;
 use super::load::{LoadError, synthetic_manifest};
 use super::platform::Platform;
-use super::progress::LayerProgress;
 use super::reference::{InvalidReference, Reference};
 use super::store::ImageStore;
 
@@ -116,10 +114,7 @@ impl ImageStore {
             Prepared::There(image) => return Ok(image),
             Prepared::Made(plan, seen) => (plan, seen),
         };
-        let (nobody, _) = mpsc::channel(1);
-        let size = plan
-            .make_layer(&lease, 0, LayerProgress::new(String::new(), nobody))
-            .await?;
+        let size = plan.make_layers_quietly(&lease).await?;
         let image = plan.record(&lease, size, names, BTreeSet::new()).await?;
 
         let seen = Installed {

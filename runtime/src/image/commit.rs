@@ -4,15 +4,12 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
-
 use super::catalog::{FindImageError, Image};
 use super::compose::{About, Base, ComposeError, LayerWriter, compose};
 use super::install::{InstallError, Plan};
 use super::lease::Lease;
 use super::pack::{PackError, pack};
 use super::platform::Platform;
-use super::progress::LayerProgress;
 use super::reference::Reference;
 use super::store::{Content, ImageStore};
 
@@ -103,12 +100,7 @@ pub(super) async fn install_quietly(
     plan: Plan,
     name: Option<Reference>,
 ) -> Result<Image, InstallError> {
-    let (nobody, _) = mpsc::channel(1);
-    let mut size = 0;
-    for index in 0..plan.layers.len() {
-        let progress = LayerProgress::new(String::new(), nobody.clone());
-        size += plan.make_layer(lease, index, progress).await?;
-    }
+    let size = plan.make_layers_quietly(lease).await?;
     let names = name.and_then(|name| name.tagged()).into_iter().collect();
     plan.record(lease, size, names, BTreeSet::new()).await
 }

@@ -26,8 +26,15 @@ pub(crate) fn compression(reader: impl Read) -> io::Result<&'static str> {
 
 /// The decompressed content of `reader`, however it is compressed.
 pub(crate) fn decompress<'a>(
-    mut reader: impl Read + Send + 'a,
+    reader: impl Read + Send + 'a,
 ) -> io::Result<Box<dyn Read + Send + 'a>> {
+    Ok(look_into(reader)?.0)
+}
+
+/// [`decompress`], and whether it is compressed at all.
+pub(crate) fn look_into<'a>(
+    mut reader: impl Read + Send + 'a,
+) -> io::Result<(Box<dyn Read + Send + 'a>, bool)> {
     let mut magic = Vec::with_capacity(ZSTD.len());
     reader
         .by_ref()
@@ -36,14 +43,14 @@ pub(crate) fn decompress<'a>(
     let (gzip, zstd) = (magic.starts_with(GZIP), magic == ZSTD);
     let whole = BufReader::with_capacity(BUFFER, Cursor::new(magic).chain(reader));
     if gzip {
-        return Ok(Box::new(MultiGzDecoder::new(whole)));
+        return Ok((Box::new(MultiGzDecoder::new(whole)), true));
     }
     if zstd {
         let mut decoder = ZstdDecoder::with_buffer(whole)?;
         decoder.window_log_max(MAX_WINDOW_LOG)?;
-        return Ok(Box::new(decoder));
+        return Ok((Box::new(decoder), true));
     }
-    Ok(Box::new(whole))
+    Ok((Box::new(whole), false))
 }
 
 #[cfg(test)]

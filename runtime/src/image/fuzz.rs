@@ -14,7 +14,7 @@ use super::platform::Platform;
 use super::reference::Reference;
 use super::registry;
 use super::tarball::TarReader;
-use super::unpack::unpack;
+use super::unpack::unpack_over;
 use crate::identity;
 
 /// A name of an image: what is taken is the same when it is read again as people write it.
@@ -99,7 +99,7 @@ pub fn layer(bytes: &[u8]) -> bool {
         layer_bytes: 1 << 20,
         ..Limits::default()
     };
-    let unpacked = unpack(bytes, &root, &[], &limits);
+    let unpacked = unpack_over(bytes, &root, &[], &limits);
     let outside = std::fs::read_dir(place.path()).expect("it is there");
     assert_eq!(outside.count(), 1);
     match unpacked {

@@ -1,20 +1,24 @@
 //! The last steps that a pull, a load and a built-in image share: check, unpack, record.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::identity;
 use std::fs::File;
+use std::future::ready;
 use std::io;
 use std::sync::Arc;
 
 use oci_spec::image::ImageConfiguration;
+use tokio::sync::mpsc;
 
 use super::blob::StoreBlobError;
 use super::catalog::{Image, Record};
 use super::digest::{Digest, InvalidDigest, LayerId};
 use super::docker_config::DockerConfig;
-use super::layer::{LayerSpec, MakeLayerError, make_layer};
+use super::layer::{LayerSpec, MakeLayerError, Stack};
 use super::lease::Lease;
-use super::progress::LayerProgress;
+use super::progress::{LayerProgress, Progress};
 use super::reference::Reference;
+use super::staging::Staged;
 use super::store::{Content, WriteIndexError};
 use crate::memory;
 
@@ -136,20 +140,34 @@ impl Plan {
         })
     }
 
-    /// Unpacks the layer at `index`; those beneath must be there.
-    pub(crate) async fn make_layer(
+    /// Unpacks what is not there of the layers, whose blobs `arrivals` bring, and tells `progress` of it. The first failure
+    /// ends all. Gives back the bytes of all files.
+    pub(crate) async fn make_layers<E>(
         &self,
         lease: &Arc<Lease>,
-        index: usize,
-        progress: LayerProgress,
+        arrivals: impl IntoIterator<Item = impl Future<Output = Result<Option<Staged>, E>>>,
+        progress: &mpsc::Sender<Progress>,
+        failed: impl Fn(InstallError) -> E,
+    ) -> Result<u64, E> {
+        let failed = |layer, source| {
+            failed(InstallError::Layer {
+                layer,
+                source: Box::new(source),
+            })
+        };
+        let progress = |blob: Digest| LayerProgress::new(blob.short(), progress.clone());
+        let stack = Stack::new(lease, &self.layers);
+        stack.make(arrivals, progress, failed).await
+    }
+
+    /// [`Plan::make_layers`] of blobs that are all here, with nobody to tell of it.
+    pub(crate) async fn make_layers_quietly(
+        &self,
+        lease: &Arc<Lease>,
     ) -> Result<u64, InstallError> {
-        let spec = self.layers[index].clone();
-        let layer = spec.blob;
-        let made = make_layer(lease, spec, progress).await;
-        made.map_err(|source| InstallError::Layer {
-            layer,
-            source: Box::new(source),
-        })
+        let (nobody, _) = mpsc::channel(1);
+        let here = self.layers.iter().map(|_| ready(Ok(None)));
+        self.make_layers(lease, here, &nobody, identity).await
     }
 
     /// Makes the image, all of whose layers are there, one of the store's.

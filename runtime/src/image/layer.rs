@@ -1,22 +1,20 @@
-//! Makes one unpacked layer out of its blob, once, however many images want it at the same time.
+//! Makes the unpacked layers of an image out of their blobs, each once, however many images want it at the same time.
 
 use std::fs;
-use std::io::{self, Read};
-use std::os::unix::fs::DirBuilderExt;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use futures_util::future::try_join_all;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
-use tempfile::TempDir;
+use tokio::sync::{OwnedMutexGuard, watch};
 
-use super::ahead::read_ahead;
-use super::decompress::decompress;
 use super::digest::{Digest, LayerId};
 use super::lease::Lease;
 use super::progress::{LayerProgress, ProgressStatus};
+use super::staging::{Staged, stage};
 use super::store::{Content, Inner};
-use super::unpack::{UnpackError, unpack};
+use super::unpack::UnpackError;
 
 /// Why a layer could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -67,90 +65,137 @@ pub(crate) struct LayerSpec {
     pub(crate) below: Vec<LayerId>,
 }
 
-/// Unpacks a layer whose blob is in the store, unless it is there already. Gives back the bytes of its files.
-pub(crate) async fn make_layer(
-    lease: &Arc<Lease>,
-    spec: LayerSpec,
-    progress: LayerProgress,
-) -> Result<u64, MakeLayerError> {
-    let lease = Arc::clone(lease);
-    lease.pin(Content::Layer(spec.id));
-    let making = lease
-        .store()
-        .maker(Content::Layer(spec.id))
-        .lock_owned()
-        .await;
-    let tasks = lease.tasks.clone();
-    let make = move || {
-        // Both stay until the work is over, even if nobody waits for it any more.
-        let (lease, _making) = (lease, making);
-        make_layer_now(lease.store(), &spec, progress)
-    };
-    tasks.spawn_blocking(make).await?
+/// The layers of an image in the making, each of which is unpacked as soon as its blob is here, and becomes one of the
+/// store's after those beneath it.
+pub(crate) struct Stack<'a> {
+    lease: &'a Arc<Lease>,
+    layers: &'a [LayerSpec],
+    /// How many of them are there, from the lowest on.
+    there: watch::Sender<usize>,
 }
 
-fn make_layer_now(
-    store: &Inner,
-    spec: &LayerSpec,
-    mut progress: LayerProgress,
-) -> Result<u64, MakeLayerError> {
-    if let Some(size) = store.layer_size(spec.id) {
-        return Ok(size);
+impl<'a> Stack<'a> {
+    pub(crate) fn new(lease: &'a Arc<Lease>, layers: &'a [LayerSpec]) -> Self {
+        for layer in layers {
+            lease.pin(Content::Layer(layer.id));
+        }
+        Self {
+            lease,
+            layers,
+            there: watch::Sender::new(0),
+        }
     }
-    progress.say(ProgressStatus::Extracting);
-    let place = store.layer_dir(spec.id);
-    let failed = |source| MakeLayerError::Io {
-        path: place.clone(),
-        source,
-    };
-    let tmp = TempDir::new_in(store.tmp()).map_err(failed)?;
-    let diff = tmp.path().join("diff");
-    fs::DirBuilder::new()
-        .mode(0o755)
-        .create(&diff)
-        .map_err(failed)?;
 
-    let blob = store.blobs.open(spec.blob).map_err(failed)?;
-    let total = blob.metadata().map_err(failed)?.len();
-    let counted = Counted {
-        inner: blob,
-        read: 0,
-        report: |read| progress.tick(ProgressStatus::Extracting, read, total),
-    };
-    let plain = decompress(counted).map_err(failed)?;
-    let hashed = Hashed {
-        inner: plain,
-        hasher: Sha256::new(),
-        left: store.limits.layer_bytes,
-    };
-    let lower: Vec<_> = spec
-        .below
-        .iter()
-        .rev()
-        .map(|&below| store.layer_diff(below))
-        .collect();
-    let unpacked = read_ahead(hashed, |plain| unpack(plain, &diff, &lower, &store.limits));
-    let (size, hashed) = unpacked.map_err(failed)?;
-    let size = size?;
-    let found = Digest::from_hasher(hashed.hasher);
-    if found != spec.diff {
-        return Err(MakeLayerError::Mismatch {
-            expected: spec.diff,
-            found,
+    /// Makes them all, unless they are there. Gives back the bytes of their files.
+    ///
+    /// `arrivals` end when the blobs, lowest layer first, are in the store; some with the blob unpacked already. The
+    /// first failure ends all.
+    pub(crate) async fn make<E>(
+        &self,
+        arrivals: impl IntoIterator<Item = impl Future<Output = Result<Option<Staged>, E>>>,
+        progress: impl Fn(Digest) -> LayerProgress,
+        failed: impl Fn(Digest, MakeLayerError) -> E,
+    ) -> Result<u64, E> {
+        let failed = &failed;
+        let layers = arrivals.into_iter().enumerate().map(|(index, arrival)| {
+            let layer = &self.layers[index];
+            let (store, progress) = (self.lease.store(), progress(layer.blob));
+            async move {
+                let was_here = store.layer_size(layer.id).is_some();
+                let arrived = arrival.await?;
+                if was_here {
+                    progress.say(ProgressStatus::AlreadyExists);
+                }
+                let made = self.make_one(index, arrived, &progress).await;
+                let size = made.map_err(|error| failed(layer.blob, error))?;
+                if !was_here {
+                    progress.say(ProgressStatus::Complete);
+                }
+                Ok(size)
+            }
         });
+        Ok(try_join_all(layers).await?.into_iter().sum())
     }
 
-    let about = LayerFile {
-        v: 1,
-        diff: found.to_string(),
-        size,
-    };
-    let about = serde_json::to_vec(&about).map_err(|error| failed(error.into()))?;
-    // With all else it is on the disk when an image is recorded: one of which no image tells is not looked at again.
-    fs::write(tmp.path().join("layer.json"), about).map_err(failed)?;
-    fs::rename(tmp.path(), &place).map_err(failed)?;
-    let _ = tmp.keep(); // it has moved; nothing is left to remove
-    Ok(size)
+    async fn make_one(
+        &self,
+        index: usize,
+        arrived: Option<Staged>,
+        progress: &LayerProgress,
+    ) -> Result<u64, MakeLayerError> {
+        let (layer, store) = (&self.layers[index], self.lease.store());
+        let making = store.maker(Content::Layer(layer.id)).lock_owned().await;
+        let size = match (store.layer_size(layer.id), arrived) {
+            (Some(size), _) => {
+                self.beneath(index).await;
+                size
+            }
+            (None, Some(staged)) => self.install(index, staged, making).await?,
+            (None, None) => {
+                let staged = self.stage(index, progress).await?;
+                self.install(index, staged, making).await?
+            }
+        };
+        self.there.send_replace(index + 1);
+        Ok(size)
+    }
+
+    /// Unpacks without the layers beneath, if these are not there yet; anew with them, if it turns out to need them.
+    async fn stage(
+        &self,
+        index: usize,
+        progress: &LayerProgress,
+    ) -> Result<Staged, MakeLayerError> {
+        let blob = self.layers[index].blob;
+        let is_next = *self.there.borrow() == index;
+        let lower = is_next.then(|| self.lower(index));
+        match stage(self.lease, blob, lower, progress.again()).await {
+            Err(MakeLayerError::Unpack(UnpackError::Beneath { .. })) => {
+                self.beneath(index).await;
+                stage(self.lease, blob, Some(self.lower(index)), progress.again()).await
+            }
+            staged => staged,
+        }
+    }
+
+    async fn install(
+        &self,
+        index: usize,
+        staged: Staged,
+        making: OwnedMutexGuard<()>,
+    ) -> Result<u64, MakeLayerError> {
+        let layer = &self.layers[index];
+        let (expected, found) = (layer.diff, staged.diff());
+        if found != expected {
+            return Err(MakeLayerError::Mismatch { expected, found });
+        }
+        self.beneath(index).await;
+        let target = self.lease.store().layer_dir(layer.id);
+        let (lower, lease) = (self.lower(index), Arc::clone(self.lease));
+        let about = move |size| {
+            let diff = found.to_string();
+            serde_json::to_vec(&LayerFile { v: 1, diff, size })
+        };
+        let install = move || {
+            let (_lease, _making) = (lease, making); // until it is over, even if nobody waits for it any more
+            staged.install(&lower, &target, about)
+        };
+        self.lease.spawn_blocking(install).await?
+    }
+
+    /// Waits until all layers beneath are there.
+    async fn beneath(&self, index: usize) {
+        let mut there = self.there.subscribe();
+        let reached = there.wait_for(|&there| there >= index).await;
+        reached.expect("the sender is in self");
+    }
+
+    /// The layers beneath, uppermost first.
+    fn lower(&self, index: usize) -> Vec<PathBuf> {
+        let store = self.lease.store();
+        let below = self.layers[index].below.iter().rev();
+        below.map(|&below| store.layer_diff(below)).collect()
+    }
 }
 
 impl Inner {
@@ -167,39 +212,5 @@ impl Inner {
     }
 }
 
-/// Tells how many bytes were read.
-struct Counted<R, F> {
-    inner: R,
-    read: u64,
-    report: F,
-}
-
-impl<R: Read, F: FnMut(u64)> Read for Counted<R, F> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.inner.read(buffer)?;
-        self.read += count as u64;
-        (self.report)(self.read);
-        Ok(count)
-    }
-}
-
-/// Digests what passes, and stops a stream that decompresses without end.
-struct Hashed<R> {
-    inner: R,
-    hasher: Sha256,
-    left: u64,
-}
-
-impl<R: Read> Read for Hashed<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.inner.read(buffer)?;
-        self.left = self.left.checked_sub(count as u64).ok_or_else(|| {
-            io::Error::new(
-                io::ErrorKind::FileTooLarge,
-                "the layer decompresses to more bytes than allowed",
-            )
-        })?;
-        self.hasher.update(&buffer[..count]);
-        Ok(count)
-    }
-}
+#[cfg(test)]
+mod tests;

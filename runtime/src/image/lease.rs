@@ -2,7 +2,9 @@
 
 use std::sync::{Arc, Mutex};
 
-use tokio::task::JoinHandle;
+use tokio::sync::oneshot;
+use tokio::task::JoinError;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use super::store::{Content, Inner, hold};
@@ -13,6 +15,8 @@ pub(crate) struct Lease {
     store: Arc<Inner>,
     held: Mutex<Vec<Content>>,
     pub(crate) tasks: TaskTracker,
+    /// Ends the unpacking of layers.
+    pub(crate) stopped: CancellationToken,
 }
 
 impl Lease {
@@ -21,15 +25,26 @@ impl Lease {
             store: Arc::clone(store),
             held: Mutex::default(),
             tasks: TaskTracker::new(),
+            stopped: CancellationToken::new(),
         }
     }
 
-    /// Does blocking work that is not cut short, even if nobody waits for it any more.
-    pub(crate) fn spawn_blocking<T: Send + 'static>(
+    /// Begins blocking work that is not cut short, even if nobody waits for it any more: then it also ends what came of it.
+    pub(crate) fn spawn_blocking<T: Send + 'static, W: FnOnce() -> T + Send + 'static>(
         &self,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> JoinHandle<T> {
-        self.tasks.spawn_blocking(work)
+        work: W,
+    ) -> impl Future<Output = Result<T, JoinError>> + use<T, W> {
+        let (to, from) = oneshot::channel();
+        let work = self.tasks.spawn_blocking(move || drop(to.send(work())));
+        async {
+            work.await?;
+            Ok(from.await.expect("it was sent as the work ended"))
+        }
+    }
+
+    /// Has the unpacking of layers end when the guard goes: who asked for it did.
+    pub(crate) fn stop_on_drop(&self) -> DropGuard {
+        self.stopped.clone().drop_guard()
     }
 
     /// Waits until all work is over, so that what it made is garbage or recorded and nothing in between.

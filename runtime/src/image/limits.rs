@@ -1,5 +1,7 @@
 //! How much an image may ask of the host.
 
+use std::thread;
+
 /// Bounds on what is taken from a registry or an archive, so that neither can fill memory or disk.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -15,6 +17,8 @@ pub struct Limits {
     pub metadata_bytes: u64,
     /// Files of an archive.
     pub archive_entries: usize,
+    /// Layers that are unpacked at the same time, of all images together.
+    pub unpacking: usize,
 }
 
 impl Default for Limits {
@@ -26,6 +30,8 @@ impl Default for Limits {
             layers: 200,
             metadata_bytes: 4 << 20,
             archive_entries: 10_000,
+            // Each takes a megabyte or two, and much of a core.
+            unpacking: thread::available_parallelism().map_or(1, |cores| cores.get().min(4)),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! `load`: images from an archive, an OCI layout or what `docker save` writes.
 
+mod ahead;
 mod archive;
 mod docker;
 mod error;
@@ -15,12 +16,13 @@ use tokio_util::io::ReaderStream;
 use super::catalog;
 use super::decompress::BUFFER;
 use super::digest::{Digest, InvalidDigest};
-use super::install::Plan;
+use super::install::{InstallError, Plan};
 use super::lease::Lease;
 use super::pipe::pipe;
-use super::progress::{LayerProgress, Progress, ProgressStatus};
+use super::progress::Progress;
 use super::reference::Reference;
 use super::store::ImageStore;
+use ahead::Ahead;
 use archive::Archive;
 pub(crate) use docker::manifest as synthetic_manifest;
 pub use error::LoadError;
@@ -48,8 +50,8 @@ struct Found {
 impl ImageStore {
     /// Loads all images of a tar stream, plain or compressed by gzip or zstd.
     ///
-    /// Its files go to disk as they come, whatever their order. If it fails or is dropped, what came of it is
-    /// removed; images that were already complete stay. `progress` is never waited for.
+    /// Its files go to disk as they come, whatever their order; what looks like a layer is unpacked meanwhile. If it fails
+    /// or is dropped, what came of it is removed; images that were already complete stay. `progress` is never waited for.
     ///
     /// # Errors
     ///
@@ -60,29 +62,43 @@ impl ImageStore {
         progress: mpsc::Sender<Progress>,
     ) -> Result<Vec<Loaded>, LoadError> {
         let lease = Arc::new(Lease::new(&self.inner));
-        let (writer, reader) = pipe();
-        let read = {
-            let lease = Arc::clone(&lease);
-            move || Archive::read(reader, &lease)?.images(&lease)
-        };
-        let read = lease.spawn_blocking(read);
-        let sent = writer
-            .send_all(ReaderStream::with_capacity(archive, BUFFER))
-            .await;
-        let found = read.await?;
-        sent.map_err(LoadError::Receive)?;
-
-        let mut loaded = Vec::new();
-        for image in found? {
-            loaded.push(install(&lease, image, &progress).await?);
-        }
-        Ok(loaded)
+        let stop = lease.stop_on_drop();
+        let loaded = load(archive, &lease, &progress).await;
+        drop(stop);
+        lease.settle().await; // layers that no image has may still be being unpacked, or those of one that failed
+        loaded
     }
+}
+
+async fn load(
+    archive: impl AsyncRead + Unpin,
+    lease: &Arc<Lease>,
+    progress: &mpsc::Sender<Progress>,
+) -> Result<Vec<Loaded>, LoadError> {
+    let (writer, reader) = pipe();
+    let ahead = Arc::new(Ahead::new(progress));
+    let read = {
+        let (lease, ahead) = (Arc::clone(lease), Arc::clone(&ahead));
+        move || Archive::read(reader, &lease, &ahead)?.images(&lease)
+    };
+    let read = lease.spawn_blocking(read);
+    let sent = writer
+        .send_all(ReaderStream::with_capacity(archive, BUFFER))
+        .await;
+    let found = read.await?;
+    sent.map_err(LoadError::Receive)?;
+
+    let mut loaded = Vec::new();
+    for image in found? {
+        loaded.push(install(lease, image, &ahead, progress).await?);
+    }
+    Ok(loaded)
 }
 
 async fn install(
     lease: &Arc<Lease>,
     image: Found,
+    ahead: &Ahead,
     progress: &mpsc::Sender<Progress>,
 ) -> Result<Loaded, LoadError> {
     let Found { plan, names } = image;
@@ -95,20 +111,16 @@ async fn install(
         name: name.clone(),
         source: Box::new(source),
     };
-    let mut size = 0;
-    for index in 0..plan.layers.len() {
-        let layer = || LayerProgress::new(plan.layers[index].blob.short(), progress.clone());
-        let was_here = lease.store().layer_size(plan.layers[index].id).is_some();
-        size += plan
-            .make_layer(lease, index, layer())
-            .await
-            .map_err(failed)?;
-        layer().say(if was_here {
-            ProgressStatus::AlreadyExists
-        } else {
-            ProgressStatus::Complete
-        });
-    }
+    let arrivals = plan.layers.iter().map(async |layer| {
+        let unpacked = ahead.take(layer.blob).await;
+        unpacked.map_err(|source| {
+            failed(InstallError::Layer {
+                layer: layer.blob,
+                source: Box::new(source),
+            })
+        })
+    });
+    let size = plan.make_layers(lease, arrivals, progress, failed).await?;
     let id = plan.id.to_string();
     let replaced = names.iter().filter_map(|name| {
         let catalog = lease.store().catalog();

@@ -35,6 +35,7 @@ mod registry;
 mod remove;
 mod rootfs;
 mod save;
+mod staging;
 mod store;
 mod tag;
 mod tar_write;

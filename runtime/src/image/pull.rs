@@ -57,9 +57,10 @@ pub struct Pulled {
 impl ImageStore {
     /// Pulls an image and gives it the name it was asked for by.
     ///
-    /// Layers come in three at a time and are unpacked in order; those already here are not asked for. Two pulls
-    /// of one layer share the work. If it fails or is dropped, what came of it is removed. `progress` is never
-    /// waited for: with the channel full, reports are lost.
+    /// Layers come in three at a time and are unpacked as they do, [`Limits::unpacking`](super::Limits::unpacking) at a
+    /// time; those already here are not asked for. Two pulls of one layer share the work. If one layer fails the others
+    /// end; if the pull fails or is dropped, what came of it is removed. `progress` is never waited for: with the channel
+    /// full, reports are lost.
     ///
     /// The process must have installed a rustls provider.
     ///
@@ -119,10 +120,12 @@ impl ImageStore {
             name: reference.familiar(),
             to: progress.clone(),
         };
+        let stop = pull.lease.stop_on_drop();
         let platform = options.platform.clone().unwrap_or_else(Platform::host);
         let pulled = pull.run(reference, &platform).await;
         if pulled.is_err() {
-            pull.lease.settle().await; // other layers may still be coming in
+            drop(stop);
+            pull.lease.settle().await; // other layers may still be coming in, or being unpacked
         }
         pulled
     }
@@ -153,23 +156,18 @@ impl Pull {
             source: Box::new(source),
         };
         let turns = Arc::new(Semaphore::new(PARALLEL));
-        let start = |layer: &LayerSpec| self.start_layer(layer, &turns);
-        let downloads: Vec<_> = plan.layers.iter().map(start).collect();
-        let mut size = 0;
-        for (index, download) in downloads.into_iter().enumerate() {
-            let blob = plan.layers[index].blob;
-            let is_new = download.is_some();
-            if let Some(download) = download {
-                download.await??;
+        let arrivals = plan.layers.iter().map(|layer| {
+            let download = self.start_layer(layer, &turns);
+            async {
+                if let Some(download) = download {
+                    download.await??;
+                }
+                Ok(None)
             }
-            size += plan
-                .make_layer(&self.lease, index, self.progress(blob))
-                .await
-                .map_err(failed)?;
-            if is_new {
-                self.progress(blob).say(ProgressStatus::Complete);
-            }
-        }
+        });
+        let arrivals: Vec<_> = arrivals.collect();
+        let made = plan.make_layers(&self.lease, arrivals, &self.to, failed);
+        let size = made.await?;
         let names: BTreeSet<_> = reference.tagged().into_iter().collect();
         let digests = BTreeSet::from([reference.at_digest(digest)]);
         let recorded = plan.record(&self.lease, size, names, digests).await;
@@ -252,10 +250,6 @@ impl Pull {
         }
     }
 
-    fn progress(&self, blob: Digest) -> LayerProgress {
-        LayerProgress::new(blob.short(), self.to.clone())
-    }
-
     /// Starts to fetch a layer, unless it is all here. Dropping the handle stops the download.
     fn start_layer(
         &self,
@@ -263,11 +257,10 @@ impl Pull {
         turns: &Arc<Semaphore>,
     ) -> Option<AbortOnDropHandle<Result<(), PullError>>> {
         let store = self.lease.store();
-        let progress = self.progress(layer.blob);
         if store.layer_size(layer.id).is_some() && store.blobs.has(layer.blob) {
-            progress.say(ProgressStatus::AlreadyExists);
             return None;
         }
+        let progress = LayerProgress::new(layer.blob.short(), self.to.clone());
         progress.say(ProgressStatus::Pulling);
         let (blob, limit) = (layer.blob, store.limits.blob_bytes);
         let (source, lease) = (Arc::clone(&self.source), Arc::clone(&self.lease));

@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use rustix::fs::FlockOperation;
+use tokio::sync::Semaphore;
 use tracing::warn;
 
 use super::blob::Blobs;
@@ -83,6 +84,8 @@ pub(crate) struct Inner {
     pub(crate) pins: Mutex<HashMap<Content, usize>>,
     /// One lock for each blob or layer being made, so that it is made once.
     making: Mutex<HashMap<Content, Weak<tokio::sync::Mutex<()>>>>,
+    /// A turn for each layer that is unpacked at the same time. Who has one waits for nobody.
+    pub(crate) unpacking: Arc<Semaphore>,
     trashed: AtomicU64,
 }
 
@@ -140,6 +143,7 @@ impl ImageStore {
             catalog: Mutex::new(Arc::new(catalog)),
             pins: Mutex::default(),
             making: Mutex::default(),
+            unpacking: Arc::new(Semaphore::new(limits.unpacking.max(1))),
             trashed: AtomicU64::new(0),
             root,
         };
@@ -303,6 +307,15 @@ impl Inner {
             left.push(self.set_aside(&entry?.path())?);
         }
         Ok(left)
+    }
+
+    /// Sets a directory aside that may be there, and has it deleted.
+    pub(crate) fn discard(&self, path: &Path) {
+        match self.set_aside(path) {
+            Ok(trash) => delete_in_background(vec![trash]),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => warn!(%error, path = %path.display(), "set aside what was unpacked"),
+        }
     }
 
     /// Moves a file or directory to trash/, where nothing looks for it.

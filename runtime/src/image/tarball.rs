@@ -8,7 +8,8 @@ mod pax;
 
 use std::io::{self, Read};
 
-use header::{BLOCK, Header};
+pub(crate) use header::BLOCK;
+use header::Header;
 use pax::Pax;
 
 /// Bytes that the extension records of one entry may have: names, attributes, sparse maps.
@@ -67,6 +68,12 @@ pub(crate) struct Entry {
     pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
     /// Where its data lies, if it has holes.
     pub(crate) sparse: Option<SparseMap>,
+}
+
+/// Whether content that begins so looks like an archive, which is not compressed.
+pub(crate) fn is_tar(begin: &[u8]) -> bool {
+    let block = begin.get(..BLOCK).and_then(|block| block.try_into().ok());
+    block.is_some_and(|block| block != [0; BLOCK] && Header::new(block).is_some())
 }
 
 /// Walks an archive's entries. Reading gives the stored data of the entry last returned.

@@ -4,14 +4,17 @@ mod attributes;
 mod error;
 mod lower;
 mod path;
+mod settle;
 pub(crate) mod tree;
+mod whiteout;
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
 
 use rustix::fs::{FileType, Mode, Timespec};
@@ -29,43 +32,48 @@ use lower::Copied;
 pub(crate) use lower::Lower;
 pub(crate) use path::EntryPath;
 pub use path::PathProblem;
+pub(crate) use settle::Unpacked;
+#[cfg(any(test, fuzzing))]
+pub(crate) use settle::unpack_over;
+use settle::{inode, is_replaced};
 use tree::Tree;
+use whiteout::WHITEOUT;
 
-/// What begins a name that removes another from the layers beneath.
-const WHITEOUT: &[u8] = b".wh.";
-/// The name that removes all a directory has in the layers beneath.
-const OPAQUE: &[u8] = b".wh..wh..opq";
-/// What begins the names that AUFS kept for itself.
-const AUFS: &[u8] = b".wh..wh.";
 /// Bytes of directory names remembered, since a directory's time is set when it is full.
-const MAX_DIRECTORY_NAMES: usize = 64 << 20;
+const MAX_DIRECTORY_NAMES: usize = 32 << 20;
+/// Bytes of directory names remembered until the layers beneath are there: as many layers may wait as an image has.
+const MAX_WAITING_NAMES: usize = 256 << 10;
 
 /// Unpacks the plain tar `archive` into the existing directory `root`.
 ///
-/// `lower` are the layers beneath, uppermost first. Gives back the bytes of all files.
+/// `lower` are the layers beneath, if they are there yet: most layers can be unpacked without.
+///
+/// # Errors
+///
+/// [`UnpackError::Beneath`] if they are needed.
 pub(crate) fn unpack(
     archive: impl Read,
     root: &Path,
-    lower: &[PathBuf],
+    lower: Option<&Lower>,
     limits: &Limits,
-) -> Result<u64, UnpackError> {
-    let open = |source| UnpackError::Make {
+) -> Result<Unpacked, UnpackError> {
+    let tree = Tree::open(root).and_then(|tree| Ok((inode(tree.root())?, tree)));
+    let (inode, tree) = tree.map_err(|source| UnpackError::Make {
         path: format!("{root:?}"),
         source,
-    };
+    })?;
     let mut unpacker = Unpacker {
-        tree: Tree::open(root).map_err(open)?,
-        lower: Lower::open(lower).map_err(open)?,
+        tree,
+        lower,
         limit: limits.layer_bytes,
         bytes: 0,
         parent: None,
         times: Vec::new(),
-        times_bytes: 0,
+        implied: BTreeMap::from([(inode, EntryPath::root())]),
+        implied_bytes: 0,
+        names_bytes: 0,
         buffer: vec![0; BUFFER],
     };
-    if let Some(attributes) = unpacker.lower.dir_attributes(&EntryPath::root()) {
-        attributes.give(unpacker.tree.root()).map_err(open)?;
-    }
     let mut reader = TarReader::new(archive, limits.entries);
     while let Some(entry) = reader.next_entry()? {
         unpacker.place(&entry, &mut reader)?;
@@ -74,19 +82,23 @@ pub(crate) fn unpack(
     unpacker.finish()
 }
 
-struct Unpacker {
+struct Unpacker<'a> {
     tree: Tree,
-    lower: Lower,
+    lower: Option<&'a Lower>,
     limit: u64,
     bytes: u64,
     /// The directory of the last entry, since neighbours follow each other.
     parent: Option<(EntryPath, Rc<OwnedFd>)>,
     times: Vec<(EntryPath, Timespec)>,
-    times_bytes: usize,
+    /// Directories that only the names below them tell of, by inode.
+    implied: BTreeMap<u64, EntryPath>,
+    implied_bytes: usize,
+    /// Bytes that all these names take.
+    names_bytes: usize,
     buffer: Vec<u8>,
 }
 
-impl Unpacker {
+impl Unpacker<'_> {
     fn place(&mut self, entry: &Entry, data: &mut impl Read) -> Result<(), UnpackError> {
         let path = parse(&entry.path, &entry.path)?;
         let attributes = Attributes::of_entry(entry).ok_or_else(|| UnpackError::Owner {
@@ -98,9 +110,9 @@ impl Unpacker {
             if entry.kind != Kind::Directory {
                 return Err(refused(&entry.path, PathProblem::Empty));
             }
-            attributes
-                .give(self.tree.root())
-                .map_err(|source| failed(&path, source))?;
+            let root = self.tree.root().try_clone_to_owned();
+            let given = root.and_then(|root| self.describe(root.as_fd(), &attributes));
+            given.map_err(|source| failed(&path, source))?;
             return self.remember_time(path, attributes.modified());
         };
         if name.as_bytes().starts_with(WHITEOUT) {
@@ -116,7 +128,7 @@ impl Unpacker {
                 let dir = self
                     .directory(&parent, name)
                     .map_err(|source| failed(&path, source))?;
-                made(attributes.give(dir.as_fd()))?;
+                made(self.describe(dir.as_fd(), &attributes))?;
                 self.remember_time(path, attributes.modified())
             }
             Kind::HardLink => {
@@ -146,28 +158,42 @@ impl Unpacker {
     }
 
     /// Sets the times of directories, now that nothing more is put into them.
-    fn finish(self) -> Result<u64, UnpackError> {
+    fn finish(self) -> Result<Unpacked, UnpackError> {
         for (path, modified) in self.times.iter().rev() {
             match self.tree.dir(path) {
                 Ok(dir) => {
                     let set = rustix::fs::futimens(dir, &attributes::times(*modified));
                     set.map_err(|errno| failed(path, errno.into()))?;
                 }
-                // A later entry took its place.
-                Err(Errno::NOENT | Errno::NOTDIR | Errno::XDEV | Errno::LOOP) => {}
+                Err(errno) if is_replaced(errno) => {}
                 Err(errno) => return Err(failed(path, errno.into())),
             }
         }
-        Ok(self.bytes)
+        Ok(Unpacked {
+            tree: self.tree,
+            bytes: self.bytes,
+            implied: self.implied,
+        })
     }
 
     fn remember_time(&mut self, path: EntryPath, modified: Timespec) -> Result<(), UnpackError> {
-        self.times_bytes += path.len() + size_of::<(EntryPath, Timespec)>();
-        if self.times_bytes > MAX_DIRECTORY_NAMES {
-            return Err(UnpackError::TooManyDirectories);
-        }
+        self.count_name(&path)?;
         self.times.push((path, modified));
         Ok(())
+    }
+
+    /// Has a directory look as the archive says.
+    fn describe(&mut self, dir: BorrowedFd<'_>, attributes: &Attributes) -> io::Result<()> {
+        self.implied.remove(&inode(dir)?);
+        attributes.give(dir)
+    }
+
+    fn count_name(&mut self, path: &EntryPath) -> Result<(), UnpackError> {
+        self.names_bytes += path.len() + size_of::<(EntryPath, Timespec)>();
+        match self.names_bytes > MAX_DIRECTORY_NAMES {
+            true => Err(UnpackError::TooManyDirectories),
+            false => Ok(()),
+        }
     }
 
     /// The directory `above`, in which `path` is to be made; made itself if the archive left it out.
@@ -200,8 +226,10 @@ impl Unpacker {
                     let Some((_, name)) = prefix.split() else {
                         continue;
                     };
-                    let made = self.implied_directory(&dir, name, &prefix);
-                    made.map_err(|source| failed(&prefix, source))?
+                    let made = self.implied_directory(&dir, name);
+                    let (made, inode) = made.map_err(|source| failed(&prefix, source))?;
+                    self.remember_implied(prefix, inode)?;
+                    made
                 }
                 Err(errno) => return Err(lost(path, errno)),
             };
@@ -209,24 +237,30 @@ impl Unpacker {
         Ok(dir)
     }
 
-    /// A directory that only the names below it tell of: it looks as it did in the layers beneath.
-    fn implied_directory(
-        &mut self,
-        above: &OwnedFd,
-        name: &OsStr,
-        path: &EntryPath,
-    ) -> io::Result<OwnedFd> {
+    /// A directory that only the names below it tell of, and its inode: in the end it looks as it did in the layers beneath.
+    fn implied_directory(&mut self, above: &OwnedFd, name: &OsStr) -> io::Result<(OwnedFd, u64)> {
         if let Some(found) = tree::stat(above.as_fd(), name)?
             && !tree::is_whiteout(&found)
         {
             return Err(Errno::NOTDIR.into()); // a file, or a link that leads nowhere
         }
         let dir = self.directory(above, name)?;
-        match self.lower.dir_attributes(path) {
-            Some(attributes) => attributes.give(dir.as_fd())?,
-            None => rustix::fs::fchmod(&dir, Mode::from_raw_mode(0o755))?,
+        rustix::fs::fchmod(&dir, Mode::from_raw_mode(0o755))?;
+        let inode = inode(dir.as_fd())?;
+        Ok((dir, inode))
+    }
+
+    fn remember_implied(&mut self, path: EntryPath, inode: u64) -> Result<(), UnpackError> {
+        let before = self.names_bytes;
+        self.count_name(&path)?;
+        self.implied_bytes += self.names_bytes - before;
+        if self.lower.is_none() && self.implied_bytes > MAX_WAITING_NAMES {
+            return Err(UnpackError::Beneath {
+                path: path.to_string(),
+            });
         }
-        Ok(dir)
+        self.implied.insert(inode, path);
+        Ok(())
     }
 
     /// Opens the directory `name`, making it if need be. In place of a whiteout it hides what is beneath.
@@ -253,40 +287,6 @@ impl Unpacker {
         Ok(())
     }
 
-    fn whiteout(
-        &mut self,
-        path: &EntryPath,
-        above: &EntryPath,
-        name: &OsStr,
-    ) -> Result<(), UnpackError> {
-        let hidden = &name.as_bytes()[WHITEOUT.len()..];
-        if name.as_bytes() != OPAQUE && name.as_bytes().starts_with(AUFS) {
-            return Ok(());
-        }
-        if matches!(hidden, b"" | b"." | b"..") {
-            return Err(UnpackError::Refused {
-                path: path.to_string(),
-                problem: PathProblem::Whiteout,
-            });
-        }
-        let parent = self.parent(path, above)?;
-        let hide = || -> io::Result<()> {
-            if name.as_bytes() == OPAQUE {
-                return tree::make_opaque(parent.as_fd());
-            }
-            let hidden = OsStr::from_bytes(hidden);
-            match tree::stat(parent.as_fd(), hidden)? {
-                None => tree::make_whiteout(parent.as_fd(), hidden),
-                // This layer has a directory there: it stays, without what is beneath it.
-                Some(found) if tree::is_dir(&found) => {
-                    tree::make_opaque(tree::open_dir(parent.as_fd(), hidden)?.as_fd())
-                }
-                Some(_) => Ok(()), // what this layer has there hides what is beneath
-            }
-        };
-        hide().map_err(|source| failed(path, source))
-    }
-
     fn hard_link(
         &mut self,
         entry: &Entry,
@@ -306,8 +306,11 @@ impl Unpacker {
         match linked {
             Ok(()) => Ok(()),
             Err(Errno::NOENT) => {
+                let lower = self.lower.ok_or_else(|| UnpackError::Beneath {
+                    path: path.to_string(),
+                })?;
                 let room = self.limit - self.bytes;
-                let copied = self.lower.copy(&target, parent.as_fd(), name, room);
+                let copied = lower.copy(&target, parent.as_fd(), name, room);
                 match copied.map_err(|source| failed(path, source))? {
                     Copied::Bytes(size) => {
                         self.bytes += size;

@@ -6,14 +6,17 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result};
-use nuncio_runtime::image::{About, ImageStore};
+use nuncio_runtime::image::{About, ImageStore, PullOptions};
 
 use crate::layout::{Compression, Layer, Layout};
+use crate::registry::Registry;
 use crate::{Place, content, no_progress, wait_for_deletion};
 
 /// Tells the child which store to work in, and what to do there with its standard input.
 const STORE: &str = "NUNCIO_TEST_STORE";
 const WORK: &str = "NUNCIO_TEST_WORK";
+/// What it is to pull.
+const IMAGE: &str = "NUNCIO_TEST_IMAGE";
 
 /// Not a test of its own: [`spawn`] runs it as the process to kill.
 #[tokio::test]
@@ -27,6 +30,12 @@ async fn child() -> Result<()> {
         "import" => {
             let stdin = tokio::io::stdin();
             store.import(stdin, name, About::default(), None).await?;
+        }
+        "pull" => {
+            let _ = rustls::crypto::ring::default_provider().install_default();
+            let image = std::env::var(IMAGE)?.parse()?;
+            let options = PullOptions::default();
+            store.pull(&image, options, no_progress()).await?;
         }
         "commit" => {
             let container = Path::new(&root).with_file_name("container");
@@ -43,10 +52,15 @@ fn spawn(root: &Path) -> Result<Child> {
 }
 
 fn spawn_to(work: &str, root: &Path) -> Result<Child> {
+    spawn_with(work, root, "")
+}
+
+fn spawn_with(work: &str, root: &Path, image: &str) -> Result<Child> {
     Command::new(std::env::current_exe()?)
         .args(["--exact", "crash::child", "--nocapture"])
         .env(STORE, root)
         .env(WORK, work)
+        .env(IMAGE, image)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -242,6 +256,37 @@ async fn a_commit_that_is_killed_leaves_the_image_or_nothing() -> Result<()> {
             let merged = store.mount(&made, &place.path("other")).await?.merged;
             assert_eq!(fs::read_dir(&merged)?.count(), 900);
             store.remove_rootfs(&place.path("other")).await?;
+        }
+        wait_for_deletion(&root)?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_pull_that_is_killed_leaves_the_image_or_nothing() -> Result<()> {
+    let registry = Registry::start()?;
+    let many = |layer: usize| {
+        (0..300).fold(Layer::new(), |tar, n| {
+            tar.file(&format!("{layer}-{n}"), vec![7; 2_000])
+        })
+    };
+    let layers = (0..4).map(many).collect();
+    let layout = Layout::of("thing", layers, Compression::Gzip)?;
+    let name = registry.push(&layout, "thing", "thing:1")?;
+    for steps in 0..8 {
+        let place = Place::new()?;
+        let root = place.path("killed");
+        let child = spawn_with("pull", &root, &name)?;
+        kill_after(child, &root, 1 + steps * 60, 0)?;
+        let store = ImageStore::open(&root)?;
+        let pulled = store.find(&name);
+        // Manifest, configuration, four layers as blobs and unpacked.
+        let expected = if pulled.is_ok() { 10 } else { 0 };
+        assert_eq!(content(&root)?.len(), expected, "killed after {steps}");
+        if let Ok(image) = pulled {
+            let merged = store.mount(&image, &place.path("container")).await?.merged;
+            assert_eq!(fs::read_dir(&merged)?.count(), 1200);
+            store.remove_rootfs(&place.path("container")).await?;
         }
         wait_for_deletion(&root)?;
     }

@@ -4,8 +4,9 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread::spawn;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{sleep, spawn};
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use nuncio_runtime::image::{About, ImageStore, ProgressStatus, PullOptions, Reference};
@@ -19,7 +20,7 @@ use crate::{Place, chain, content, no_progress};
 const CUT_AFTER: usize = 300 << 10;
 
 /// Bytes that no compression makes fewer.
-fn noise(length: usize) -> Vec<u8> {
+pub(crate) fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x2545_f491_4f6c_dd1d_u64;
     let mut next = || {
         state ^= state << 13;
@@ -32,15 +33,67 @@ fn noise(length: usize) -> Vec<u8> {
 
 /// Passes connections on to `target`, and cuts `cuts` of them. Gives back its address.
 fn proxy(target: String, cuts: Arc<AtomicUsize>) -> Result<String> {
+    listen(move |client| carry(client, &target, &cuts))
+}
+
+/// Passes connections on to `target`, but lets nothing through of the answer for `blob`, and on that connection, until
+/// `is_time`. Gives back its address.
+pub(crate) fn hold_back(
+    target: String,
+    blob: String,
+    is_time: impl Fn() -> bool + Send + Sync + 'static,
+) -> Result<String> {
+    listen(move |client| hold(client, &target, &blob, &is_time))
+}
+
+/// Has a thread carry each connection. Gives back where they come in.
+fn listen(carry: impl Fn(TcpStream) -> io::Result<()> + Send + Sync + 'static) -> Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?.to_string();
+    let carry = Arc::new(carry);
     spawn(move || {
         for client in listener.incoming().flatten() {
-            let (target, cuts) = (target.clone(), Arc::clone(&cuts));
-            spawn(move || carry(client, &target, &cuts));
+            let carry = Arc::clone(&carry);
+            spawn(move || carry(client));
         }
     });
     Ok(address)
+}
+
+fn hold(
+    mut client: TcpStream,
+    target: &str,
+    blob: &str,
+    is_time: &dyn Fn() -> bool,
+) -> io::Result<()> {
+    let mut server = TcpStream::connect(target)?;
+    let (mut from, mut to) = (client.try_clone()?, server.try_clone()?);
+    let is_asked = Arc::new(AtomicBool::new(false));
+    let (asked, blob) = (Arc::clone(&is_asked), blob.to_owned());
+    spawn(move || {
+        let mut buffer = vec![0; 16 << 10];
+        while let Ok(count @ 1..) = from.read(&mut buffer) {
+            if String::from_utf8_lossy(&buffer[..count]).contains(&blob) {
+                asked.store(true, Ordering::SeqCst);
+            }
+            if to.write_all(&buffer[..count]).is_err() {
+                break;
+            }
+        }
+        asked.store(false, Ordering::SeqCst); // nobody waits for it any more
+        let _ = to.shutdown(Shutdown::Both);
+    });
+    let mut buffer = [0; 16 << 10];
+    loop {
+        let count = server.read(&mut buffer)?;
+        while is_asked.load(Ordering::SeqCst) && !is_time() && count > 0 {
+            sleep(Duration::from_millis(2)); // it looks again
+        }
+        if count == 0 {
+            return client.shutdown(Shutdown::Both);
+        }
+        client.write_all(&buffer[..count])?;
+    }
 }
 
 fn carry(mut client: TcpStream, target: &str, cuts: &AtomicUsize) -> io::Result<()> {

@@ -139,6 +139,18 @@ impl Layout {
         self.blob(index.to_string().as_bytes(), media_type)
     }
 
+    /// The hexadecimal digest of a layer's blob of the first image, the lowest being 0.
+    pub(crate) fn layer_blob(&self, index: usize) -> Result<String> {
+        let manifest = &self.entries[0]["digest"];
+        let hex = |digest: &Value| {
+            let digest: Digest = digest.as_str().unwrap_or_default().parse()?;
+            Ok::<_, anyhow::Error>(digest.hex())
+        };
+        let manifest = fs::read(self.dir.path().join("blobs/sha256").join(hex(manifest)?))?;
+        let manifest: Value = serde_json::from_slice(&manifest)?;
+        hex(&manifest["layers"][index]["digest"])
+    }
+
     /// Adds a named entry to index.json.
     pub(crate) fn name(&mut self, name: &str, descriptor: Value) -> Result<()> {
         self.annotate("org.opencontainers.image.ref.name", name, descriptor)

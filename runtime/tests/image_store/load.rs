@@ -4,14 +4,16 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use nuncio_runtime::image::{Digest, LoadError, ProgressStatus};
 use serde_json::json;
+use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
 
 use crate::layout::{Compression, Layer, Layout, gzip};
-use crate::{Place, chain, run};
+use crate::{Place, chain, no_progress, run};
 
 fn layers() -> Vec<Layer> {
     vec![
@@ -370,5 +372,55 @@ async fn a_root_file_system_made_with_tar_keeps_owners_and_links() -> Result<()>
     let stat = |name: &str| fs::metadata(rootfs.merged.join(name));
     let (a, b) = (stat("bin/a")?, stat("bin/b")?);
     assert_eq!((a.uid(), a.gid(), a.ino()), (12, 34, b.ino()));
+    Ok(())
+}
+
+#[tokio::test]
+async fn layers_are_unpacked_while_the_archive_still_comes_in() -> Result<()> {
+    let place = Place::new()?;
+    let archive = Layout::of("thing:1", layers(), Compression::None)?.pack()?;
+    let (whole, rest) = archive.split_at(archive.len() - 512);
+    let (mut sender, receiver) = tokio::io::duplex(64 << 10);
+    let tmp = place.path("images/tmp");
+    let is_unpacked = |name: &str| {
+        let staged = fs::read_dir(&tmp).unwrap().flatten();
+        let mut staged = staged.map(|entry| entry.path().join("diff"));
+        staged.any(|diff| diff.join(name).exists())
+    };
+    let send = async {
+        sender.write_all(whole).await?;
+        // The rest is withheld until all layers are unpacked, though nothing can be known of the image yet.
+        let start = Instant::now();
+        while !(is_unpacked("etc/one") && is_unpacked("two")) {
+            ensure!(start.elapsed() < Duration::from_secs(30), "not unpacked");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        sender.write_all(rest).await?;
+        drop(sender);
+        Ok(())
+    };
+    let (loaded, sent) = tokio::join!(place.store.load(receiver, no_progress()), send);
+    sent?;
+    assert_eq!(loaded?.len(), 1);
+    expect_image(&place, &archive, "thing:1").await?; // once more, with all there
+    assert_eq!(place.content()?.len(), 6);
+    Ok(())
+}
+
+#[tokio::test]
+async fn archives_within_one_that_are_no_layers_of_an_image_do_not_matter() -> Result<()> {
+    let place = Place::new()?;
+    let layout = Layout::of("thing:1", layers(), Compression::None)?;
+    let other = Layer::new().file("other", "").bytes();
+    let climbing = Layer::new()
+        .add("a", tar::EntryType::Link, 0o644, &[])
+        .bytes();
+    let cut = other[..700].to_vec();
+    for content in [other, climbing, cut] {
+        layout.blob(&content, "application/octet-stream")?;
+    }
+    expect_image(&place, &layout.pack()?, "thing:1").await?;
+    // Manifest, configuration, two layers as blobs and unpacked.
+    assert_eq!(place.content()?.len(), 6);
     Ok(())
 }

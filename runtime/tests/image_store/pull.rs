@@ -4,9 +4,10 @@ use std::fs;
 use std::net::TcpListener;
 
 use anyhow::Result;
-use nuncio_runtime::image::{Digest, ProgressStatus, PullError, PullOptions, Reference};
+use nuncio_runtime::image::{ProgressStatus, PullError, PullOptions, Reference};
 use tokio::sync::mpsc;
 
+use crate::flaky::{hold_back, noise};
 use crate::layout::{Compression, Layer, Layout};
 use crate::registry::Registry;
 use crate::{Place, chain, no_progress};
@@ -251,18 +252,60 @@ async fn a_layer_the_registry_lost_is_named() -> Result<()> {
     let (registry, place) = (Registry::start()?, Place::new()?);
     let layout = thing()?;
     let name = registry.push(&layout, "thing", "thing:1")?;
-    let manifest = fs::read(layout.dir.path().join("index.json"))?;
-    let manifest: serde_json::Value = serde_json::from_slice(&manifest)?;
-    let digest: Digest = manifest["manifests"][0]["digest"]
-        .as_str()
-        .unwrap()
-        .parse()?;
-    let manifest = fs::read(layout.dir.path().join("blobs/sha256").join(digest.hex()))?;
-    let manifest: serde_json::Value = serde_json::from_slice(&manifest)?;
-    let lost: Digest = manifest["layers"][1]["digest"].as_str().unwrap().parse()?;
-    fs::remove_file(registry.blob_file(&lost.hex()))?;
+    let lost = layout.layer_blob(1)?;
+    fs::remove_file(registry.blob_file(&lost))?;
     let text = chain(pull(&place, &name).await.unwrap_err());
-    assert!(text.contains(&lost.to_string()), "{text}");
+    assert!(text.contains(&lost), "{text}");
+    assert_eq!(place.content()?, [""; 0]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_layer_is_unpacked_while_one_beneath_still_comes_in() -> Result<()> {
+    install_provider();
+    let (registry, place) = (Registry::start()?, Place::new()?);
+    let layers = vec![
+        Layer::new().file("low", noise(1 << 20)),
+        Layer::new().file("high", "2"),
+    ];
+    let layout = Layout::of("thing", layers, Compression::Gzip)?;
+    let name = registry.push(&layout, "thing", "thing:1")?;
+    let lowest = layout.layer_blob(0)?;
+    // The lowest layer's content is withheld until the one on it is unpacked.
+    let tmp = place.path("images/tmp");
+    let is_unpacked = move || {
+        let staged = fs::read_dir(&tmp).unwrap().flatten();
+        let mut staged = staged.map(|entry| entry.path().join("diff/high"));
+        staged.any(|file| file.exists())
+    };
+    let address = hold_back(registry.address.clone(), lowest, is_unpacked)?;
+    let image = pull(&place, &name.replace(&registry.address, &address)).await?;
+    assert_eq!((image.size, image.layers.len()), ((1 << 20) + 1, 2));
+    let merged = place.mount(&image).await?.merged;
+    assert_eq!(fs::read_to_string(merged.join("high"))?, "2");
+    assert_eq!(fs::read(merged.join("low"))?, noise(1 << 20));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_broken_layer_ends_the_pull_though_another_does_not_come() -> Result<()> {
+    install_provider();
+    let (registry, place) = (Registry::start()?, Place::new()?);
+    let layers = vec![
+        Layer::new().file("low", noise(1 << 20)),
+        Layer::new().file("high", noise(1 << 20)),
+    ];
+    let layout = Layout::of("thing", layers, Compression::Gzip)?;
+    let name = registry.push(&layout, "thing", "thing:1")?;
+    let served = registry.blob_file(&layout.layer_blob(1)?);
+    let mut bad = fs::read(&served)?;
+    let middle = bad.len() / 2;
+    bad[middle] ^= 1;
+    fs::write(&served, bad)?;
+    let address = hold_back(registry.address.clone(), layout.layer_blob(0)?, || false)?;
+    let name = name.replace(&registry.address, &address);
+    let error = chain(pull(&place, &name).await.unwrap_err());
+    assert!(error.contains(&layout.layer_blob(1)?), "{error}");
     assert_eq!(place.content()?, [""; 0]);
     Ok(())
 }

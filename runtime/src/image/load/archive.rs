@@ -4,15 +4,17 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
+use super::ahead::Ahead;
 use super::{Found, LoadError, docker, oci};
 use crate::image::blob::StoreBlobError;
 use crate::image::decompress::{BUFFER, decompress};
 use crate::image::digest::Digest;
 use crate::image::lease::Lease;
-use crate::image::tarball::{Entry, Kind, TarError, TarReader};
+use crate::image::tarball::{BLOCK, Entry, Kind, TarError, TarReader, is_tar};
 
 /// Symbolic links between files that are followed: `docker save` writes one for a repeated layer.
 const MAX_LINKS: usize = 4;
@@ -26,8 +28,12 @@ pub(super) struct Archive {
 }
 
 impl Archive {
-    /// Stores the files of `stream` as blobs that `lease` holds.
-    pub(super) fn read(stream: impl Read + Send, lease: &Lease) -> Result<Self, LoadError> {
+    /// Stores the files of `stream` as blobs that `lease` holds. What looks like a layer is begun with `ahead`.
+    pub(super) fn read(
+        stream: impl Read + Send,
+        lease: &Arc<Lease>,
+        ahead: &Ahead,
+    ) -> Result<Self, LoadError> {
         let limits = lease.store().limits;
         let plain = decompress(stream).map_err(TarError::Read)?;
         let mut reader = TarReader::new(plain.take(limits.blob_bytes), limits.entries);
@@ -44,7 +50,10 @@ impl Archive {
             let name = normal(&String::from_utf8_lossy(&entry.path));
             match entry.kind {
                 Kind::File => {
-                    let digest = store(&entry, &name, &mut reader, lease)?;
+                    let (digest, is_layer) = store(&entry, &name, &mut reader, lease)?;
+                    if is_layer {
+                        ahead.begin(digest, lease);
+                    }
                     archive.files.insert(name, digest);
                 }
                 Kind::Symlink => {
@@ -133,12 +142,13 @@ pub(super) fn json<T: DeserializeOwned>(
     })
 }
 
+/// Stores one file. Gives back also whether it looks like a plain tar.
 fn store(
     entry: &Entry,
     name: &str,
     data: &mut impl Read,
     lease: &Lease,
-) -> Result<Digest, LoadError> {
+) -> Result<(Digest, bool), LoadError> {
     let failed = |source| LoadError::Blob {
         name: format!("{:?}", OsStr::from_bytes(&entry.path)),
         source,
@@ -149,6 +159,10 @@ fn store(
         .create(lease.store().limits.blob_bytes)
         .map_err(failed)?;
     let mut buffer = vec![0; BUFFER];
+    let mut begin = Vec::with_capacity(BLOCK);
+    let first = data.take(BLOCK as u64).read_to_end(&mut begin);
+    first.map_err(TarError::Read)?;
+    writer.write(&begin).map_err(failed)?;
     loop {
         match data.read(&mut buffer).map_err(TarError::Read)? {
             0 => break,
@@ -158,7 +172,7 @@ fn store(
     let (digest, _): (_, u64) = writer
         .commit(expected, lease)
         .map_err(|source: StoreBlobError| failed(source))?;
-    Ok(digest)
+    Ok((digest, is_tar(&begin)))
 }
 
 /// A name without `.`, doubled slashes and `..`: two names are one file if they look the same then.

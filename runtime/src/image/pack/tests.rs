@@ -8,14 +8,14 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::image::Limits;
-use crate::image::unpack::unpack;
+use crate::image::unpack::unpack_over;
 
 /// Packs what is in `upper` and unpacks it over an empty root.
 fn again(upper: &Path) -> TempDir {
     let mut archive = Vec::new();
     assert!(pack(upper, &mut archive).unwrap());
     let copy = TempDir::new().unwrap();
-    unpack(&archive[..], copy.path(), &[], &Limits::default()).unwrap();
+    unpack_over(&archive[..], copy.path(), &[], &Limits::default()).unwrap();
     copy
 }
 

@@ -2,7 +2,8 @@
 
 use super::{Kind, TarError};
 
-pub(super) const BLOCK: usize = 512;
+/// Bytes of a header; data is padded to as many.
+pub(crate) const BLOCK: usize = 512;
 
 const NAME: Field = Field(0, 100);
 const MODE: Field = Field(100, 8);

@@ -51,6 +51,12 @@ pub enum UnpackError {
         /// What it should be the same as, quoted.
         target: String,
     },
+    /// It needs the layers beneath, before which it was to be unpacked.
+    #[error("entry {path} needs the layers beneath, which are not there yet")]
+    Beneath {
+        /// The name, quoted.
+        path: String,
+    },
     /// The kernel refused.
     #[error("unpack {path}")]
     Make {

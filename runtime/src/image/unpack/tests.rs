@@ -119,7 +119,7 @@ impl Tar {
     /// `lower` uppermost first.
     fn unpack_over(&self, root: &Path, lower: &[&Path]) -> Result<u64, UnpackError> {
         let lower: Vec<_> = lower.iter().map(|path| path.to_path_buf()).collect();
-        unpack(&self.bytes()[..], root, &lower, &Limits::default())
+        unpack_over(&self.bytes()[..], root, &lower, &Limits::default())
     }
 }
 

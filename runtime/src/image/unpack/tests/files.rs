@@ -222,7 +222,7 @@ fn what_gnu_tar_packs_comes_out_the_same_in_each_of_its_formats() {
         &["--format=posix", "--sparse", "--sparse-version=0.1"],
     ] {
         let root = TempDir::new().unwrap();
-        unpack(
+        unpack_over(
             &pack(source.path(), options)[..],
             root.path(),
             &[],
@@ -252,7 +252,7 @@ fn bombs_are_refused_by_what_they_would_take() {
     };
     let run = |archive: &Tar| {
         let dir = TempDir::new().unwrap();
-        unpack(&archive.bytes()[..], dir.path(), &[], &limits).unwrap_err()
+        unpack_over(&archive.bytes()[..], dir.path(), &[], &limits).unwrap_err()
     };
     let big = tar().file("a", &"x".repeat(60)).file("b", &"x".repeat(60));
     assert!(matches!(run(&big), UnpackError::TooLarge { limit: 100 }));
@@ -282,7 +282,8 @@ fn copies_of_a_lower_file_count_too() {
         layer_bytes: 100,
         ..Limits::default()
     };
-    let error = unpack(&twice[..], high.path(), &[low.path().to_owned()], &limits).unwrap_err();
+    let error =
+        unpack_over(&twice[..], high.path(), &[low.path().to_owned()], &limits).unwrap_err();
     assert!(matches!(error, UnpackError::TooLarge { limit: 100 }));
 }
 
@@ -311,7 +312,7 @@ fn a_truncated_archive_is_an_error() {
     let dir = TempDir::new().unwrap();
     let whole = tar().file("a", &"x".repeat(2000)).bytes();
     for cut in [100, 512, 600, 1500] {
-        let error = unpack(&whole[..cut], dir.path(), &[], &Limits::default()).unwrap_err();
+        let error = unpack_over(&whole[..cut], dir.path(), &[], &Limits::default()).unwrap_err();
         assert!(
             matches!(error, UnpackError::Tar(TarError::Read(_))),
             "{cut}: {error}"
