@@ -71,13 +71,29 @@ load_archive() {
     local taken
     case $1:$2 in
         bare:load) taken=$(by_itself sh -c "tar -xOf $work/gzip.tar --wildcards './[0-9].tar' | gzip -dc") ;;
-        bare:*) taken=$(by_itself sh -c "cat $work/plain.tar >$state/copy && sync $state/copy") ;;
+        bare:*) taken=$(unpack_by_itself) ;;
         *)
             without_image "$(host_of "$1")"
             taken=$(client 1 load --input "$3")
             ;;
     esac
     sample "$2" "$(rate "$image_bytes" "$taken")"
+}
+
+# The same files on the disk as the store has: the layers as they are, and unpacked, all at once.
+unpack_by_itself() {
+    rm -rf "$state/bare"
+    mkdir "$state/bare"
+    # shellcheck disable=SC2016 # for the inner shell
+    by_itself sh -ec '
+        cd "$1"
+        tar -xf "$2"
+        for layer in [0-9].tar; do
+            mkdir "${layer%.tar}"
+            tar -xf "$layer" -C "${layer%.tar}" &
+        done
+        wait
+        sync -f .' sh "$state/bare" "$work/plain.tar"
 }
 
 # Bytes of the archive a second, until they are on the disk.

@@ -30,7 +30,7 @@ pub(super) const PATHS: [Path; 6] = [
     path(DOCKER, "docker", Kind::Peer),
     path("podman", "podman", Kind::Peer),
     path("crun", "crun alone", Kind::Peer),
-    path("bare", "gzip, cat and sync", Kind::Peer),
+    path("bare", "gzip, tar or cat, and sync", Kind::Peer),
 ];
 
 const DOCKERS: &[&str] = &[DOCKER];
@@ -45,7 +45,7 @@ pub(super) const TARGETS: [Target; 12] = [
     target(NUNCIO, "pull", 1.0, DOCKERS, "docker"),
     target(NUNCIO, "pull-memory", 40.0 * MEBI, &[], ""),
     target(NUNCIO, "load", 0.8, &["bare"], "gzip"),
-    target(NUNCIO, "load-plain", 0.8, &["bare"], "cat and sync"),
+    target(NUNCIO, "load-plain", 0.8, &["bare"], "tar and sync"),
     target(NUNCIO, "save", 0.8, &["bare"], "cat"),
     target(NUNCIO, "idle", 25.0 * MEBI, &[], ""),
     target(NUNCIO, "shim", MEBI, &[], ""),
