@@ -18,3 +18,43 @@ find_program() {
     found=$(command -v "$1") || fail "there is no program $1: build it with: make build bench-tools"
     realpath "$found"
 }
+
+# read_arguments [help | ROUNDS] [COLUMN...] : sets $rounds, $wanted and, by PATHS, $paths; all there are unless given. A
+# $duration is looked at, where there is one.
+read_arguments() {
+    local word
+    if [ "${1-}" = help ]; then
+        sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"
+        printf '\ncolumns: %s\npaths: %s\n' "${all_columns[*]}" "${all_paths[*]}"
+        exit
+    fi
+    if [[ ${1-} =~ ^[0-9]+$ ]]; then
+        rounds=$1
+        shift
+        [ "$rounds" -gt 0 ] || fail "0 rounds have no median: give 1 or more"
+    fi
+    [[ ${duration-2} =~ ^[1-9][0-9]?$ ]] || fail "DURATION is '$duration': give seconds from 1 to 99"
+    for word in "$@"; do one_of column "$word" "${all_columns[@]}"; done
+    wanted=("$@")
+    [ $# -gt 0 ] || wanted=("${all_columns[@]}")
+    read -ra paths <<<"${PATHS:-${all_paths[*]}}"
+    for word in "${paths[@]}"; do one_of path "$word" "${all_paths[@]}"; done
+}
+
+# unpack_packages DIRECTORY SCRIPT COMPLETE UNNEEDED PACKAGE... : the packages below target/DIRECTORY, whose full name is in
+# $unpacked then. None is installed, so none starts a service. COMPLETE adds there what they lack. It is done anew when SCRIPT,
+# which says all this, has changed.
+unpack_packages() {
+    local script=$2 complete=$3 unneeded=$4 made
+    unpacked=$here/../target/$1
+    shift 4
+    made=$(oci_recipe_id "$here/../examples/images/oci.sh" "$script")
+    if [ "$(cat "$unpacked/made" 2>/dev/null)" != "$made" ]; then
+        echo "== unpack $*"
+        rm -rf "$unpacked"
+        oci_debian_root "$unpacked" "$unneeded" "$@"
+        "$complete"
+        echo "$made" >"$unpacked/made"
+    fi
+    unpacked=$(realpath "$unpacked")
+}

@@ -11,36 +11,31 @@ engines_unneeded="adduser debconf init-system-helpers lsb-base procps readline-c
     buildah git ca-certificates passwd perl dmsetup criu python3 gnupg libpam-runtime libpam-modules libpam-modules-bin \
     golang-github-containernetworking-plugin-dnsname"
 
-# Unpacks the programs into $engines: none is installed, so none starts a service.
+# Unpacks the programs into $engines.
 unpack_engines() {
-    engines=$here/../target/bench-engines
-    local made
-    made=$(oci_recipe_id "$here/../examples/images/oci.sh" "$here/engines.sh")
-    if [ "$(cat "$engines/made" 2>/dev/null)" != "$made" ]; then
-        echo "== unpack docker, containerd, runc, podman, crun and docker-registry"
-        rm -rf "$engines"
-        oci_debian_root "$engines" "$engines_unneeded" \
-            docker.io podman crun conmon netavark docker-registry iptables nftables iproute2 busybox-static
-        oci_busybox_links "$engines"
-        local program
-        for program in iptables iptables-save iptables-restore ip6tables ip6tables-save ip6tables-restore; do
-            ln -sf xtables-nft-multi "$engines/usr/sbin/$program" # as Debian's alternatives are by default
-        done
-        configure_podman
-        echo "$made" >"$engines/made"
-    fi
-    engines=$(realpath "$engines")
+    unpack_packages bench-engines "$here/engines.sh" complete_engines "$engines_unneeded" \
+        docker.io podman crun conmon netavark docker-registry iptables nftables iproute2 busybox-static
+    engines=$unpacked
+}
+
+complete_engines() {
+    oci_busybox_links "$unpacked"
+    local program
+    for program in iptables iptables-save iptables-restore ip6tables ip6tables-save ip6tables-restore; do
+        ln -sf xtables-nft-multi "$unpacked/usr/sbin/$program" # as Debian's alternatives are by default
+    done
+    configure_podman
 }
 
 configure_podman() {
-    mkdir -p "$engines/etc/containers"
+    mkdir -p "$unpacked/etc/containers"
     printf '[storage]\ndriver = "overlay"\nrunroot = "/run/containers"\ngraphroot = "/var/lib/containers"\n' \
-        >"$engines/etc/containers/storage.conf"
-    printf '{"default":[{"type":"insecureAcceptAnything"}]}' >"$engines/etc/containers/policy.json"
+        >"$unpacked/etc/containers/storage.conf"
+    printf '{"default":[{"type":"insecureAcceptAnything"}]}' >"$unpacked/etc/containers/policy.json"
     printf 'unqualified-search-registries = ["localhost"]\n[[registry]]\nlocation = "127.0.0.1:5000"\ninsecure = true\n' \
-        >"$engines/etc/containers/registries.conf"
+        >"$unpacked/etc/containers/registries.conf"
     printf '[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\nruntime = "crun"\n[network]\nnetwork_backend = "netavark"\n' \
-        >"$engines/etc/containers/containers.conf"
+        >"$unpacked/etc/containers/containers.conf"
 }
 
 # make_disk : a file system of its own on this machine's disk, so that what others write is

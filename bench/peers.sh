@@ -5,20 +5,15 @@
 unneeded="adduser debconf init-system-helpers lsb-base procps readline-common sysvinit-utils \
     containerd runc tini iptables libdevmapper1.02.1 iproute2"
 
-# Unpacks the programs into $root: none is installed, so none starts a service.
+# Unpacks the programs into $root.
 unpack_peers() {
-    root=$here/../target/bench-peers
-    local made
-    made=$(oci_recipe_id "$here/../examples/images/oci.sh" "$here/peers.sh")
-    if [ "$(cat "$root/made" 2>/dev/null)" != "$made" ]; then
-        echo "== unpack socat, haproxy, nginx, docker-proxy, iperf3 and redis"
-        rm -rf "$root"
-        oci_debian_root "$root" "$unneeded" \
-            socat haproxy nginx libnginx-mod-stream docker.io iperf3 redis-server redis-tools
-        rm -f "$root"/usr/sbin/dockerd "$root"/usr/bin/docker
-        mknod -m 666 "$root/dev/null" c 1 3
-        mknod -m 666 "$root/dev/urandom" c 1 9
-        echo "$made" >"$root/made"
-    fi
-    root=$(realpath "$root")
+    unpack_packages bench-peers "$here/peers.sh" complete_peers "$unneeded" \
+        socat haproxy nginx libnginx-mod-stream docker.io iperf3 redis-server redis-tools
+    root=$unpacked
+}
+
+complete_peers() {
+    rm -f "$unpacked"/usr/sbin/dockerd "$unpacked"/usr/bin/docker
+    mknod -m 666 "$unpacked/dev/null" c 1 3
+    mknod -m 666 "$unpacked/dev/urandom" c 1 9
 }

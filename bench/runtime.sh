@@ -25,27 +25,8 @@ all_columns=("${columns[@]}" "${once[@]}")
 rounds=5
 declare -A holders=() first=()
 
-arguments() {
-    local word
-    if [ "${1-}" = help ]; then
-        sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"
-        printf '\ncolumns: %s\npaths: %s\n' "${all_columns[*]}" "${all_paths[*]}"
-        exit
-    fi
-    if [[ ${1-} =~ ^[0-9]+$ ]]; then
-        rounds=$1
-        shift
-        [ "$rounds" -gt 0 ] || fail "0 rounds have no median: give 1 or more"
-    fi
-    for word in "$@"; do one_of column "$word" "${all_columns[@]}"; done
-    wanted=("$@")
-    [ $# -gt 0 ] || wanted=("${all_columns[@]}")
-    read -ra paths <<<"${PATHS:-${all_paths[*]}}"
-    for word in "${paths[@]}"; do one_of path "$word" "${all_paths[@]}"; done
-}
-
 main() {
-    arguments "$@"
+    read_arguments "$@"
     [ "$(id -u)" = 0 ] || fail "namespaces need root: run it as root"
     NUNCIO=$(find_program "${NUNCIO:-nuncio}")
     LOAD=$(find_program "${LOAD:-nuncio-bench}")
