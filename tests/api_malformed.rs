@@ -67,8 +67,15 @@ fn bodies_that_are_no_json_or_not_of_that_type() {
     ];
     for path in takes_a_body {
         let line = format!("POST {path}");
-        for body in ["{", "{\"Name\":", "[1", "{} {}", "nonsense", "\u{0}"] {
-            refuses(&host, &line, JSON, body.as_bytes(), 400, "invalid JSON");
+        for (body, says) in [
+            ("{", "invalid JSON: EOF"),
+            ("{\"Name\":", "invalid JSON: EOF"),
+            ("[1", "invalid JSON"),
+            ("{} {}", "invalid JSON: trailing characters"),
+            ("nonsense", "invalid JSON"),
+            ("\u{0}", "invalid JSON"),
+        ] {
+            refuses(&host, &line, JSON, body.as_bytes(), 400, says);
         }
         let text = "Content-Type: text/plain\r\n";
         refuses(
@@ -77,7 +84,7 @@ fn bodies_that_are_no_json_or_not_of_that_type() {
             text,
             b"{}",
             400,
-            "unsupported Content-Type header",
+            "unsupported Content-Type header (text/plain)",
         );
         refuses(
             &host,
@@ -109,22 +116,18 @@ fn bodies_that_are_no_json_or_not_of_that_type() {
         );
     }
     for body in ["7", "\"x\"", "[]", "{\"Image\":7}", "{\"HostConfig\":[]}"] {
-        refuses(
-            &host,
-            "POST /containers/create",
-            JSON,
-            body.as_bytes(),
-            400,
-            "",
-        );
-        refuses(
-            &host,
-            "POST /networks/create",
-            JSON,
-            body.as_bytes(),
-            400,
-            "",
-        );
+        for path in ["/containers/create", "/networks/create"] {
+            let line = format!("POST {path}");
+            refuses(&host, &line, JSON, body.as_bytes(), 400, "");
+        }
+    }
+    for (body, says) in [
+        ("[]", "config cannot be empty"),
+        ("{\"Image\": 7}", "invalid JSON: invalid type"),
+        ("{}", "no image specified"),
+    ] {
+        let line = "POST /containers/create";
+        refuses(&host, line, JSON, body.as_bytes(), 400, says);
     }
     host.ok("version");
 }
@@ -184,39 +187,75 @@ fn names_ids_and_parameters_that_cannot_be() {
             "",
         );
     }
-    for (line, status) in [
-        ("GET /containers/none/json", 404),
-        ("POST /containers/none/start", 404),
-        ("DELETE /containers/none", 404),
-        ("GET /containers/..%2F..%2Fx/json", 404),
-        ("GET /containers/%00/json", 404),
-        ("GET /containers/%ff/json", 400),
-        ("GET /images/none/json", 404),
-        ("DELETE /images/none", 404),
-        ("GET /networks/nowhere", 404),
-        ("DELETE /networks/bridge", 403),
-        ("GET /volumes/none", 404),
-        ("DELETE /volumes/none", 404),
-        ("GET /exec/none/json", 404),
-        ("GET /nowhere", 404),
-        ("PUT /version", 404),
-        ("GET /v1.99/version", 400),
-        ("GET /v1.1/version", 400),
-        ("GET /containers/json?filters=%7B", 400),
+    for (line, status, says) in [
+        ("GET /containers/none/json", 404, "No such container: none"),
+        (
+            "POST /containers/none/start",
+            404,
+            "No such container: none",
+        ),
+        (
+            "POST /containers/none/kill?signal=NOSUCH",
+            404,
+            "No such container: none",
+        ),
+        ("DELETE /containers/none", 404, "No such container: none"),
+        ("GET /containers/..%2F..%2Fx/json", 404, "No such container"),
+        ("GET /containers/%00/json", 404, ""),
+        ("GET /containers/%ff/json", 400, ""),
+        ("GET /images/none/json", 404, "No such image: none"),
+        (
+            "GET /images/busybox/json?platform=%7B",
+            400,
+            "invalid platform",
+        ),
+        ("DELETE /images/none", 404, "No such image: none"),
+        ("GET /networks/nowhere", 404, "network nowhere not found"),
+        (
+            "DELETE /networks/bridge",
+            403,
+            "pre-defined network and cannot be removed",
+        ),
+        ("GET /volumes/none", 404, "no such volume"),
+        ("DELETE /volumes/none", 404, "no such volume"),
+        ("GET /exec/none/json", 404, "No such exec instance: none"),
+        ("GET /nowhere", 404, "page not found"),
+        ("PUT /version", 404, "page not found"),
+        ("PATCH /containers/json", 404, "page not found"),
+        (
+            "GET /v1.99/version",
+            400,
+            "client version 1.99 is too new. Maximum supported API version is 1.49",
+        ),
+        (
+            "GET /v1.1/version",
+            400,
+            "client version 1.1 is too old. Minimum supported API version is 1.24",
+        ),
+        ("GET /containers/json?filters=%7B", 400, "invalid filter"),
         (
             "GET /containers/json?filters=%7B%22colour%22%3A%5B%22red%22%5D%7D",
             400,
+            "invalid filter 'colour'",
         ),
-        ("GET /containers/json?limit=some", 400),
-        ("GET /events?since=yesterday", 400),
-        ("POST /images/create?fromImage=UPPER%20case", 400),
-        ("POST /images/create?fromImage=busybox&platform=%2F%2F", 400),
-        ("POST /images/busybox/tag?repo=A%20B", 400),
-        ("POST /commit?container=none", 404),
-        ("POST /build", 501),
+        ("GET /containers/json?limit=some", 400, "limit"),
+        ("GET /events?since=yesterday", 400, ""),
+        ("POST /images/create?fromImage=UPPER%20case", 400, ""),
+        (
+            "POST /images/create?fromImage=busybox&platform=%2F%2F",
+            400,
+            "",
+        ),
+        ("POST /images/busybox/tag?repo=A%20B", 400, ""),
+        ("POST /commit?container=none", 404, ""),
+        ("POST /build", 501, "not built: build"),
+        ("GET /services", 501, "not built: services"),
     ] {
-        refuses(&host, line, "", b"", status, "");
+        refuses(&host, line, "", b"", status, says);
     }
+    let line = "POST /containers/create";
+    let absent = b"{\"Image\":\"none\"}";
+    refuses(&host, line, JSON, absent, 404, "No such image: none:latest");
     let wrong = "X-Registry-Auth: !!!\r\n";
     let line = "POST /images/create?fromImage=127.0.0.1:1/x";
     refuses(&host, line, wrong, b"", 400, "X-Registry-Auth");
