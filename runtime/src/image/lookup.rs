@@ -34,15 +34,8 @@ impl ImageStore {
         options: &PullOptions,
     ) -> Result<RemoteImage, PullError> {
         let source = Source::of(reference, options).await?;
-        let content = source.manifest(reference).await?;
         let limit = self.inner.limits.metadata_bytes;
-        if content.len() as u64 > limit {
-            return Err(PullError::ManifestTooLarge {
-                name: reference.familiar(),
-                size: content.len(),
-                limit,
-            });
-        }
+        let content = source.manifest(reference, limit).await?;
         let malformed = |source| PullError::Manifest {
             name: reference.familiar(),
             source,

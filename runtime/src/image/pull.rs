@@ -1,6 +1,7 @@
 //! `pull`: an image from a registry.
 
 mod error;
+mod manifest;
 mod source;
 
 use std::collections::BTreeSet;
@@ -230,15 +231,8 @@ impl Pull {
     }
 
     async fn manifest(&self, reference: &Reference) -> Result<(Vec<u8>, Digest), PullError> {
-        let content = self.source.manifest(reference).await?;
         let limit = self.lease.store().limits.metadata_bytes;
-        if content.len() as u64 > limit {
-            return Err(PullError::ManifestTooLarge {
-                name: self.name.clone(),
-                size: content.len(),
-                limit,
-            });
-        }
+        let content = self.source.manifest(reference, limit).await?;
         let digest = Digest::of(&content);
         Ok((content, digest))
     }

@@ -47,7 +47,9 @@ pub(crate) fn hold_back(
 }
 
 /// Has a thread carry each connection. Gives back where they come in.
-fn listen(carry: impl Fn(TcpStream) -> io::Result<()> + Send + Sync + 'static) -> Result<String> {
+pub(crate) fn listen(
+    carry: impl Fn(TcpStream) -> io::Result<()> + Send + Sync + 'static,
+) -> Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?.to_string();
     let carry = Arc::new(carry);

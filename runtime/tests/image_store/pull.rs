@@ -1,13 +1,14 @@
 //! Pulls from a real registry server on loopback.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::net::TcpListener;
 
 use anyhow::Result;
 use nuncio_runtime::image::{ProgressStatus, PullError, PullOptions, Reference};
 use tokio::sync::mpsc;
 
-use crate::flaky::{hold_back, noise};
+use crate::flaky::{hold_back, listen, noise};
 use crate::layout::{Compression, Layer, Layout};
 use crate::registry::Registry;
 use crate::{Place, chain, no_progress};
@@ -256,6 +257,30 @@ async fn a_layer_the_registry_lost_is_named() -> Result<()> {
     fs::remove_file(registry.blob_file(&lost))?;
     let text = chain(pull(&place, &name).await.unwrap_err());
     assert!(text.contains(&lost), "{text}");
+    assert_eq!(place.content()?, [""; 0]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_manifest_without_end_is_not_read_to_its_end() -> Result<()> {
+    install_provider();
+    let place = Place::new()?;
+    let address = listen(|mut client| {
+        let mut request = [0; 4096];
+        let count = client.read(&mut request)?;
+        let begin = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n";
+        client.write_all(begin)?;
+        while request[..count].starts_with(b"GET /v2/thing/manifests/1 ") {
+            client.write_all(&[b' '; 64 << 10])?;
+        }
+        Ok(())
+    })?;
+    let error = pull(&place, &format!("{address}/thing:1"))
+        .await
+        .unwrap_err();
+    let expected =
+        format!("the manifest of {address}/thing:1 has more than the 4194304 bytes allowed");
+    assert_eq!(error.to_string(), expected);
     assert_eq!(place.content()?, [""; 0]);
     Ok(())
 }

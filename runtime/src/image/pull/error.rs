@@ -72,12 +72,10 @@ pub enum PullError {
         source: io::Error,
     },
     /// A manifest larger than allowed.
-    #[error("the manifest of {name} has {size} bytes, more than the {limit} allowed")]
+    #[error("the manifest of {name} has more than the {limit} bytes allowed")]
     ManifestTooLarge {
         /// The image, short.
         name: String,
-        /// Bytes that came.
-        size: usize,
         /// What is allowed.
         limit: u64,
     },

@@ -8,35 +8,28 @@ use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt};
 use oci_client::client::BlobResponse;
 use oci_client::errors::OciDistributionError;
-use oci_client::manifest::{
-    IMAGE_MANIFEST_LIST_MEDIA_TYPE, IMAGE_MANIFEST_MEDIA_TYPE, OCI_IMAGE_INDEX_MEDIA_TYPE,
-    OCI_IMAGE_MEDIA_TYPE, OciDescriptor,
-};
+use oci_client::manifest::OciDescriptor;
 use oci_client::{Client, secrets};
+use tokio::sync::OnceCell;
 
 use super::{PullError, PullOptions};
 use crate::image::digest::Digest;
 use crate::image::reference::{DEFAULT_REGISTRY, Reference};
 use crate::image::registry::{Endpoint, EndpointError, RegistryAuth, Trouble, secret, trouble};
 
-/// What manifests are understood. Schema 1 has been gone from registries for years.
-const MANIFESTS: &[&str] = &[
-    OCI_IMAGE_MEDIA_TYPE,
-    OCI_IMAGE_INDEX_MEDIA_TYPE,
-    IMAGE_MANIFEST_MEDIA_TYPE,
-    IMAGE_MANIFEST_LIST_MEDIA_TYPE,
-];
 /// Tags asked for at a time, and more than any repository has.
 const TAGS_AT_A_TIME: usize = 1000;
 const MAX_TAGS: usize = 100_000;
 
 /// The registry of an image, or a mirror of it.
 pub(in crate::image) struct Source {
-    client: Client,
-    auth: secrets::RegistryAuth,
+    pub(super) client: Client,
+    pub(super) auth: secrets::RegistryAuth,
     /// Where it is asked for.
-    host: String,
-    image: Reference,
+    pub(super) endpoint: Endpoint,
+    pub(super) image: Reference,
+    /// What the registry gave for that, if it gives any.
+    pub(super) token: OnceCell<Option<String>>,
 }
 
 /// A mirror that was not asked yet.
@@ -100,8 +93,9 @@ impl Source {
         Ok(Self {
             client: endpoint.oci()?,
             auth: secret(&endpoint, auth, image.repository(), "pull").await?,
-            host: endpoint.host,
+            endpoint,
             image: image.clone(),
+            token: OnceCell::new(),
         })
     }
 
@@ -126,19 +120,6 @@ impl Source {
             }
         }
         Ok(tags.into_iter().collect())
-    }
-
-    /// The manifest or index as served; one asked for by digest has that digest.
-    pub(in crate::image) async fn manifest(
-        &self,
-        reference: &Reference,
-    ) -> Result<Vec<u8>, PullError> {
-        let pulled = self
-            .client
-            .pull_manifest_raw(&self.address(reference), &self.auth, MANIFESTS)
-            .await;
-        let (content, _) = pulled.map_err(|error| self.failed(error, reference.familiar()))?;
-        Ok(content.into())
     }
 
     /// The bytes of a blob from `offset` on.
@@ -180,14 +161,14 @@ impl Source {
 
     pub(in crate::image) fn broken(&self, blob: Digest, source: io::Error) -> PullError {
         PullError::Download {
-            registry: self.host.clone(),
+            registry: self.endpoint.host.clone(),
             blob,
             source,
         }
     }
 
-    fn failed(&self, error: OciDistributionError, name: String) -> PullError {
-        let registry = self.host.clone();
+    pub(super) fn failed(&self, error: OciDistributionError, name: String) -> PullError {
+        let registry = self.endpoint.host.clone();
         let source = Box::new(error);
         match trouble(&source) {
             Trouble::Denied => PullError::Denied {
@@ -208,8 +189,11 @@ impl Source {
         }
     }
 
-    fn address(&self, reference: &Reference) -> oci_client::Reference {
-        let (host, repository) = (self.host.clone(), reference.repository().to_owned());
+    pub(super) fn address(&self, reference: &Reference) -> oci_client::Reference {
+        let (host, repository) = (
+            self.endpoint.host.clone(),
+            reference.repository().to_owned(),
+        );
         match (reference.digest(), reference.tag()) {
             (Some(digest), _) => {
                 oci_client::Reference::with_digest(host, repository, digest.to_string())
