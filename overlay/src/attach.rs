@@ -259,6 +259,7 @@ fn routes(request: &AttachRequest, link: u32) -> impl Iterator<Item = Route> {
         gateway: Some(gateway),
         source: None,
         link,
+        mtu: None,
     };
     let subnet = (request.subnet.prefix() < request.address.prefix())
         .then(|| through(request.subnet, gateway_of(request.address)));

@@ -40,6 +40,7 @@ pub(crate) fn render(state: &HostState) -> String {
             out.subchain(&format!("from-{}", vxlan.link), from_vxlan(segment, vxlan));
         }
     }
+    out.chain("fit", "filter hook forward priority -150", fit(segments));
     out.chain(
         "forward",
         "filter hook forward priority 0",
@@ -75,6 +76,7 @@ fn spoofed(segments: &[Segment]) -> Vec<String> {
         rules.push(format!("iifname != {own} ip saddr {subnet} counter drop"));
     }
     for segment in segments {
+        rules.extend(answers(segment).map(|answers| format!("{answers} notrack")));
         let own = set(&segment.blocks);
         let bridge = &segment.bridge;
         rules.push(unless(
@@ -117,6 +119,28 @@ fn leaking(segments: &[Segment]) -> Vec<String> {
     sealed.map(rule).collect()
 }
 
+/// What hosts answer to each other's probes (see `paths`). These are asked by a process and not by this kernel, to which the
+/// answers were invalid, and many a firewall drops that.
+fn answers(segment: &Segment) -> Option<String> {
+    let vxlan = segment.vxlan.as_ref()?;
+    if vxlan.carrier == Carrier::Sealed {
+        return None;
+    }
+    let link = &vxlan.link;
+    let (theirs, own) = (
+        hosts(segment)?,
+        set(segment.blocks.iter().copied().map(gateway_of))?,
+    );
+    Some(format!(
+        "iifname \"{link}\" ip saddr {theirs} ip daddr {own} icmp type echo-reply"
+    ))
+}
+
+/// The other hosts of a network, by their gateway addresses.
+fn hosts(segment: &Segment) -> Option<String> {
+    set(segment.peers.iter().map(|peer| gateway_of(peer.block)))
+}
+
 /// What this host itself takes: VXLAN from peers only, and gateway addresses from their own network only.
 fn input(segments: &[Segment]) -> Vec<String> {
     let mut rules = Vec::new();
@@ -152,12 +176,31 @@ fn input(segments: &[Segment]) -> Vec<String> {
         if let Some(vxlan) = &segment.vxlan {
             let ping = match segment.reach {
                 Reach::Routed => "meta l4proto != icmp ",
-                Reach::LinksOnly { .. } => "",
+                Reach::LinksOnly { .. } => {
+                    rules.extend(hosts(segment).map(|hosts| {
+                        format!("iifname \"{}\" ip saddr {hosts} icmp type {{ echo-request, echo-reply }} accept", vxlan.link)
+                    }));
+                    ""
+                }
             };
             rules.push(format!("iifname \"{}\" {ping}drop", vxlan.link));
         }
     }
     rules
+}
+
+/// Has both sides of a connection send no longer segments than get through to the peer, as its route says. They would learn
+/// it from ICMP too, but not those who drop that, nor before a packet was lost.
+fn fit(segments: &[Segment]) -> Vec<String> {
+    let tunnels = segments.iter().filter_map(|segment| segment.vxlan.as_ref());
+    let mut tunnels = tunnels.map(|vxlan| vxlan.link.as_str()).peekable();
+    if tunnels.peek().is_none() {
+        return Vec::new();
+    }
+    let tunnels = quoted(tunnels);
+    vec![format!(
+        "oifname {tunnels} tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu"
+    )]
 }
 
 /// New connections through this host; those of other links that do not touch ours are not ours to judge.
@@ -221,7 +264,7 @@ fn from_bridge(segment: &Segment, segments: &[Segment]) -> Vec<String> {
 
 /// New connections from a network's other hosts.
 fn from_vxlan(segment: &Segment, vxlan: &Vxlan) -> Vec<String> {
-    let hosts = set(segment.peers.iter().map(|peer| gateway_of(peer.block)));
+    let hosts = hosts(segment);
     let inward = format!("oifname \"{}\"", segment.bridge);
     let mut rules = Vec::new();
     match &segment.reach {

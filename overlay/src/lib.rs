@@ -11,6 +11,7 @@ mod names;
 mod netlink;
 mod netns;
 mod nft;
+mod paths;
 mod probe;
 mod segment;
 mod tun;
@@ -28,6 +29,7 @@ pub use names::{ApplyNamesError, ListenError, NameServer, NamesDocument, Offer, 
 pub use netlink::ChangeWatch;
 pub use netns::{CreateNetNsError, NetNs, OpenNetNsError};
 pub use nft::NftError;
+pub use paths::{OpenPathsError, PathState, PathStates, PathTarget, Paths};
 pub use probe::{Probe, probe};
 pub use segment::{
     Carrier, HostState, Linked, Peer, Protocol, Published, Reach, Segment, Vxlan, bridge_name,

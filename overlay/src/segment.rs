@@ -95,6 +95,8 @@ pub struct Peer {
     pub vtep: IpAddr,
     /// Address of that host's end of the tunnel.
     pub mac: MacAddr,
+    /// Greatest IP packet inside the tunnel that gets there, if that is less than the segment's MTU.
+    pub mtu: Option<u16>,
 }
 
 /// What crosses the tunnel between hosts.

@@ -75,6 +75,7 @@ impl Daemon {
                 block: block.cidr,
                 vtep: node.address,
                 mac: MacAddr(node.mac),
+                mtu: None,
             })
         });
         let exposed = sight.active.iter().flat_map(|container| {

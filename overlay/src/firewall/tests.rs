@@ -22,6 +22,7 @@ fn mesh() -> Segment {
             block: "10.1.2.0/24".parse().unwrap(),
             vtep: "192.0.2.2".parse().unwrap(),
             mac: MacAddr::of_node("b"),
+            mtu: None,
         }],
         mtu: 1450,
         internal: false,
@@ -130,6 +131,7 @@ fn the_order_of_peers_and_ports_does_not_matter() {
         block: "10.1.3.0/24".parse().unwrap(),
         vtep: "192.0.2.3".parse().unwrap(),
         mac: MacAddr::of_node("c"),
+        mtu: None,
     });
     let mut state = HostState {
         segments: vec![segment],

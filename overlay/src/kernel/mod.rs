@@ -6,7 +6,12 @@ mod pass;
 mod report;
 mod rows;
 
-use std::{collections::HashSet, io};
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+};
+
+use ipnetwork::Ipv4Network;
 
 pub(crate) use self::links::is_link_name;
 use self::pass::{Pass, Passed};
@@ -22,6 +27,8 @@ pub struct Kernel {
     netlink: Netlink,
     /// What the last pass left standing: what is missing of it now is drift.
     standing: HashSet<Object>,
+    /// The MTUs that routes were last given: other ones that are wanted now are no drift.
+    fitted: HashMap<Ipv4Network, u32>,
     /// What was drift and is mended, until somebody asks.
     repaired: Vec<Object>,
     rules: Option<Rules>,
@@ -59,6 +66,7 @@ impl Kernel {
         Ok(Self {
             netlink: Netlink::open()?,
             standing: HashSet::new(),
+            fitted: HashMap::new(),
             repaired: Vec::new(),
             rules: None,
             udp: None,
@@ -74,7 +82,7 @@ impl Kernel {
     ///
     /// All that could not be done; the rest is done nevertheless.
     pub async fn reconcile(&mut self, state: &HostState) -> Result<Report, ReconcileError> {
-        let mut pass = Pass::new(&self.netlink, &self.standing);
+        let mut pass = Pass::new(&self.netlink, &self.standing, &self.fitted);
         if !state.segments.is_empty() {
             pass.forwarding();
         }
@@ -83,6 +91,7 @@ impl Kernel {
         }
         Self::rules(&mut self.rules, self.ruleset.as_ref(), &mut pass, state).await;
         let passed = pass.finish();
+        self.fitted = rows::fitted(&state.segments);
         self.flows(state).await;
         self.keep(passed)
     }
@@ -120,7 +129,7 @@ impl Kernel {
     ///
     /// All that could not be removed.
     pub async fn clear(&mut self) -> Result<Report, ReconcileError> {
-        let mut pass = Pass::new(&self.netlink, &self.standing);
+        let mut pass = Pass::new(&self.netlink, &self.standing, &self.fitted);
         pass.remove_veths().await;
         if let Some(links) = pass.links(&[]).await {
             pass.rows(&[], &links).await;

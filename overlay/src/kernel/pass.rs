@@ -1,4 +1,10 @@
-use std::{collections::HashSet, fs, io, path::Path};
+use std::{
+    collections::{HashMap, HashSet},
+    fs, io,
+    path::Path,
+};
+
+use ipnetwork::Ipv4Network;
 
 use super::{Object, ReconcileError, ReconcileFailure, Report};
 use crate::netlink::Netlink;
@@ -10,6 +16,7 @@ const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
 pub(super) struct Pass<'k> {
     pub(super) netlink: &'k Netlink,
     before: &'k HashSet<Object>,
+    pub(super) fitted: &'k HashMap<Ipv4Network, u32>,
     standing: HashSet<Object>,
     report: Report,
     repaired: Vec<Object>,
@@ -24,10 +31,15 @@ pub(super) struct Passed {
 }
 
 impl<'k> Pass<'k> {
-    pub(super) fn new(netlink: &'k Netlink, before: &'k HashSet<Object>) -> Self {
+    pub(super) fn new(
+        netlink: &'k Netlink,
+        before: &'k HashSet<Object>,
+        fitted: &'k HashMap<Ipv4Network, u32>,
+    ) -> Self {
         Self {
             netlink,
             before,
+            fitted,
             standing: HashSet::new(),
             report: Report::default(),
             repaired: Vec::new(),
@@ -76,6 +88,17 @@ impl<'k> Pass<'k> {
                 } else {
                     self.report.created += 1;
                 }
+                self.standing.insert(object);
+            }
+        }
+    }
+
+    /// Counts what is wanted otherwise than it was before.
+    pub(super) fn adjusted(&mut self, object: Object, result: io::Result<()>) {
+        match result {
+            Err(source) => self.fail(ReconcileFailure::Make { object, source }),
+            Ok(()) => {
+                self.report.created += 1;
                 self.standing.insert(object);
             }
         }

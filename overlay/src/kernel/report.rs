@@ -7,7 +7,7 @@ use crate::{MacAddr, nft::NftError};
 /// How many things one reconciliation changed; none of a state that already stands.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Report {
-    /// Were not there and had not been.
+    /// Were not there and had not been, or are wanted otherwise now.
     pub created: usize,
     /// Were there once, or otherwise: drift.
     pub repaired: usize,

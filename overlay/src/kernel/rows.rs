@@ -158,7 +158,18 @@ impl Pass<'_> {
         let diff = self.note(diff(wanted, &found), names);
         for (row, replaces) in diff.missing {
             let result = self.netlink.replace_route(row).await;
-            self.made(row.object(names), replaces, result);
+            let refitted = row.mtu != self.fitted.get(&row.destination).copied();
+            let is_all = |found: &Route| {
+                Route {
+                    mtu: row.mtu,
+                    ..*found
+                } == row
+            };
+            if replaces && refitted && found.iter().any(is_all) {
+                self.adjusted(row.object(names), result);
+            } else {
+                self.made(row.object(names), replaces, result);
+            }
         }
         for row in diff.stale {
             let result = self.netlink.delete_route(row).await;
@@ -234,6 +245,13 @@ fn own_addresses(segment: &Segment) -> impl Iterator<Item = Ipv4Network> {
     )
 }
 
+/// What routes to peers are given as MTU, by the peers' blocks.
+pub(super) fn fitted(segments: &[Segment]) -> HashMap<Ipv4Network, u32> {
+    let peers = segments.iter().flat_map(|segment| &segment.peers);
+    let fitted = peers.filter_map(|peer| Some((peer.block, u32::from(peer.mtu?))));
+    fitted.collect()
+}
+
 /// One route per peer's block, and with VXLAN one neighbour and one forwarding row.
 #[derive(Default)]
 struct Wanted {
@@ -262,6 +280,7 @@ impl Wanted {
                     gateway: Some(gateway),
                     source,
                     link,
+                    mtu: peer.mtu.map(u32::from),
                 }));
                 if vxlan.carrier == Carrier::Sealed {
                     continue; // by the destination alone its server knows the peer

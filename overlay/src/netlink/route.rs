@@ -3,8 +3,8 @@ use std::{io, net::Ipv4Addr};
 use futures_util::TryStreamExt;
 use ipnetwork::Ipv4Network;
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
-    RouteType,
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric,
+    RouteProtocol, RouteScope, RouteType,
 };
 use rtnetlink::RouteMessageBuilder;
 
@@ -18,6 +18,8 @@ pub(crate) struct Route {
     /// Source address of connections from this host itself.
     pub(crate) source: Option<Ipv4Addr>,
     pub(crate) link: u32,
+    /// Bytes of the greatest IP packet that goes there; `None`: as the link has it.
+    pub(crate) mtu: Option<u32>,
 }
 
 impl Netlink {
@@ -55,6 +57,13 @@ impl Netlink {
     }
 }
 
+fn mtu_of(metrics: &[RouteMetric]) -> Option<u32> {
+    metrics.iter().find_map(|metric| match metric {
+        RouteMetric::Mtu(mtu) => Some(*mtu),
+        _ => None,
+    })
+}
+
 impl Route {
     fn read(message: &RouteMessage) -> Option<Self> {
         let header = &message.header;
@@ -62,13 +71,14 @@ impl Route {
             return None;
         }
         let mut destination = Ipv4Addr::UNSPECIFIED;
-        let (mut gateway, mut source, mut link) = (None, None, None);
+        let (mut gateway, mut source, mut link, mut mtu) = (None, None, None, None);
         for attribute in &message.attributes {
             match attribute {
                 RouteAttribute::Destination(RouteAddress::Inet(address)) => destination = *address,
                 RouteAttribute::Gateway(RouteAddress::Inet(address)) => gateway = Some(*address),
                 RouteAttribute::PrefSource(RouteAddress::Inet(address)) => source = Some(*address),
                 RouteAttribute::Oif(index) => link = Some(*index),
+                RouteAttribute::Metrics(metrics) => mtu = mtu_of(metrics),
                 _ => {}
             }
         }
@@ -77,6 +87,7 @@ impl Route {
             gateway,
             source,
             link: link?,
+            mtu,
         })
     }
 
@@ -93,6 +104,10 @@ impl Route {
             builder = builder.pref_source(source);
         }
         let mut message = builder.build();
+        if let Some(mtu) = self.mtu {
+            let metrics = RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)]);
+            message.attributes.push(metrics);
+        }
         message.header.protocol = RouteProtocol::Other(OURS);
         if self.gateway.is_some() {
             message.header.flags |= RouteFlags::Onlink;

@@ -69,6 +69,7 @@ impl Network {
             block: self.block(peer),
             vtep: peer.address.into(),
             mac: mac(peer.address),
+            mtu: None,
         };
         Segment {
             id: self.id(),

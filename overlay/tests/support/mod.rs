@@ -31,10 +31,11 @@ pub use self::{
 
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
-/// Hosts joined by a bridge in a namespace of its own.
+/// Hosts joined by a bridge, or a router, in a namespace of its own.
 pub struct Underlay {
-    namespace: Namespace,
+    pub namespace: Namespace,
     hosts: usize,
+    routed: bool,
 }
 
 impl Underlay {
@@ -45,6 +46,18 @@ impl Underlay {
         Ok(Self {
             namespace,
             hosts: 0,
+            routed: false,
+        })
+    }
+
+    /// Hosts of which each has a network of its own.
+    pub fn routed() -> Result<Self> {
+        let namespace = Namespace::new()?;
+        namespace.sh("echo 1 >/proc/sys/net/ipv4/ip_forward")?;
+        Ok(Self {
+            namespace,
+            hosts: 0,
+            routed: true,
         })
     }
 
@@ -57,10 +70,21 @@ impl Underlay {
         let peer = format!("eth0 netns {}", host.name);
         self.namespace
             .ip(&format!("link add {port} type veth peer name {peer}"))?;
-        self.namespace
-            .ip(&format!("link set {port} up master wire"))?;
-        host.ip(&format!("addr add {address}/24 dev eth0"))?;
-        host.ip("link set eth0 up")?;
+        if self.routed {
+            self.namespace.ip(&format!("link set {port} up"))?;
+            self.namespace
+                .ip(&format!("addr add 169.254.1.1/32 dev {port}"))?;
+            self.namespace
+                .ip(&format!("route add {address} dev {port}"))?;
+            host.ip(&format!("addr add {address}/32 dev eth0"))?;
+            host.ip("link set eth0 up")?;
+            host.ip("route add default via 169.254.1.1 dev eth0 onlink")?;
+        } else {
+            self.namespace
+                .ip(&format!("link set {port} up master wire"))?;
+            host.ip(&format!("addr add {address}/24 dev eth0"))?;
+            host.ip("link set eth0 up")?;
+        }
         Host::start(host, address)
     }
 }
