@@ -65,6 +65,12 @@ impl Daemon {
         record: &NetworkRecord,
         default: bool,
     ) -> anyhow::Result<Segment> {
+        let sealed = is_sealed(record);
+        let mtu = record.mtu.unwrap_or(u16::MAX).min(if sealed {
+            sight.sealed_mtu
+        } else {
+            sight.mtu
+        });
         let peers = sight
             .catalog
             .blocks_of(&record.id)
@@ -75,7 +81,7 @@ impl Daemon {
                 block: block.cidr,
                 vtep: node.address,
                 mac: MacAddr(node.mac),
-                mtu: None,
+                mtu: self.narrower(node.address, mtu, sealed),
             })
         });
         let exposed = sight.active.iter().flat_map(|container| {
@@ -89,7 +95,6 @@ impl Daemon {
                 Some((address?, overlay_protocol(port.protocol), port.number))
             })
         });
-        let sealed = is_sealed(record);
         Ok(Segment {
             id: record.id.clone(),
             bridge: if default {
@@ -113,11 +118,7 @@ impl Daemon {
                 mac: MacAddr::of_node(&self.node.id),
             }),
             peers: peers.collect(),
-            mtu: record.mtu.unwrap_or(u16::MAX).min(if sealed {
-                sight.sealed_mtu
-            } else {
-                sight.mtu
-            }),
+            mtu,
             internal: record.internal,
             icc: !default || self.options.icc,
             linked: if default && !self.options.icc {

@@ -31,6 +31,7 @@ pub(crate) mod networks;
 mod node;
 mod offers;
 mod outfit;
+mod paths;
 mod pause;
 mod plane;
 mod ports;
@@ -60,7 +61,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use ipnetwork::Ipv4Network;
-use nuncio_overlay::{AddressBook, Kernel, default_underlay_address};
+use nuncio_overlay::{AddressBook, Kernel, PathStates, Paths, default_underlay_address};
 use nuncio_registry::{
     Catalog, ConnectOptions, Mirror, NetworkRecord, Presence, Registry, embedded,
 };
@@ -128,6 +129,11 @@ pub(crate) struct Daemon {
     link_targets: Mutex<BTreeMap<String, Vec<Ipv4Addr>>>,
     services: Mutex<services::KnownServices>,
     kernel: tokio::sync::Mutex<Kernel>,
+    paths: Paths,
+    /// What was last told of the ways to other hosts.
+    paths_told: Mutex<PathStates>,
+    /// MTU of the link to the underlay, when it was last looked at.
+    underlay_mtu: Mutex<Option<u16>>,
     ambassador: AmbassadorProcess,
     tunnel: TunnelProcess,
     /// This host's keys for encrypted networks.
@@ -216,6 +222,9 @@ impl Daemon {
                 state_file::read(&options.data_root.join(SERVICES))?.unwrap_or_default(),
             ),
             kernel: tokio::sync::Mutex::new(Kernel::open().await?),
+            paths: paths::open(&options.data_root)?,
+            paths_told: Mutex::default(),
+            underlay_mtu: Mutex::default(),
             ambassador: AmbassadorProcess::new(binary.clone(), &options.exec_root),
             tunnel: TunnelProcess::new(
                 binary.clone(),

@@ -25,6 +25,8 @@ pub(super) struct Sight {
     pub(super) active: Vec<Record>,
     /// The ids of those that have been asked to end.
     pub(super) leaving: BTreeSet<String>,
+    /// MTU of this host's link to the underlay, and of what fits into VXLAN on it.
+    pub(super) underlay: u16,
     pub(super) mtu: u16,
     /// The same of encrypted networks.
     pub(super) sealed_mtu: u16,
@@ -38,7 +40,9 @@ impl Daemon {
     pub(crate) async fn sync(&self) -> anyhow::Result<()> {
         let mut kernel = self.kernel.lock().await;
         let sight = self.sight().await?;
-        let reconciled = kernel.reconcile(&self.host_state(&sight)?).await;
+        let state = self.host_state(&sight)?;
+        self.probe_paths(&state, sight.underlay).await;
+        let reconciled = kernel.reconcile(&state).await;
         self.tell_repairs(kernel.take_repaired());
         let report = reconciled.context("program the kernel")?;
         if report.changes() > 0 {
@@ -53,7 +57,10 @@ impl Daemon {
 
     /// Greatest packet of a network that no option of its own makes smaller.
     pub(super) async fn mtu(&self, sealed: bool) -> anyhow::Result<u16> {
-        let underlay = mtu_of_address(self.node.address).await?;
+        self.fits_into(mtu_of_address(self.node.address).await?, sealed)
+    }
+
+    fn fits_into(&self, underlay: u16, sealed: bool) -> anyhow::Result<u16> {
         let within = if sealed { sealed_mtu } else { inner_mtu };
         Ok(within(underlay, self.node.address.is_ipv6())?)
     }
@@ -68,14 +75,16 @@ impl Daemon {
             .iter()
             .filter(|container| container.is_leaving())
             .map(|container| container.id.clone());
-        let (mtu, sealed_mtu) = (self.mtu(false).await?, self.mtu(true).await?);
+        let underlay = mtu_of_address(self.node.address).await?;
+        *locked(&self.underlay_mtu) = Some(underlay);
         let mut sight = Sight {
             active: active.collect(),
             leaving: leaving.collect(),
             catalog: self.catalog.borrow().clone(),
             networks: self.all_networks(),
-            mtu,
-            sealed_mtu,
+            underlay,
+            mtu: self.fits_into(underlay, false)?,
+            sealed_mtu: self.fits_into(underlay, true)?,
             services: Vec::new(),
             cgroup2: nuncio_runtime::cgroup2(CGROUP_PARENT),
         };

@@ -132,6 +132,7 @@ impl Daemon {
 
 async fn keep_in_step(daemon: Arc<Daemon>, drift: Arc<Notify>, stop: CancellationToken) {
     let mut catalog = daemon.catalog.clone();
+    let mut paths = daemon.paths.states();
     let mut compare = interval(COMPARE);
     let mut look_after = interval(LOOK_AFTER);
     compare.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -141,6 +142,10 @@ async fn keep_in_step(daemon: Arc<Daemon>, drift: Arc<Notify>, stop: Cancellatio
             () = stop.cancelled() => return,
             () = drift.notified() => {}
             changed = catalog.changed() => if changed.is_err() { return },
+            changed = paths.changed() => {
+                if changed.is_err() { return }
+                daemon.tell_paths();
+            }
             _ = compare.tick() => {
                 nuncio_runtime::memory::give_back();
                 if let Err(error) = daemon.rotate_old_keys().await {

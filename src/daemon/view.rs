@@ -250,6 +250,7 @@ impl Daemon {
             .iter()
             .filter(|container| container.is_running() && container.is_paused())
             .count();
+        let warnings = self.path_warnings();
         let catalog = self.catalog.borrow();
         let uname = rustix::system::uname();
         let system = rustix::system::sysinfo();
@@ -274,7 +275,7 @@ impl Daemon {
                 .get(),
             memory: system.totalram * u64::from(system.mem_unit),
             cgroup_version: if v2 { "2" } else { "1" }.into(),
-            warnings: Vec::new(),
+            warnings,
         })
     }
 }

@@ -60,6 +60,45 @@ impl Underlay {
     }
 }
 
+impl Underlay {
+    /// Drops VXLAN's packets of more than `mtu` bytes, without a word, or none any more.
+    #[track_caller]
+    pub(crate) fn narrow(&self, mtu: Option<u16>) {
+        let rules = match mtu {
+            Some(mtu) => format!(
+                "add table bridge narrow\n\
+                 add chain bridge narrow way {{ type filter hook forward priority 0; }}\n\
+                 add rule bridge narrow way udp dport 4789 ip length > {mtu} drop\n"
+            ),
+            None => "delete table bridge narrow\n".to_owned(),
+        };
+        self.rule(&rules);
+    }
+
+    /// Drops UDP datagrams to a port, whoever they are for.
+    #[track_caller]
+    pub(crate) fn block_udp(&self, port: u16) {
+        self.rule(&format!(
+            "add table bridge block\n\
+             add chain bridge block way {{ type filter hook forward priority 0; }}\n\
+             add rule bridge block way udp dport {port} drop\n"
+        ));
+    }
+
+    /// Lets them pass again.
+    #[track_caller]
+    pub(crate) fn unblock(&self) {
+        self.rule("delete table bridge block\n");
+    }
+
+    #[track_caller]
+    fn rule(&self, rules: &str) {
+        let mut nft = self.switch.command(&tool("nft"));
+        nft.args(["-f", "-"]);
+        Spawned::new(nft, Some(rules.as_bytes())).finish().ok();
+    }
+}
+
 /// A name no other test has: it is this process's, and a number.
 fn unique() -> String {
     static NEXT: AtomicUsize = AtomicUsize::new(0);

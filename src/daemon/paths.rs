@@ -1,0 +1,159 @@
+//! The ways to other hosts: kept an eye on, fitted into, and told of when they change.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::Path;
+
+use nuncio_overlay::{HostState, PathState, PathStates, PathTarget, Paths, inner_mtu, sealed_mtu};
+
+use super::container::locked;
+use super::events::Kind;
+use super::{Daemon, state_file};
+
+/// File that remembers how wide paths were, so that a daemon's start is no time of packets too long.
+const WIDTHS: &str = "paths.json";
+
+/// Begins to probe, with what the last daemon found.
+pub(super) fn open(data_root: &Path) -> anyhow::Result<Paths> {
+    let known = state_file::read::<BTreeMap<IpAddr, u16>>(&data_root.join(WIDTHS))?;
+    Ok(Paths::open(known.unwrap_or_default())?)
+}
+
+impl Daemon {
+    /// What is known now of the ways to other hosts, by their underlay addresses.
+    pub(super) fn path_states(&self) -> PathStates {
+        self.paths.states().borrow().clone()
+    }
+
+    /// Greatest packet inside the tunnel that gets to `vtep`, if a segment's MTU is more.
+    pub(super) fn narrower(&self, vtep: IpAddr, segment: u16, sealed: bool) -> Option<u16> {
+        let path = self.paths.mtu(vtep)?;
+        let within = if sealed { sealed_mtu } else { inner_mtu };
+        let inner = within(path, vtep.is_ipv6()).ok()?;
+        (inner < segment).then_some(inner)
+    }
+
+    /// Probes the hosts that share a network with this one.
+    pub(super) async fn probe_paths(&self, state: &HostState, underlay: u16) {
+        self.paths.aim(PathTarget::of(state, underlay)).await;
+    }
+
+    /// Tells what has changed of the ways to other hosts, and remembers how wide they are.
+    pub(super) fn tell_paths(&self) {
+        let now = self.path_states();
+        let before = {
+            let mut told = locked(&self.paths_told);
+            std::mem::replace(&mut *told, now.clone())
+        };
+        for (vtep, state) in now.iter() {
+            let unknown = PathState {
+                mtu: self.paths.known_before(*vtep),
+                ..PathState::default()
+            };
+            let before = before.get(vtep).copied().unwrap_or(unknown);
+            self.tell_path(*vtep, before, *state);
+        }
+        let widths = |states: &PathStates| -> BTreeMap<IpAddr, u16> {
+            let states = states.iter();
+            states
+                .filter_map(|(vtep, state)| Some((*vtep, state.mtu?)))
+                .collect()
+        };
+        let path = self.options.data_root.join(WIDTHS);
+        if widths(&now) != widths(&before)
+            && let Err(error) = state_file::write_unsynced(&path, &widths(&now))
+        {
+            tracing::warn!(error = format!("{error:#}"), "remember how wide paths are");
+        }
+    }
+
+    fn tell_path(&self, vtep: IpAddr, before: PathState, now: PathState) {
+        let host = self.host_at(vtep);
+        match (before.reachable, now.reachable) {
+            (Some(false), Some(true)) => {
+                tracing::info!(host, address = %vtep, "VXLAN gets through again");
+                self.tell_of_path("reachable", vtep, []);
+            }
+            (None | Some(true), Some(false)) => {
+                tracing::warn!(host, address = %vtep, port = self.options.vxlan_port,
+                    "VXLAN does not get through: see nuncio why");
+                self.tell_of_path("unreachable", vtep, []);
+            }
+            _ => {}
+        }
+        let (Some(mtu), true) = (now.mtu, before.mtu != now.mtu) else {
+            return;
+        };
+        match (self.too_narrow(vtep, mtu), before.mtu) {
+            (Some(wanted), _) => {
+                tracing::warn!(host, address = %vtep, mtu, wanted,
+                    "longer packets do not get through: the overlay sends that host shorter ones");
+                let mtus = [("mtu", mtu), ("wanted", wanted)];
+                self.tell_of_path("narrow", vtep, mtus);
+            }
+            (None, Some(before)) => {
+                tracing::info!(host, address = %vtep, mtu, before, "longer packets get through again");
+                self.tell_of_path("wide", vtep, [("mtu", mtu)]);
+            }
+            (None, None) => {}
+        }
+    }
+
+    /// What the link to the underlay takes, if the path to `vtep` takes less.
+    fn too_narrow(&self, vtep: IpAddr, mtu: u16) -> Option<u16> {
+        let link = *locked(&self.underlay_mtu).as_ref()?;
+        let known = self.path_states().contains_key(&vtep);
+        (known && mtu < link).then_some(link)
+    }
+
+    fn tell_of_path<const N: usize>(&self, action: &str, vtep: IpAddr, mtus: [(&str, u16); N]) {
+        let about = [
+            ("name", self.node.name.clone()),
+            ("host", self.host_at(vtep)),
+            ("address", vtep.to_string()),
+        ];
+        let mtus = mtus.map(|(name, mtu)| (name, mtu.to_string()));
+        let about = about.into_iter().chain(mtus);
+        let about = about.map(|(name, value)| (name.to_owned(), value));
+        let action = format!("path_{action}");
+        self.events.tell(Kind::Daemon, action, &self.node.id, about);
+    }
+
+    /// The name of the host that has this underlay address.
+    fn host_at(&self, vtep: IpAddr) -> String {
+        let catalog = self.catalog.borrow();
+        let mut nodes = catalog.nodes.values();
+        let node = nodes.find(|node| node.address == vtep);
+        node.map_or_else(|| "unknown".to_owned(), |node| node.name.clone())
+    }
+
+    /// What is wrong with the ways to hosts that are alive, for `info`.
+    pub(super) fn path_warnings(&self) -> Vec<String> {
+        let states = self.path_states();
+        let catalog = self.catalog.borrow().clone();
+        let mut warnings = Vec::new();
+        for node in catalog
+            .nodes
+            .values()
+            .filter(|node| catalog.alive.contains(&node.id))
+        {
+            let Some(state) = states.get(&node.address) else {
+                continue;
+            };
+            let (name, address) = (&node.name, node.address);
+            if state.reachable == Some(false) {
+                warnings.push(format!(
+                    "WARNING: VXLAN (UDP port {}) does not get through to {name} at {address}",
+                    node.port
+                ));
+            } else if let Some(mtu) = state.mtu
+                && let Some(link) = self.too_narrow(address, mtu)
+            {
+                warnings.push(format!(
+                    "WARNING: packets to {name} at {address} may have {mtu} bytes, where this host's link takes {link}"
+                ));
+            }
+        }
+        warnings
+    }
+}
