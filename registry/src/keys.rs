@@ -15,6 +15,8 @@ pub(crate) const SUBNETS: &str = "/nuncio/v1/subnets/";
 pub(crate) const BLOCKS: &str = "/nuncio/v1/blocks/";
 pub(crate) const ENDPOINTS: &str = "/nuncio/v1/endpoints/";
 pub(crate) const SERVICES: &str = "/nuncio/v1/services/";
+pub(crate) const ASKS: &str = "/nuncio/v1/asks/";
+pub(crate) const ANSWERS: &str = "/nuncio/v1/answers/";
 
 /// A key this version of the model reads.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]

@@ -14,6 +14,7 @@ mod connect;
 pub mod embedded;
 mod keys;
 mod latest;
+mod mailbox;
 mod mirror;
 mod model;
 mod networks;
@@ -28,6 +29,7 @@ pub use catalog::{Catalog, weight_of};
 pub use client::{CallError, Registry};
 pub use connect::{ConnectError, ConnectOptions, Failures};
 pub use keys::BadName;
+pub use mailbox::AskError;
 pub use mirror::Mirror;
 pub use model::{
     BlockRecord, EndpointRecord, NetworkRecord, NodeRecord, PortRecord, Protocol, ServiceRecord,

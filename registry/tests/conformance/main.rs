@@ -23,6 +23,7 @@ mod backend;
 mod claims;
 mod kv;
 mod lease;
+mod mailbox;
 mod mirror;
 mod presence;
 mod txn;
