@@ -16,6 +16,7 @@ mod probe;
 mod segment;
 mod tun;
 mod vni;
+mod walk;
 
 pub use address_book::{AddressBook, AllocateError, KeepBook, OpenBookError, WriteBookError};
 pub use attach::{AttachError, AttachRequest, DetachError, attach, detach};
@@ -37,3 +38,4 @@ pub use segment::{
 };
 pub use tun::{NoTunError, can_make_tun};
 pub use vni::{Vni, VniTooLarge};
+pub use walk::{Finding, Hop, Listener, Verdict, WalkRequest, listeners, resolve, walk};

@@ -29,6 +29,11 @@ pub enum NftError {
 /// A batch takes milliseconds; this much means that the machine is in trouble.
 const LIMIT: Duration = Duration::from_secs(20);
 
+/// All rules of this network namespace, as JSON.
+pub(crate) async fn list_all() -> Result<String, NftError> {
+    run("-j list ruleset", "").await
+}
+
 /// The table's rules as the kernel has them, or `None` if there is no such table.
 pub(crate) async fn list(table: &str) -> Result<Option<String>, NftError> {
     let arguments = format!("-s list table {table}");

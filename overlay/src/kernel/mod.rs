@@ -116,6 +116,13 @@ impl Kernel {
         std::mem::take(&mut self.repaired)
     }
 
+    /// Whether the rules are as they were left; `None` if they were never applied, or cannot be listed.
+    pub async fn table_stands(&self) -> Option<bool> {
+        let rules = self.rules.as_ref()?;
+        let found = nft::list(firewall::TABLE).await.ok()?;
+        Some(found == rules.listing)
+    }
+
     fn keep(&mut self, passed: Passed) -> Result<Report, ReconcileError> {
         self.standing = passed.standing;
         let room = REPAIRS.saturating_sub(self.repaired.len());

@@ -37,6 +37,14 @@ pub(crate) struct Link {
     pub(crate) forwarding: bool,
     pub(crate) stp: bool,
     pub(crate) vxlan: Option<VxlanSettings>,
+    pub(crate) counters: Counters,
+}
+
+/// Packets that a link has carried.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) sent: u64,
+    pub(crate) received: u64,
 }
 
 /// What of a VXLAN device cannot be changed, only made anew.
@@ -212,6 +220,12 @@ impl Link {
             LinkAttribute::IfAlias(alias) => self.alias = Some(alias),
             LinkAttribute::OperState(state) => self.operating = state == State::Up,
             LinkAttribute::Mtu(mtu) => self.mtu = mtu,
+            LinkAttribute::Stats64(stats) => {
+                self.counters = Counters {
+                    sent: stats.tx_packets,
+                    received: stats.rx_packets,
+                };
+            }
             LinkAttribute::Address(bytes) => self.mac = bytes.try_into().ok().map(MacAddr),
             LinkAttribute::Group(group) => self.ours = group == u32::from(OURS),
             LinkAttribute::Controller(index) => self.bridge = Some(index),

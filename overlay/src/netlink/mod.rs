@@ -19,7 +19,7 @@ pub(crate) use self::{
     conntrack::{Conntrack, UdpFlow},
     link::{Link, NewVeth, VxlanSettings},
     neighbour::{FdbRow, Neighbour},
-    route::Route,
+    route::{Route, Way},
     ruleset::Ruleset,
 };
 use crate::netns::NetNs;

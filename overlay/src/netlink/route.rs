@@ -1,4 +1,7 @@
-use std::{io, net::Ipv4Addr};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use futures_util::TryStreamExt;
 use ipnetwork::Ipv4Network;
@@ -6,6 +9,7 @@ use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric,
     RouteProtocol, RouteScope, RouteType,
 };
+use nix::errno::Errno;
 use rtnetlink::RouteMessageBuilder;
 
 use super::{Netlink, OURS, to_io};
@@ -22,7 +26,33 @@ pub(crate) struct Route {
     pub(crate) mtu: Option<u32>,
 }
 
+/// Where the kernel would send a packet.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Way {
+    pub(crate) link: u32,
+    pub(crate) gateway: Option<IpAddr>,
+    /// Bytes of the greatest IP packet that the route takes, if it says so.
+    pub(crate) mtu: Option<u32>,
+}
+
 impl Netlink {
+    /// Asks the kernel which way packets to `address` go. The errors are those that a sender gets: `ENETUNREACH` without a
+    /// route, `EINVAL` of a black hole.
+    pub(crate) async fn way_to(&self, address: IpAddr) -> io::Result<Way> {
+        let message = match address {
+            IpAddr::V4(address) => RouteMessageBuilder::<Ipv4Addr>::new()
+                .destination_prefix(address, 32)
+                .build(),
+            IpAddr::V6(address) => RouteMessageBuilder::<Ipv6Addr>::new()
+                .destination_prefix(address, 128)
+                .build(),
+        };
+        let mut found = std::pin::pin!(self.handle.route().get(message).execute());
+        let found = found.try_next().await.map_err(to_io)?;
+        let none = || io::Error::from(Errno::ENETUNREACH);
+        found.as_ref().and_then(Way::read).ok_or_else(none)
+    }
+
     /// The unicast routes that leave through one link.
     pub(crate) async fn routes(&self) -> io::Result<Vec<Route>> {
         let all = RouteMessageBuilder::<Ipv4Addr>::new().build();
@@ -54,6 +84,30 @@ impl Netlink {
             .execute()
             .await
             .map_err(to_io)
+    }
+}
+
+impl Way {
+    fn read(message: &RouteMessage) -> Option<Self> {
+        let mut way = Self {
+            link: 0,
+            gateway: None,
+            mtu: None,
+        };
+        for attribute in &message.attributes {
+            match attribute {
+                RouteAttribute::Oif(index) => way.link = *index,
+                RouteAttribute::Gateway(RouteAddress::Inet(address)) => {
+                    way.gateway = Some((*address).into());
+                }
+                RouteAttribute::Gateway(RouteAddress::Inet6(address)) => {
+                    way.gateway = Some((*address).into());
+                }
+                RouteAttribute::Metrics(metrics) => way.mtu = mtu_of(metrics),
+                _ => {}
+            }
+        }
+        (way.link != 0).then_some(way)
     }
 }
 
