@@ -57,6 +57,7 @@ mod update;
 mod version;
 mod volumes;
 mod wait;
+mod why;
 
 #[cfg(test)]
 pub(crate) use container_view::tests::record as test_record;
@@ -111,6 +112,7 @@ fn system_routes() -> Router<Arc<Daemon>> {
         .route("/nuncio/v1/nodes", get(system::nodes))
         .route("/nuncio/v1/tunnel", get(system::tunnel))
         .route("/nuncio/v1/tunnel/keys", post(system::rotate_keys))
+        .route("/nuncio/v1/why", get(why::why))
 }
 
 fn container_routes() -> Router<Arc<Daemon>> {

@@ -11,7 +11,7 @@ use super::host::Host;
 use super::{
     archive, changes, commit, completion, cp, disk, doctor, events, exec, history, images, import,
     inspect, lifecycle, login, logs, network, node, pause, port, prune, ps, pull, push, remove,
-    run, search, start, stats, system, top, tunnel, update, volume, wait,
+    run, search, start, stats, system, top, tunnel, update, volume, wait, why,
 };
 use crate::client::Client;
 
@@ -68,6 +68,8 @@ pub(super) enum ClientCommand {
     Info(system::InfoArgs),
     /// Show what happens, as it happens
     Events(events::EventsArgs),
+    /// Tell where the way from one container to another breaks
+    Why(why::WhyArgs),
 }
 
 /// Commands that do without a daemon.
@@ -247,7 +249,11 @@ impl Command {
         match self {
             Self::Own(command) => command.run(target).await,
             Self::Client(command) => {
-                let code = if command.is_run() { DAEMON_FAILED } else { 1 };
+                let code = if command.is_run() || matches!(command, ClientCommand::Why(_)) {
+                    DAEMON_FAILED
+                } else {
+                    1
+                };
                 let host = choose(target).map_err(|error| Failure::new(code, error))?;
                 let client = Client::connect(host)
                     .await
@@ -328,6 +334,7 @@ impl ClientCommand {
                 SystemCommand::Events(args) => events::run(args, client).await?,
             },
             Self::Events(args) => events::run(args, client).await?,
+            Self::Why(args) => return why::run(args, client).await,
         };
         Ok(code)
     }

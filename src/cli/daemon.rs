@@ -56,6 +56,11 @@ pub(crate) struct DaemonArgs {
     #[arg(long)]
     no_direct: bool,
 
+    /// Let be what others change of links, routes and rules, rather than mend it at once: for `nuncio why` to be tried, and
+    /// for whoever looks for a fault
+    #[arg(long)]
+    no_repair: bool,
+
     /// Serve Prometheus metrics here
     #[arg(long = "metrics-addr", value_name = "ADDR:PORT", hide = true)]
     metrics: Option<SocketAddr>,
@@ -126,6 +131,8 @@ pub(crate) struct DaemonOptions {
     pub(crate) icc: bool,
     /// Whether connections to services may go straight to their containers.
     pub(crate) direct: bool,
+    /// Whether what others change in the kernel is mended.
+    pub(crate) repair: bool,
     pub(crate) metrics: Option<SocketAddr>,
     pub(crate) vxlan_port: u16,
     pub(crate) tunnel_port: u16,
@@ -167,6 +174,7 @@ impl TryFrom<DaemonArgs> for DaemonOptions {
             bridge: args.bridge,
             icc: args.icc,
             direct: !args.no_direct,
+            repair: !args.no_repair,
             metrics: args.metrics,
             vxlan_port: args.vxlan_port,
             tunnel_port: args.tunnel_port,

@@ -44,6 +44,7 @@ const OURS: &[&str] = &[
     "explain",
     "tap",
     "doctor",
+    "why",
     "completion",
     "help",
 ];

@@ -60,6 +60,7 @@ mod update;
 mod usage;
 mod volume;
 mod wait;
+mod why;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -111,6 +112,7 @@ Examples:
   nuncio run --rm --link db:redis redis redis-cli -h redis ping
                                                     reach it by name, from this host or another
   nuncio network create -d overlay mesh             a network across hosts
+  nuncio why web db 6379                            where does the way from one to the other break?
   nuncio doctor                                     does this machine have what it takes?
 
 'nuncio COMMAND --help' tells more, with examples.";

@@ -66,11 +66,11 @@ impl Daemon {
         default: bool,
     ) -> anyhow::Result<Segment> {
         let sealed = is_sealed(record);
-        let mtu = record.mtu.unwrap_or(u16::MAX).min(if sealed {
-            sight.sealed_mtu
-        } else {
-            sight.mtu
-        });
+        let mtu =
+            record
+                .mtu
+                .unwrap_or(u16::MAX)
+                .min(if sealed { sight.sealed_mtu } else { sight.mtu });
         let peers = sight
             .catalog
             .blocks_of(&record.id)

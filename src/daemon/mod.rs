@@ -51,6 +51,7 @@ mod tunnel_process;
 pub(crate) mod update;
 pub(crate) mod view;
 pub(crate) mod volumes;
+pub(crate) mod why;
 mod zones;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -61,7 +62,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use ipnetwork::Ipv4Network;
-use nuncio_overlay::{AddressBook, Kernel, PathStates, Paths, default_underlay_address};
+use nuncio_overlay::{AddressBook, HostState, Kernel, PathStates, Paths, default_underlay_address};
 use nuncio_registry::{
     Catalog, ConnectOptions, Mirror, NetworkRecord, Presence, Registry, embedded,
 };
@@ -129,6 +130,8 @@ pub(crate) struct Daemon {
     link_targets: Mutex<BTreeMap<String, Vec<Ipv4Addr>>>,
     services: Mutex<services::KnownServices>,
     kernel: tokio::sync::Mutex<Kernel>,
+    /// What the kernel was last made, if that is not mended but only changed.
+    programmed: Mutex<Option<HostState>>,
     paths: Paths,
     /// What was last told of the ways to other hosts.
     paths_told: Mutex<PathStates>,
@@ -222,6 +225,7 @@ impl Daemon {
                 state_file::read(&options.data_root.join(SERVICES))?.unwrap_or_default(),
             ),
             kernel: tokio::sync::Mutex::new(Kernel::open().await?),
+            programmed: Mutex::default(),
             paths: paths::open(&options.data_root)?,
             paths_told: Mutex::default(),
             underlay_mtu: Mutex::default(),

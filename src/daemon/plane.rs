@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use anyhow::Context;
-use nuncio_overlay::{inner_mtu, mtu_of_address, sealed_mtu};
+use nuncio_overlay::{HostState, Kernel, inner_mtu, mtu_of_address, sealed_mtu};
 use nuncio_registry::Catalog;
 
 use super::Daemon;
@@ -42,17 +42,29 @@ impl Daemon {
         let sight = self.sight().await?;
         let state = self.host_state(&sight)?;
         self.probe_paths(&state, sight.underlay).await;
+        self.program(&mut kernel, state).await?;
+        let unserved = self.ambassador.configure(&self.forwards(&sight)).await?;
+        self.note_unserved(unserved);
+        self.ambassador.name(&self.names(&sight)).await?;
+        self.seal(&sight).await;
+        self.release_unused_services(&sight)
+    }
+
+    /// With `--no-repair` only when something else is wanted than before.
+    async fn program(&self, kernel: &mut Kernel, state: HostState) -> anyhow::Result<()> {
+        if !self.options.repair && locked(&self.programmed).as_ref() == Some(&state) {
+            return Ok(());
+        }
         let reconciled = kernel.reconcile(&state).await;
         self.tell_repairs(kernel.take_repaired());
         let report = reconciled.context("program the kernel")?;
         if report.changes() > 0 {
             tracing::debug!(?report, "kernel changed");
         }
-        let unserved = self.ambassador.configure(&self.forwards(&sight)).await?;
-        self.note_unserved(unserved);
-        self.ambassador.name(&self.names(&sight)).await?;
-        self.seal(&sight).await;
-        self.release_unused_services(&sight)
+        if !self.options.repair {
+            *locked(&self.programmed) = Some(state);
+        }
+        Ok(())
     }
 
     /// Greatest packet of a network that no option of its own makes smaller.
@@ -65,7 +77,7 @@ impl Daemon {
         Ok(within(underlay, self.node.address.is_ipv6())?)
     }
 
-    async fn sight(&self) -> anyhow::Result<Sight> {
+    pub(super) async fn sight(&self) -> anyhow::Result<Sight> {
         let containers = self.containers();
         let active = containers
             .iter()

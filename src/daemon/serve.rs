@@ -62,6 +62,14 @@ pub(crate) async fn run(options: DaemonOptions) -> anyhow::Result<()> {
             }
         });
     }
+    let answers = super::why::answer_questions(Arc::clone(&daemon));
+    let until = stop.clone();
+    tasks.spawn(async move {
+        tokio::select! {
+            () = until.cancelled() => {}
+            () = answers => {}
+        }
+    });
     let restarts = Arc::clone(&daemon);
     tokio::spawn(async move { restarts.start_with_daemon().await });
     tracing::info!(node = daemon.node.name, address = %daemon.node.address, "ready");

@@ -23,7 +23,7 @@ use super::refusal::Refusal;
 use super::{Daemon, SERVICES, state_file};
 
 /// The label by which a container joins a service.
-const LABEL: &str = "nuncio.service";
+pub(super) const LABEL: &str = "nuncio.service";
 /// The label by which a member has its ports looked at; `tcp` is all that it may say.
 const CHECK_LABEL: &str = "nuncio.service.check";
 /// Between two looks at a member that wants it.

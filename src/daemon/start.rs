@@ -211,6 +211,17 @@ impl Daemon {
         network: &Network,
     ) -> anyhow::Result<()> {
         let record = container.view();
+        attach(&self.attach_request(container, &record, network).await?).await?;
+        Ok(())
+    }
+
+    /// How a container's link to a network's bridge is to be.
+    pub(super) async fn attach_request(
+        &self,
+        container: &Container,
+        record: &super::record::Record,
+        network: &Network,
+    ) -> anyhow::Result<AttachRequest> {
         let endpoint = record
             .endpoints
             .get(network.name())
@@ -223,7 +234,7 @@ impl Daemon {
         } else {
             bridge_name(network.id())
         };
-        attach(&AttachRequest {
+        Ok(AttachRequest {
             netns: container.netns.clone(),
             container_link: format!("eth{}", endpoint.index),
             host_link: veth_name(&container.id, endpoint.index),
@@ -235,8 +246,6 @@ impl Daemon {
             mtu: self.mtu(network.is_sealed()).await?,
             isolated: network.is_default() && !self.options.icc,
         })
-        .await?;
-        Ok(())
     }
 }
 
