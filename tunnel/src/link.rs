@@ -10,7 +10,10 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use rustix::event::PollFlags;
+use rustix::{
+    event::PollFlags,
+    net::{AddressFamily, SocketType, netdevice::name_to_index},
+};
 use tun_rs::{DeviceBuilder, GROTable, SyncDevice, VIRTIO_NET_HDR_LEN};
 
 use crate::{LinkDocument, socket::wait};
@@ -25,6 +28,16 @@ pub(crate) struct Link {
     /// `None` while it is not attached to.
     device: ArcSwapOption<SyncDevice>,
     retired: AtomicBool,
+}
+
+/// What came of reading.
+pub(crate) enum Read {
+    /// So many packets, and there may be more.
+    Packets(usize),
+    /// There is nothing now.
+    Empty,
+    /// The device is not wanted any more.
+    Over,
 }
 
 /// Room for what is read from a device at once.
@@ -50,42 +63,49 @@ impl Link {
         self.retired.store(true, Ordering::Relaxed);
     }
 
-    /// Waits a while for packets, and gives each to `take`. Tells whether to go on.
+    /// Reads what the device has.
     ///
     /// A device that is gone is attached to again once it is back: it is made anew by who watches over it.
-    pub(crate) fn read(&self, reader: &mut Reader, take: impl FnMut(&[u8])) -> bool {
+    pub(crate) fn read(&self, reader: &mut Reader) -> Read {
         if self.retired.load(Ordering::Relaxed) {
             self.device.store(None);
-            return false;
+            return Read::Over;
         }
         let Some(device) = self.device.load_full() else {
-            match attach(&self.document.name) {
-                Ok(device) => {
-                    tracing::info!(link = self.document.name, "attached again");
-                    self.device.store(Some(Arc::new(device)));
-                }
-                Err(_) => std::thread::park_timeout(LOOK),
+            if let Ok(device) = attach(&self.document.name) {
+                tracing::info!(link = self.document.name, "attached again");
+                self.device.store(Some(Arc::new(device)));
             }
-            return true;
+            return Read::Empty;
         };
         match reader.read(&device) {
-            Ok(count) => reader.give(count, take),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                if let Err(error) = wait(&*device, PollFlags::IN, LOOK) {
-                    tracing::warn!(link = self.document.name, %error, "wait for packets");
-                }
-            }
+            Ok(count) => return Read::Packets(count),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             // EBADFD of a device that is gone, EIO of one that is down.
             Err(error) if error.raw_os_error().is_some() => {
                 tracing::warn!(link = self.document.name, %error, "read packets");
                 self.device.store(None);
-                std::thread::park_timeout(LOOK);
             }
             // One packet that is not as the kernel's are.
-            Err(error) => tracing::debug!(link = self.document.name, %error, "a packet"),
+            Err(error) => {
+                tracing::debug!(link = self.document.name, %error, "a packet");
+                return Read::Packets(0);
+            }
         }
-        true
+        Read::Empty
+    }
+
+    /// Waits a while for packets, or for the device.
+    pub(crate) fn wait(&self) {
+        match self.device.load_full() {
+            None => std::thread::park_timeout(LOOK),
+            Some(device) => {
+                if let Err(error) = wait(&*device, PollFlags::IN, LOOK) {
+                    tracing::warn!(link = self.document.name, %error, "wait for packets");
+                }
+            }
+        }
     }
 
     /// Writes packets, which have room in front. What the kernel does not take is lost, as on any link.
@@ -112,14 +132,17 @@ impl Reader {
         device.recv_multiple(&mut self.whole, &mut self.packets, &mut self.lengths, 0)
     }
 
-    fn give(&self, count: usize, mut take: impl FnMut(&[u8])) {
-        for (packet, length) in self.packets.iter().zip(&self.lengths).take(count) {
-            take(&packet[..*length]);
-        }
+    /// The first packets of those last read.
+    pub(crate) fn packets(&self, count: usize) -> impl Iterator<Item = &[u8]> {
+        let all = self.packets.iter().zip(&self.lengths);
+        all.take(count).map(|(packet, length)| &packet[..*length])
     }
 }
 
+/// To ask for a device that is not there would make one, which is for others to do.
 fn attach(name: &str) -> io::Result<SyncDevice> {
+    let any = rustix::net::socket(AddressFamily::UNIX, SocketType::DGRAM, None)?;
+    name_to_index(&any, name)?;
     let device = DeviceBuilder::new()
         .name(name)
         .with(|device| {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     batch::Train,
-    link::{Link, Reader},
+    link::{Link, Read, Reader},
     pair::{LONGEST_CONTROL, OVERHEAD},
     ranges::addresses,
     status::count,
@@ -15,8 +15,20 @@ use crate::{
 pub(crate) fn carry(shared: &Shared, link: &Arc<Link>) {
     let mut reader = Reader::new(link.document.mtu);
     let mut train = Train::new(&shared.socket, &shared.counts);
-    while link.read(&mut reader, |packet| seal(shared, packet, &mut train)) {
-        train.send();
+    loop {
+        match link.read(&mut reader) {
+            // A train goes once it is full or the device has no more.
+            Read::Packets(count) => {
+                for packet in reader.packets(count) {
+                    seal(shared, packet, &mut train);
+                }
+            }
+            Read::Empty => {
+                train.send();
+                link.wait();
+            }
+            Read::Over => return,
+        }
     }
 }
 
