@@ -1,7 +1,7 @@
 //! Sends probes, and hears the answers.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
 };
@@ -53,14 +53,11 @@ impl Sockets {
     /// Sends it as one packet, or not at all, whatever the kernel believes of the path (`IP_PMTUDISC_PROBE`).
     pub(super) async fn send(&mut self, target: &PathTarget, packet: &[u8]) -> io::Result<()> {
         let to = SocketAddr::new(target.vtep, target.port);
-        if !self.senders.contains_key(&target.local) {
-            let sender = sender(target.local).await?;
-            self.senders.insert(target.local, sender);
-        }
-        let sent = match self.senders.get(&target.local) {
-            Some(sender) => sender.try_send_to(packet, to),
-            None => return Err(io::ErrorKind::AddrNotAvailable.into()),
+        let sender = match self.senders.entry(target.local) {
+            Entry::Occupied(sender) => sender.into_mut(),
+            Entry::Vacant(place) => place.insert(sender(target.local).await?),
         };
+        let sent = sender.try_send_to(packet, to);
         if sent
             .as_ref()
             .is_err_and(|error| error.kind() != io::ErrorKind::WouldBlock)

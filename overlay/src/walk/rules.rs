@@ -254,13 +254,11 @@ fn any(right: &Value, is: impl Fn(&Value) -> Maybe) -> Maybe {
         },
         _ => return is(right),
     };
-    elements
-        .iter()
-        .fold(Some(false), |found, element| match (found, is(element)) {
-            (Some(true), _) | (_, Some(true)) => Some(true),
-            (Some(false), Some(false)) => Some(false),
-            _ => None,
-        })
+    let told: Vec<_> = elements.iter().map(is).collect();
+    if told.contains(&Some(true)) {
+        return Some(true);
+    }
+    (!told.contains(&None)).then_some(false)
 }
 
 /// `br-*` is any that begins so.

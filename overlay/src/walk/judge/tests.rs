@@ -197,7 +197,7 @@ fn each_fault_of_the_host_is_found_where_it_is() {
         (Hop::Port, |host| host.links[0].name.clear()),
         (Hop::Bridge, |host| host.links[1].up = false),
         (Hop::Bridge, |host| {
-            host.addresses.retain(|row| row.link != BRIDGE)
+            host.addresses.retain(|row| row.link != BRIDGE);
         }),
         (Hop::Forwarding, |host| host.forwarding = false),
         (Hop::Tunnel, |host| host.links[2].up = false),
@@ -206,17 +206,17 @@ fn each_fault_of_the_host_is_found_where_it_is() {
         (Hop::PeerRoute, |host| host.way = a_way(UNDERLAY, None)),
         (Hop::Neighbour, |host| host.neighbours.clear()),
         (Hop::Neighbour, |host| {
-            host.neighbours[0].mac = MacAddr::of_node("c")
+            host.neighbours[0].mac = MacAddr::of_node("c");
         }),
         (Hop::Fdb, |host| host.fdb.clear()),
         (Hop::Fdb, |host| {
-            host.fdb[0].vtep = "192.0.2.9".parse().unwrap()
+            host.fdb[0].vtep = "192.0.2.9".parse().unwrap();
         }),
         (Hop::Underlay, |host| {
-            host.underlay = Some(Err(Errno::ENETUNREACH.into()))
+            host.underlay = Some(Err(Errno::ENETUNREACH.into()));
         }),
         (Hop::Underlay, |host| {
-            host.addresses.retain(|row| row.link != UNDERLAY)
+            host.addresses.retain(|row| row.link != UNDERLAY);
         }),
         (Hop::Underlay, |host| host.links[3].up = false),
         (Hop::Underlay, |host| host.links[3].operating = false),
