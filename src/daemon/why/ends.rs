@@ -278,7 +278,7 @@ impl Daemon {
             Some((network, from))
         });
         if let (true, Some((network, from))) = (runs, shared) {
-            hops.extend(self.from_outside(&record, &network, from, port).await?);
+            hops.extend(self.inward(&record, &network, from, port).await?);
         }
         let endpoints = record.endpoints.values().map(|endpoint| EndpointAt {
             network: endpoint.network_id.clone(),
@@ -303,12 +303,12 @@ impl Daemon {
         let (hop, runs) = self.life_of(&container);
         let mut hops = vec![hop];
         if runs {
-            hops.extend(self.from_outside(record, network, from, port).await?);
+            hops.extend(self.inward(record, network, from, port).await?);
         }
         Ok(hops)
     }
 
-    async fn from_outside(
+    async fn inward(
         &self,
         record: &Record,
         network: &Network,
