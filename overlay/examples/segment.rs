@@ -8,8 +8,8 @@ use std::{path::Path, process::Command};
 use anyhow::{Result, ensure};
 use ipnetwork::Ipv4Network;
 use nuncio_overlay::{
-    AttachRequest, HostState, Kernel, MacAddr, NetNs, Reach, Segment, attach, bridge_name,
-    gateway_of, veth_name,
+    AttachRequest, HostAccess, HostState, Kernel, MacAddr, NetNs, Reach, Segment, attach,
+    bridge_name, gateway_of, veth_name,
 };
 
 /// In a program of one thread, as here, the whole program moves to the new namespace.
@@ -54,6 +54,8 @@ fn segment(id: &str, subnet: Ipv4Network) -> Segment {
         linked: Vec::new(),
         reach: Reach::Routed,
         local_addresses: Vec::new(),
+        members: Vec::new(),
+        host_access: HostAccess::Only(Vec::new()),
     }
 }
 

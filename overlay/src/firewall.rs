@@ -1,4 +1,6 @@
-//! The nft table as text: a function of the state, without I/O.
+//! The nft tables as text: a function of the state, without I/O.
+
+mod ports;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -6,21 +8,34 @@ use std::{
     net::{IpAddr, Ipv4Addr},
 };
 
-use crate::{Carrier, HostState, Linked, Published, Reach, Segment, Vxlan, gateway_of};
+use crate::{Carrier, HostAccess, HostState, Linked, Published, Reach, Segment, Vxlan, gateway_of};
 
-/// The table's family and name, as nft's commands take them.
+/// The table of packets; its family and name, as nft's commands take them.
 pub(crate) const TABLE: &str = "inet nuncio";
 
-/// A batch for `nft -f` that replaces the table in one transaction; empty if there is nothing to rule.
+/// All that is ours.
+pub(crate) const TABLES: [&str; 2] = [TABLE, ports::TABLE];
+
+/// A batch for `nft -f` that removes the tables, whichever are there.
+pub(crate) fn removal() -> String {
+    let removal = |table| format!("table {table}\ndelete table {table}\n");
+    TABLES.map(removal).concat()
+}
+
+/// A batch for `nft -f` that replaces the tables in one transaction; empty if there is nothing to rule.
 pub(crate) fn render(state: &HostState) -> String {
     if state.segments.is_empty() && state.published.is_empty() {
         return String::new();
     }
     let segments = &state.segments;
     let mut out = Batch::default();
-    out.line(0, format!("table {TABLE}"));
-    out.line(0, format!("delete table {TABLE}"));
-    out.line(0, format!("table {TABLE} {{"));
+    out.table(TABLE, |out| packets(out, state));
+    ports::render(&mut out, segments);
+    out.0
+}
+
+fn packets(out: &mut Batch, state: &HostState) {
+    let segments = &state.segments;
     out.chain(
         "spoofed",
         "filter hook prerouting priority -300",
@@ -63,8 +78,6 @@ pub(crate) fn render(state: &HostState) -> String {
         "nat hook postrouting priority 100",
         postrouting(segments),
     );
-    out.line(0, "}");
-    out.0
 }
 
 /// Packets whose source cannot be where they come from, seen before connection tracking.
@@ -73,7 +86,7 @@ fn spoofed(segments: &[Segment]) -> Vec<String> {
     for segment in segments.iter().filter_map(sealed) {
         let own = quoted(links(segment).chain(["lo"]));
         let subnet = segment.subnet;
-        rules.push(format!("iifname != {own} ip saddr {subnet} counter drop"));
+        rules.push(format!("iifname != {own} ip saddr {subnet} drop"));
     }
     for segment in segments {
         rules.extend(answers(segment).map(|answers| format!("{answers} notrack")));
@@ -114,7 +127,7 @@ fn leaking(segments: &[Segment]) -> Vec<String> {
     let sealed = segments.iter().filter_map(sealed);
     let rule = |segment: &Segment| {
         let own = quoted(links(segment).chain(["lo"]));
-        format!("oifname != {own} ip daddr {} counter drop", segment.subnet)
+        format!("oifname != {own} ip daddr {} drop", segment.subnet)
     };
     sealed.map(rule).collect()
 }
@@ -151,7 +164,7 @@ fn input(segments: &[Segment]) -> Vec<String> {
     {
         // Eight bytes of UDP, then four of flags, then the VNI.
         let Vxlan { port, vni, .. } = vxlan;
-        rules.push(format!("udp dport {port} @th,96,24 {vni} counter drop"));
+        rules.push(format!("udp dport {port} @th,96,24 {vni} drop"));
     }
     for (port, vteps) in vteps(segments) {
         let of_port = format!("udp dport {port}");
@@ -161,6 +174,12 @@ fn input(segments: &[Segment]) -> Vec<String> {
         rules.push(unless("ip6 saddr", &set(&vteps.v6), &v6, "drop"));
     }
     rules.push("ct state established,related accept".to_owned());
+    let gateways = segments.iter().flat_map(|segment| &segment.blocks);
+    if let Some(gateways) = set(gateways.map(|block| gateway_of(*block))) {
+        // Who may reach this host finds it at any of them.
+        let allowed = segments.iter().filter_map(allowed);
+        rules.extend(allowed.map(|from| format!("{from} ip daddr {gateways} accept")));
+    }
     for segment in segments {
         // Listeners within a block are in its interval already, and nft refuses overlaps.
         let outside = segment
@@ -185,6 +204,7 @@ fn input(segments: &[Segment]) -> Vec<String> {
             };
             rules.push(format!("iifname \"{}\" {ping}drop", vxlan.link));
         }
+        rules.extend(to_host(segment));
     }
     rules
 }
@@ -201,6 +221,29 @@ fn fit(segments: &[Segment]) -> Vec<String> {
     vec![format!(
         "oifname {tunnels} tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu"
     )]
+}
+
+/// Those of a network's containers that may connect to this host itself.
+fn allowed(segment: &Segment) -> Option<String> {
+    let from = format!("iifname \"{}\"", segment.bridge);
+    match &segment.host_access {
+        HostAccess::All => Some(from),
+        HostAccess::Only(allowed) => Some(format!("{from} ip saddr {}", set(allowed)?)),
+    }
+}
+
+/// What containers may send to this host itself: to those who listen for them, pings, and what is allowed.
+fn to_host(segment: &Segment) -> Vec<String> {
+    if segment.host_access == HostAccess::All {
+        return Vec::new();
+    }
+    let from = format!("iifname \"{}\"", segment.bridge);
+    let mut rules = vec![format!("{from} meta l4proto {{ icmp, ipv6-icmp }} accept")];
+    let listeners = set(&segment.local_addresses);
+    rules.extend(listeners.map(|listeners| format!("{from} ip daddr {listeners} accept")));
+    rules.extend(allowed(segment).map(|from| format!("{from} accept")));
+    rules.push(format!("{from} drop"));
+    rules
 }
 
 /// New connections through this host; those of other links that do not touch ours are not ours to judge.
@@ -429,6 +472,15 @@ impl Batch {
         self.0.push('\n');
     }
 
+    /// Replaces a table by one that is filled by `fill`.
+    fn table(&mut self, name: &str, fill: impl FnOnce(&mut Self)) {
+        self.line(0, format!("table {name}"));
+        self.line(0, format!("delete table {name}"));
+        self.line(0, format!("table {name} {{"));
+        fill(self);
+        self.line(0, "}");
+    }
+
     /// A chain that the kernel calls; what no rule decides passes.
     fn chain(&mut self, name: &str, hook: &str, rules: Vec<String>) {
         let mut all = vec![format!("type {hook}; policy accept;")];
@@ -436,11 +488,14 @@ impl Batch {
         self.subchain(name, all);
     }
 
-    /// A chain that rules jump to.
+    /// A chain that rules jump to. What is dropped is counted.
     fn subchain(&mut self, name: &str, rules: Vec<String>) {
         self.line(1, format!("chain {name} {{"));
         for rule in rules {
-            self.line(2, rule);
+            match rule.strip_suffix(" drop") {
+                Some(rule) => self.line(2, format!("{rule} counter drop")),
+                None => self.line(2, rule),
+            }
         }
         self.line(1, "}");
     }

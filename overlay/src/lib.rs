@@ -33,8 +33,8 @@ pub use nft::NftError;
 pub use paths::{OpenPathsError, PathState, PathStates, PathTarget, Paths};
 pub use probe::{Probe, probe};
 pub use segment::{
-    Carrier, HostState, Linked, Peer, Protocol, Published, Reach, Segment, Vxlan, bridge_name,
-    gateway_of, veth_name, vxlan_name,
+    Carrier, HostAccess, HostState, Linked, Member, Peer, Protocol, Published, Reach, Segment,
+    Vxlan, bridge_name, gateway_of, veth_name, vxlan_name,
 };
 pub use tun::{NoTunError, can_make_tun};
 pub use vni::{Vni, VniTooLarge};

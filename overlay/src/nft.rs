@@ -34,13 +34,18 @@ pub(crate) async fn list_all() -> Result<String, NftError> {
     run("-j list ruleset", "").await
 }
 
-/// The table's rules as the kernel has them, or `None` if there is no such table.
-pub(crate) async fn list(table: &str) -> Result<Option<String>, NftError> {
-    let arguments = format!("-s list table {table}");
-    match run(&arguments, "").await {
-        Err(NftError::Refused { message, .. }) if message.contains("No such file") => Ok(None),
-        other => other.map(Some),
+/// The tables' rules as the kernel has them, without those that are not there; `None` if none is.
+pub(crate) async fn list(tables: &[&str]) -> Result<Option<String>, NftError> {
+    let mut found = None;
+    for table in tables {
+        let arguments = format!("-s list table {table}");
+        match run(&arguments, "").await {
+            Ok(rules) => found.get_or_insert_with(String::new).push_str(&rules),
+            Err(NftError::Refused { message, .. }) if message.contains("No such file") => {}
+            Err(error) => return Err(error),
+        }
     }
+    Ok(found)
 }
 
 /// Applies a batch in one transaction.

@@ -29,6 +29,9 @@ const RULES: &str = "table inet nuncio-probe {
 	}
 	chain outward { type nat hook postrouting priority 100; ct status dnat masquerade; }
 }
+table bridge nuncio-probe {
+	chain ports { type filter hook prerouting priority -300; iifname . ether saddr . ip saddr { \"x\" . 2:0:0:0:0:0 . 192.0.2.1 } accept; }
+}
 ";
 
 /// Tries everything the overlay needs in a network namespace that is thrown away.

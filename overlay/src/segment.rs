@@ -44,6 +44,30 @@ pub struct Segment {
     pub reach: Reach,
     /// Further addresses of the bridge, for listeners of this host that stand in for remote containers.
     pub local_addresses: Vec<Ipv4Addr>,
+    /// This host's containers in the network. Nothing but their own addresses comes in by their links.
+    pub members: Vec<Member>,
+    /// Whether containers may connect to this host itself, besides its `local_addresses`.
+    pub host_access: HostAccess,
+}
+
+/// A container's place on a bridge.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Member {
+    /// The host's end of its link, see [`veth_name`].
+    pub link: String,
+    /// Its hardware address.
+    pub mac: MacAddr,
+    /// All of its addresses.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// Who may connect to what listens on this host.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum HostAccess {
+    /// All containers.
+    All,
+    /// Those of these addresses. The others may send pings.
+    Only(Vec<Ipv4Addr>),
 }
 
 /// A port of one container that another one on the same bridge may reach.

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 use super::*;
-use crate::{Carrier, MacAddr, Peer, Protocol, Vni};
+use crate::{Carrier, MacAddr, Member, Peer, Protocol, Vni};
 
 fn mesh() -> Segment {
     Segment {
@@ -30,6 +30,8 @@ fn mesh() -> Segment {
         linked: Vec::new(),
         reach: Reach::Routed,
         local_addresses: Vec::new(),
+        members: Vec::new(),
+        host_access: HostAccess::Only(Vec::new()),
     }
 }
 
@@ -60,7 +62,18 @@ fn links_only() -> Segment {
         }],
         reach: Reach::LinksOnly { exposed },
         local_addresses: vec!["172.17.1.9".parse().unwrap()],
+        members: vec![member("nv-1", "172.17.1.2"), member("nv-2", "172.17.1.3")],
+        host_access: HostAccess::Only(vec!["172.17.1.3".parse().unwrap()]),
         ..mesh()
+    }
+}
+
+fn member(link: &str, address: &str) -> Member {
+    let address: Ipv4Addr = address.parse().unwrap();
+    Member {
+        link: link.to_owned(),
+        mac: MacAddr::of_address(address),
+        addresses: vec![address.into()],
     }
 }
 
@@ -73,6 +86,7 @@ fn local() -> Segment {
         vxlan: None,
         peers: Vec::new(),
         internal: true,
+        host_access: HostAccess::All,
         ..mesh()
     }
 }
@@ -154,9 +168,12 @@ fn without_peers_no_vxlan_comes_in() {
     };
     let text = render(&state);
     assert!(
-        text.contains("\n\t\tmeta nfproto ipv4 udp dport 4789 drop\n"),
+        text.contains("\n\t\tmeta nfproto ipv4 udp dport 4789 counter drop\n"),
         "{text}"
     );
-    assert!(text.contains("\n\t\tiifname \"nx-1\" drop\n"), "{text}");
+    assert!(
+        text.contains("\n\t\tiifname \"nx-1\" counter drop\n"),
+        "{text}"
+    );
     assert!(!text.contains("{  }"), "{text}");
 }

@@ -119,7 +119,7 @@ impl Kernel {
     /// Whether the rules are as they were left; `None` if they were never applied, or cannot be listed.
     pub async fn table_stands(&self) -> Option<bool> {
         let rules = self.rules.as_ref()?;
-        let found = nft::list(firewall::TABLE).await.ok()?;
+        let found = nft::list(&firewall::TABLES).await.ok()?;
         Some(found == rules.listing)
     }
 
@@ -147,7 +147,7 @@ impl Kernel {
         self.keep(passed)
     }
 
-    /// Replaces the table unless it is as it was left.
+    /// Replaces the tables unless they are as they were left.
     async fn rules(
         rules: &mut Option<Rules>,
         ruleset: Option<&Ruleset>,
@@ -163,7 +163,7 @@ impl Kernel {
         if rules.as_ref().is_some_and(untouched) {
             return pass.stands(batch.is_empty(), Object::Table);
         }
-        let before = match nft::list(firewall::TABLE).await {
+        let before = match nft::list(&firewall::TABLES).await {
             Ok(before) => before,
             Err(error) => return pass.fail(error.into()),
         };
@@ -180,12 +180,12 @@ impl Kernel {
             return;
         }
         let drifted = rules.as_ref().is_some_and(|rules| rules.listing != before);
-        let removal = format!("delete table {}\n", firewall::TABLE);
+        let removal = firewall::removal();
         let applied = nft::apply(if batch.is_empty() { &removal } else { &batch }).await;
         let listing = match applied {
             Ok(()) => {
                 generation = count();
-                nft::list(firewall::TABLE).await
+                nft::list(&firewall::TABLES).await
             }
             Err(error) => Err(error),
         };

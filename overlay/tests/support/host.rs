@@ -9,8 +9,9 @@ use anyhow::{Context, Result};
 use ipnetwork::Ipv4Network;
 use nix::sched::{CloneFlags, setns};
 use nuncio_overlay::{
-    AttachRequest, Carrier, HostState, Kernel, MacAddr, Peer, Reach, ReconcileError, Report,
-    Segment, Vni, Vxlan, attach, bridge_name, gateway_of, inner_mtu, vxlan_name,
+    AttachRequest, Carrier, HostAccess, HostState, Kernel, MacAddr, Member, Peer, Reach,
+    ReconcileError, Report, Segment, Vni, Vxlan, attach, bridge_name, gateway_of, inner_mtu,
+    vxlan_name,
 };
 use tokio::runtime::Runtime;
 
@@ -92,6 +93,8 @@ impl Network {
             linked: Vec::new(),
             reach: self.reach.clone(),
             local_addresses: Vec::new(),
+            members: Vec::new(),
+            host_access: HostAccess::Only(Vec::new()),
         }
     }
 }
@@ -164,6 +167,24 @@ impl Host {
 
     pub fn attach(&self, request: AttachRequest) -> Result<()> {
         Ok(self.run(move |runtime, _| runtime.block_on(attach(&request)))??)
+    }
+
+    /// As [`Host::container`], in the state of its network, so that it can only be who it is.
+    pub fn member(&mut self, network: &Network, last: u8) -> Result<Container> {
+        let pod = Pod::new()?;
+        let request = self.request(network, last, &pod.path);
+        let id = network.id();
+        let segments = &mut self.state.segments;
+        let segment = segments.iter_mut().find(|segment| segment.id == id);
+        segment.context("join first")?.members.push(Member {
+            link: request.host_link.clone(),
+            mac: request.mac,
+            addresses: vec![request.address.ip().into()],
+        });
+        self.reconcile()?;
+        let address = request.address.ip();
+        self.attach(request)?;
+        Ok(Container { pod, address })
     }
 
     /// Starts a container with the address that ends in `last`.

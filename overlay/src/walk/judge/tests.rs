@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::*;
 use crate::{
-    AttachRequest, Carrier, MacAddr, Peer, Reach, Segment, Vni, Vxlan,
+    AttachRequest, Carrier, HostAccess, MacAddr, Peer, Reach, Segment, Vni, Vxlan,
     netlink::{Address, FdbRow, Link, Neighbour, VxlanSettings, Way},
 };
 
@@ -43,6 +43,8 @@ fn request() -> WalkRequest {
         linked: Vec::new(),
         reach: Reach::Routed,
         local_addresses: Vec::new(),
+        members: Vec::new(),
+        host_access: HostAccess::All,
     };
     WalkRequest {
         attached: AttachRequest {
