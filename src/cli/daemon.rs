@@ -52,6 +52,16 @@ pub(crate) struct DaemonArgs {
           require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
     icc: bool,
 
+    /// Let all containers connect to what listens on this host itself, rather than those alone that are run with
+    /// `--add-host NAME:host-gateway`
+    #[arg(long, value_name = "BOOL", default_value_t = false, num_args = 0..=1,
+          require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
+    host_access: bool,
+
+    /// Ports of this host for `-P`, and for `-p` without one
+    #[arg(long, value_name = "FIRST-LAST", default_value = "49000-49900")]
+    publish_range: PortRange,
+
     /// Have the ambassador relay what containers connect to services, rather than rewrite it in the kernel (eBPF)
     #[arg(long)]
     no_direct: bool,
@@ -129,6 +139,10 @@ pub(crate) struct DaemonOptions {
     pub(crate) node_name: Option<String>,
     pub(crate) bridge: Option<String>,
     pub(crate) icc: bool,
+    /// Whether all containers may connect to this host itself.
+    pub(crate) host_access: bool,
+    /// First and last port of this host for those who ask for none.
+    pub(crate) publish_range: (u16, u16),
     /// Whether connections to services may go straight to their containers.
     pub(crate) direct: bool,
     /// Whether what others change in the kernel is mended.
@@ -173,6 +187,8 @@ impl TryFrom<DaemonArgs> for DaemonOptions {
             node_name: args.node_name,
             bridge: args.bridge,
             icc: args.icc,
+            host_access: args.host_access,
+            publish_range: (args.publish_range.first, args.publish_range.last),
             direct: !args.no_direct,
             repair: !args.no_repair,
             metrics: args.metrics,
@@ -230,6 +246,34 @@ impl FromStr for RegistryChoice {
             })
             .collect::<Result<_, _>>()
             .map(Self::Urls)
+    }
+}
+
+/// Ports of the host.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct PortRange {
+    first: u16,
+    last: u16,
+}
+
+/// No range of ports.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:?} is no range of ports: expected FIRST-LAST of 1 to 65535, as 49000-49900")]
+struct NotARange(String);
+
+impl FromStr for PortRange {
+    type Err = NotARange;
+
+    fn from_str(text: &str) -> Result<Self, NotARange> {
+        let number = |text: &str| text.parse().ok().filter(|number| *number > 0);
+        let parsed = || {
+            let (first, last) = text.split_once('-')?;
+            Some((number(first)?, number(last)?))
+        };
+        match parsed() {
+            Some((first, last)) if first <= last => Ok(Self { first, last }),
+            _ => Err(NotARange(text.to_owned())),
+        }
     }
 }
 
@@ -301,6 +345,19 @@ mod tests {
             "a:2379",
         ] {
             assert!(wrong.parse::<RegistryChoice>().is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn ranges_of_ports() {
+        let range = "40000-40000".parse::<PortRange>().ok();
+        let expected = PortRange {
+            first: 40000,
+            last: 40000,
+        };
+        assert_eq!(range, Some(expected));
+        for wrong in ["", "80", "0-80", "81-80", "1-65536", "1-2-3", "-", "a-b"] {
+            assert!(wrong.parse::<PortRange>().is_err(), "{wrong}");
         }
     }
 

@@ -175,11 +175,8 @@ pub(super) fn remote_links(active: &[Record]) -> impl Iterator<Item = (&str, Ipv
         .map(|link| (link.target.as_str(), link.address))
 }
 
-/// The address that a container's published ports lead to.
+/// The address that a container's published ports lead to: that by which it reaches the world. One of internal networks
+/// alone is reached by nobody outside.
 pub(super) fn published_target(record: &Record) -> Option<Ipv4Addr> {
-    record
-        .endpoints
-        .values()
-        .map(|endpoint| endpoint.address)
-        .next()
+    record.way_out().map(|(_, endpoint)| endpoint.address)
 }

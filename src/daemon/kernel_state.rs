@@ -3,8 +3,8 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use nuncio_overlay::{
-    Carrier, HostState, Linked, MacAddr, Peer, Published, Reach, Segment, Vni, Vxlan, bridge_name,
-    vxlan_name,
+    Carrier, HostAccess, HostState, Linked, MacAddr, Member, Peer, Published, Reach, Segment, Vni,
+    Vxlan, bridge_name, veth_name, vxlan_name,
 };
 use nuncio_registry::NetworkRecord;
 
@@ -12,9 +12,9 @@ use super::config::Protocol;
 use super::forwards::{published_target, remote_links};
 use super::networks::{DEFAULT_NETWORK, Network};
 use super::plane::Sight;
-use super::record::Record;
+use super::record::{Endpoint, Record};
 use super::sealing::is_sealed;
-use super::{DEFAULT_BRIDGE, Daemon};
+use super::{DEFAULT_BRIDGE, Daemon, outfit};
 
 impl Daemon {
     pub(super) fn host_state(&self, sight: &Sight) -> anyhow::Result<HostState> {
@@ -35,6 +35,8 @@ impl Daemon {
                     linked: Vec::new(),
                     reach: Reach::Routed,
                     local_addresses: service_addresses(sight, &network.id),
+                    members: members(&sight.active, &network.id),
+                    host_access: self.host_access(&sight.active, &network.id),
                 }),
                 Network::Mesh(record) if !self.own_blocks(&record.id).is_empty() => {
                     segments.push(self.mesh_segment(sight, record, network.is_default())?);
@@ -77,6 +79,9 @@ impl Daemon {
             .filter(|block| block.node != self.node.id);
         let peers = peers.filter_map(|block| {
             let node = sight.catalog.nodes.get(&block.node)?;
+            if node.address == self.node.address {
+                return None; // a host that is gone had our address: what it had is not here
+            }
             Some(Peer {
                 block: block.cidr,
                 vtep: node.address,
@@ -85,11 +90,7 @@ impl Daemon {
             })
         });
         let exposed = sight.active.iter().flat_map(|container| {
-            let address = container
-                .endpoints
-                .values()
-                .find(|endpoint| endpoint.network_id == record.id);
-            let address = address.map(|endpoint| endpoint.address);
+            let address = within(container, &record.id).map(|endpoint| endpoint.address);
             let ports = container.config.exposed.iter();
             ports.filter_map(move |port| {
                 Some((address?, overlay_protocol(port.protocol), port.number))
@@ -138,7 +139,19 @@ impl Daemon {
             } else {
                 service_addresses(sight, &record.id)
             },
+            members: members(&sight.active, &record.id),
+            host_access: self.host_access(&sight.active, &record.id),
         })
+    }
+
+    /// Who may connect to this host itself: with `--add-host NAME:host-gateway` a container is told where to.
+    fn host_access(&self, active: &[Record], network: &str) -> HostAccess {
+        if self.options.host_access {
+            return HostAccess::All;
+        }
+        let allowed = active.iter().filter(|record| outfit::names_host(record));
+        let allowed = allowed.flat_map(|record| within(record, network));
+        HostAccess::Only(allowed.map(|endpoint| endpoint.address).collect())
     }
 
     /// The bridge's addresses at which the ambassador stands in for containers on other hosts.
@@ -149,6 +162,24 @@ impl Daemon {
         addresses.dedup();
         addresses
     }
+}
+
+/// A container's place in a network, if it is in it.
+fn within<'a>(record: &'a Record, network: &str) -> Option<&'a Endpoint> {
+    let mut endpoints = record.endpoints.values();
+    endpoints.find(|endpoint| endpoint.network_id == network)
+}
+
+fn members(active: &[Record], network: &str) -> Vec<Member> {
+    let member = |record: &Record| {
+        let endpoint = within(record, network)?;
+        Some(Member {
+            link: veth_name(&record.id, endpoint.index),
+            mac: MacAddr(endpoint.mac),
+            addresses: vec![endpoint.address.into()],
+        })
+    };
+    active.iter().filter_map(member).collect()
 }
 
 /// The bridge's addresses at which the ambassador stands in for a network's services.

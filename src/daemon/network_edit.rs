@@ -25,6 +25,8 @@ const LOCAL_POOLS: [(Ipv4Addr, u8, u8); 2] = [
     (Ipv4Addr::new(172, 24, 0, 0), 13, 20),
     (Ipv4Addr::new(192, 168, 0, 0), 16, 20),
 ];
+/// The prefix of a subnet with two addresses besides its own and that of broadcasts.
+const SMALLEST: u8 = 30;
 
 /// What `network create` asks for.
 #[derive(Clone, Debug, Default)]
@@ -67,6 +69,12 @@ impl Daemon {
                 let right = format!("{}/{}", subnet.network(), subnet.prefix());
                 return Err(Refusal::invalid(format!(
                     "invalid subnet {subnet}: it should be {right}"
+                ))
+                .into());
+            }
+            if subnet.prefix() > SMALLEST {
+                return Err(Refusal::invalid(format!(
+                    "subnet {subnet} is too small for a gateway and a container: /{SMALLEST} is the smallest"
                 ))
                 .into());
             }

@@ -21,6 +21,9 @@ use super::{Daemon, link};
 /// Parent of all containers' cgroups, in every hierarchy.
 pub(super) const CGROUP_PARENT: &str = "/nuncio";
 
+/// What an entry of `--add-host` ends in whose name is to be this host's.
+const HOST_GATEWAY: &str = ":host-gateway";
+
 /// More containers than anybody has led to each other by `--network container:…`; they might do so in a circle.
 const LONGEST_CHAIN: usize = 16;
 
@@ -225,11 +228,17 @@ impl Daemon {
     fn with_gateway(&self, entry: &str) -> String {
         let network = self.default_network();
         let block = network.and_then(|network| self.own_blocks(&network.id).first().copied());
-        match (entry.strip_suffix(":host-gateway"), block) {
+        match (entry.strip_suffix(HOST_GATEWAY), block) {
             (Some(name), Some(block)) => format!("{name}:{}", gateway_of(block)),
             _ => entry.to_owned(),
         }
     }
+}
+
+/// Whether a container is told where it reaches this host.
+pub(super) fn names_host(record: &Record) -> bool {
+    let mut entries = record.config.host.extra_hosts.iter();
+    entries.any(|entry| entry.ends_with(HOST_GATEWAY))
 }
 
 /// Whether a container of that mode has a network namespace of its own.

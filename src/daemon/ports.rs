@@ -6,10 +6,26 @@ use super::config::{Port, PortBinding, Protocol};
 use super::record::PublishedPort;
 use super::refusal::Refusal;
 
-/// Host ports for `-P` and for `-p` without one.
-pub(crate) const RANGE: (u16, u16) = (49000, 49900);
+/// Which ports of the host there are to choose from.
+pub(crate) struct Choice<'a> {
+    /// First and last for `-P` and for `-p` without one.
+    pub(crate) range: (u16, u16),
+    /// Those of other containers.
+    pub(crate) taken: &'a [PublishedPort],
+    /// Whether no other program has one; asked only where there is another to take instead.
+    pub(crate) is_free: &'a dyn Fn(Protocol, Option<Ipv4Addr>, u16) -> bool,
+}
 
-/// Chooses host ports for what a container publishes, beside those `taken` by others.
+/// Whether no program of this host listens there.
+pub(crate) fn is_free(protocol: Protocol, address: Option<Ipv4Addr>, port: u16) -> bool {
+    let at = (address.unwrap_or(Ipv4Addr::UNSPECIFIED), port);
+    match protocol {
+        Protocol::Tcp => std::net::TcpListener::bind(at).is_ok(),
+        Protocol::Udp => std::net::UdpSocket::bind(at).is_ok(),
+    }
+}
+
+/// Chooses host ports for what a container publishes.
 ///
 /// # Errors
 ///
@@ -17,7 +33,7 @@ pub(crate) const RANGE: (u16, u16) = (49000, 49900);
 pub(crate) fn choose(
     bindings: &[PortBinding],
     exposed_too: &[Port],
-    taken: &[PublishedPort],
+    choice: &Choice<'_>,
 ) -> Result<Vec<PublishedPort>, Refusal> {
     let mut chosen: Vec<PublishedPort> = Vec::new();
     let all = exposed_too
@@ -29,13 +45,16 @@ pub(crate) fn choose(
             host_ports: None,
         });
     for binding in bindings.iter().cloned().chain(all) {
-        let (first, last) = binding.host_ports.unwrap_or(RANGE);
+        let (first, last) = binding.host_ports.unwrap_or(choice.range);
+        let protocol = binding.port.protocol;
         let free = (first..=last).find(|number| {
-            !taken.iter().chain(&chosen).any(|other| {
+            let is_published = choice.taken.iter().chain(&chosen).any(|other| {
                 other.host_port == *number
-                    && other.port.protocol == binding.port.protocol
+                    && other.port.protocol == protocol
                     && overlap(other.host_address, binding.host_address)
-            })
+            });
+            let only = first == last; // then whoever has it is told by the one who cannot listen
+            !is_published && (only || (choice.is_free)(protocol, binding.host_address, *number))
         });
         match free {
             Some(host_port) => {
@@ -95,28 +114,47 @@ mod tests {
         }
     }
 
+    fn among(taken: &[PublishedPort]) -> Choice<'_> {
+        Choice {
+            range: (49000, 49900),
+            taken,
+            is_free: &|_, _, _| true,
+        }
+    }
+
     #[test]
     fn takes_the_port_asked_for_and_refuses_it_twice() {
-        let first = choose(&[binding("80/tcp", Some((8080, 8080)))], &[], &[]).expect("free");
+        let first =
+            choose(&[binding("80/tcp", Some((8080, 8080)))], &[], &among(&[])).expect("free");
         assert_eq!(first[0].host_port, 8080);
-        let refusal =
-            choose(&[binding("81/tcp", Some((8080, 8080)))], &[], &first).expect_err("taken");
+        let refusal = choose(
+            &[binding("81/tcp", Some((8080, 8080)))],
+            &[],
+            &among(&first),
+        )
+        .expect_err("taken");
         assert_eq!(
             refusal.message,
             "Bind for 0.0.0.0:8080 failed: port is already allocated"
         );
-        choose(&[binding("80/udp", Some((8080, 8080)))], &[], &first).expect("another protocol");
+        choose(
+            &[binding("80/udp", Some((8080, 8080)))],
+            &[],
+            &among(&first),
+        )
+        .expect("another protocol");
     }
 
     #[test]
     fn two_addresses_may_have_one_port_but_not_beside_all_addresses() {
         let mut one = binding("80/tcp", Some((80, 80)));
         one.host_address = Some([127, 0, 0, 1].into());
-        let first = choose(&[one.clone()], &[], &[]).expect("free");
+        let first = choose(&[one.clone()], &[], &among(&[])).expect("free");
         let mut other = one;
         other.host_address = Some([127, 0, 0, 2].into());
-        choose(&[other], &[], &first).expect("another address");
-        choose(&[binding("80/tcp", Some((80, 80)))], &[], &first).expect_err("all addresses");
+        choose(&[other], &[], &among(&first)).expect("another address");
+        choose(&[binding("80/tcp", Some((80, 80)))], &[], &among(&first))
+            .expect_err("all addresses");
     }
 
     #[test]
@@ -125,8 +163,40 @@ mod tests {
             "80/tcp".parse().expect("port"),
             "81/tcp".parse().expect("port"),
         ];
-        let chosen = choose(&[binding("80/tcp", Some((8080, 8080)))], &exposed, &[]).expect("free");
+        let chosen = choose(
+            &[binding("80/tcp", Some((8080, 8080)))],
+            &exposed,
+            &among(&[]),
+        )
+        .expect("free");
         let ports: Vec<u16> = chosen.iter().map(|published| published.host_port).collect();
-        assert_eq!(ports, [8080, RANGE.0]);
+        assert_eq!(ports, [8080, 49000]);
+    }
+
+    #[test]
+    fn a_port_of_another_program_is_passed_over_in_a_range() {
+        let choice = Choice {
+            range: (5000, 5001),
+            taken: &[],
+            is_free: &|protocol, _, port| (protocol, port) != (Protocol::Tcp, 5000),
+        };
+        let wanted = [binding("80/tcp", None), binding("80/udp", None)];
+        let chosen = choose(&wanted, &[], &choice).expect("free");
+        let ports: Vec<u16> = chosen.iter().map(|published| published.host_port).collect();
+        assert_eq!(ports, [5001, 5000]);
+        let refusal = choose(
+            &[binding("81/tcp", None)],
+            &[],
+            &Choice {
+                taken: &chosen,
+                ..choice
+            },
+        );
+        assert_eq!(
+            refusal.expect_err("taken").message,
+            "Bind for 0.0.0.0:5000-5001 failed: port is already allocated"
+        );
+        let only = [binding("80/tcp", Some((5000, 5000)))];
+        choose(&only, &[], &among(&[])).expect("told elsewhere");
     }
 }

@@ -192,7 +192,12 @@ impl Daemon {
                 .filter(|other| other.id != container.id && other.is_active());
             let taken: Vec<PublishedPort> =
                 others.flat_map(|other| other.view().published).collect();
-            Ok(ports::choose(&host.publish, all, &taken)?)
+            let choice = ports::Choice {
+                range: self.options.publish_range,
+                taken: &taken,
+                is_free: &ports::is_free,
+            };
+            Ok(ports::choose(&host.publish, all, &choice)?)
         };
         let published = choose().await?;
         container.update(|record| {
