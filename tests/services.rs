@@ -12,7 +12,7 @@ use support::{Host, Image, Underlay, cluster, single, wait_until};
 #[track_caller]
 fn serve(host: &Host, name: &str, flags: &str) {
     let script = format!(
-        "socat UDP4-RECVFROM:5300,fork SYSTEM:'echo {name} $SOCAT_PEERADDR' & \
+        "socat UDP4-RECVFROM:5300,fork SYSTEM:'echo {name} $SOCAT_PEERADDR; cat >/dev/null' & \
          exec socat TCP4-LISTEN:80,fork,reuseaddr SYSTEM:'echo {name} $SOCAT_PEERADDR'"
     );
     let words = format!("run -d --name {name} --expose 80 --expose 5300/udp {flags} busybox");
