@@ -20,6 +20,7 @@ async fn main() -> Result<()> {
     let state = HostState {
         segments: vec![segment.clone()],
         published: Vec::new(),
+        shortcut: true,
     };
     let report = Kernel::open().await?.reconcile(&state).await?;
     println!("{} things made in the kernel", report.created);

@@ -1,6 +1,7 @@
 //! The nft tables as text: a function of the state, without I/O.
 
 mod ports;
+pub(crate) mod shortcut;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -40,6 +41,12 @@ fn packets(out: &mut Batch, state: &HostState) {
         "spoofed",
         "filter hook prerouting priority -300",
         spoofed(segments),
+    );
+    let untracked = tunnelled(segments, "daddr").map(|sent| format!("{sent} notrack"));
+    out.chain(
+        "tunnelled",
+        "filter hook output priority -300",
+        untracked.collect(),
     );
     out.chain("input", "filter hook input priority 0", input(segments));
     let leaking = leaking(segments);
@@ -110,15 +117,11 @@ fn spoofed(segments: &[Segment]) -> Vec<String> {
     }
     // Masqueraded as this host, a container's own VXLAN packet would pass for this host's at a peer.
     let bridges = quoted(segments.iter().map(|segment| segment.bridge.as_str()));
-    for (port, vteps) in vteps(segments) {
-        for (family, set) in [("ip", set(&vteps.v4)), ("ip6", set(&vteps.v6))] {
-            if let Some(set) = set {
-                rules.push(format!(
-                    "iifname {bridges} udp dport {port} {family} daddr {set} drop"
-                ));
-            }
-        }
-    }
+    let own = tunnelled(segments, "daddr");
+    rules.extend(own.map(|own| format!("iifname {bridges} {own} drop")));
+    // Whom a peer's packet carries is tracked, not that it is carried.
+    let theirs = tunnelled(segments, "saddr");
+    rules.extend(theirs.map(|theirs| format!("{theirs} notrack")));
     rules
 }
 
@@ -154,6 +157,18 @@ fn hosts(segment: &Segment) -> Option<String> {
     set(segment.peers.iter().map(|peer| gateway_of(peer.block)))
 }
 
+/// VXLAN packets from peers, by `saddr`, or to them, by `daddr`.
+fn tunnelled(segments: &[Segment], end: &str) -> impl Iterator<Item = String> {
+    vteps(segments).into_iter().flat_map(move |(port, vteps)| {
+        let of =
+            |family, set: Option<String>| Some(format!("udp dport {port} {family} {end} {}", set?));
+        [of("ip", set(&vteps.v4)), of("ip6", set(&vteps.v6))]
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>()
+    })
+}
+
 /// What this host itself takes: VXLAN from peers only, and gateway addresses from their own network only.
 fn input(segments: &[Segment]) -> Vec<String> {
     let mut rules = Vec::new();
@@ -166,13 +181,10 @@ fn input(segments: &[Segment]) -> Vec<String> {
         let Vxlan { port, vni, .. } = vxlan;
         rules.push(format!("udp dport {port} @th,96,24 {vni} drop"));
     }
-    for (port, vteps) in vteps(segments) {
-        let of_port = format!("udp dport {port}");
-        let v4 = format!("meta nfproto ipv4 {of_port}");
-        rules.push(unless("ip saddr", &set(&vteps.v4), &v4, "drop"));
-        let v6 = format!("meta nfproto ipv6 {of_port}");
-        rules.push(unless("ip6 saddr", &set(&vteps.v6), &v6, "drop"));
-    }
+    let peers = tunnelled(segments, "saddr");
+    rules.extend(peers.map(|theirs| format!("{theirs} accept")));
+    let ports = vteps(segments).into_keys();
+    rules.extend(ports.map(|port| format!("udp dport {port} drop")));
     rules.push("ct state established,related accept".to_owned());
     let gateways = segments.iter().flat_map(|segment| &segment.blocks);
     if let Some(gateways) = set(gateways.map(|block| gateway_of(*block))) {

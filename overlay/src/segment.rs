@@ -12,6 +12,8 @@ pub struct HostState {
     pub segments: Vec<Segment>,
     /// Ports of this host that lead to containers of this host.
     pub published: Vec<Published>,
+    /// Packets between containers of two hosts may pass by bridge, routing and all rules, those of others among them.
+    pub shortcut: bool,
 }
 
 /// This host's part of one network.

@@ -71,6 +71,11 @@ pub(crate) struct DaemonArgs {
     #[arg(long)]
     no_repair: bool,
 
+    /// Have what containers of two hosts send each other pass bridge, routing and the rules of all nft tables, your own
+    /// among them, instead of taking it past them
+    #[arg(long)]
+    no_shortcut: bool,
+
     /// Serve Prometheus metrics here
     #[arg(long = "metrics-addr", value_name = "ADDR:PORT", hide = true)]
     metrics: Option<SocketAddr>,
@@ -147,6 +152,8 @@ pub(crate) struct DaemonOptions {
     pub(crate) direct: bool,
     /// Whether what others change in the kernel is mended.
     pub(crate) repair: bool,
+    /// Whether packets between containers of two hosts pass by bridge, routing and rules.
+    pub(crate) shortcut: bool,
     pub(crate) metrics: Option<SocketAddr>,
     pub(crate) vxlan_port: u16,
     pub(crate) tunnel_port: u16,
@@ -191,6 +198,7 @@ impl TryFrom<DaemonArgs> for DaemonOptions {
             publish_range: (args.publish_range.first, args.publish_range.last),
             direct: !args.no_direct,
             repair: !args.no_repair,
+            shortcut: !args.no_shortcut,
             metrics: args.metrics,
             vxlan_port: args.vxlan_port,
             tunnel_port: args.tunnel_port,

@@ -58,6 +58,7 @@ impl Daemon {
         Ok(HostState {
             segments,
             published: published.collect(),
+            shortcut: self.options.shortcut,
         })
     }
 

@@ -5,6 +5,7 @@ mod links;
 mod pass;
 mod report;
 mod rows;
+mod shortcut;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -16,6 +17,7 @@ use ipnetwork::Ipv4Network;
 pub(crate) use self::links::is_link_name;
 use self::pass::{Pass, Passed};
 pub use self::report::{Object, ReconcileError, ReconcileFailure, Report};
+use self::shortcut::Shortcut;
 use crate::{
     HostState, Published, firewall,
     netlink::{Netlink, Ruleset},
@@ -32,6 +34,7 @@ pub struct Kernel {
     /// What was drift and is mended, until somebody asks.
     repaired: Vec<Object>,
     rules: Option<Rules>,
+    shortcut: Shortcut,
     /// The ports of UDP for which flows were last looked at.
     udp: Option<Vec<Published>>,
     /// Absent where the kernel does not count changes: then the rules are listed each time.
@@ -69,6 +72,7 @@ impl Kernel {
             fitted: HashMap::new(),
             repaired: Vec::new(),
             rules: None,
+            shortcut: Shortcut::default(),
             udp: None,
             ruleset: Ruleset::open().ok(),
         })
@@ -86,10 +90,22 @@ impl Kernel {
         if !state.segments.is_empty() {
             pass.forwarding();
         }
-        if let Some(links) = pass.links(&state.segments).await {
-            pass.rows(&state.segments, &links).await;
+        let ruleset = self.ruleset.as_ref();
+        let links = pass.links(&state.segments).await;
+        if let Some(links) = &links {
+            pass.rows(&state.segments, links).await;
         }
-        Self::rules(&mut self.rules, self.ruleset.as_ref(), &mut pass, state).await;
+        Self::rules(&mut self.rules, ruleset, &mut pass, state).await;
+        if let Some(links) = &links {
+            let shortcut = &mut self.shortcut;
+            let segments = &state.segments;
+            if shortcut
+                .reconcile(segments, links, ruleset, &mut pass)
+                .await
+            {
+                Self::expect_one_more(&mut self.rules, ruleset);
+            }
+        }
         let passed = pass.finish();
         self.fitted = rows::fitted(&state.segments);
         self.flows(state).await;
@@ -138,13 +154,27 @@ impl Kernel {
     pub async fn clear(&mut self) -> Result<Report, ReconcileError> {
         let mut pass = Pass::new(&self.netlink, &self.standing, &self.fitted);
         pass.remove_veths().await;
+        let ruleset = self.ruleset.as_ref();
         if let Some(links) = pass.links(&[]).await {
             pass.rows(&[], &links).await;
+            let shortcut = &mut self.shortcut;
+            shortcut.reconcile(&[], &links, ruleset, &mut pass).await;
         }
         let nothing = HostState::default();
-        Self::rules(&mut self.rules, self.ruleset.as_ref(), &mut pass, &nothing).await;
+        Self::rules(&mut self.rules, ruleset, &mut pass, &nothing).await;
         let passed = pass.finish();
         self.keep(passed)
+    }
+
+    /// Keeps the rules from being listed because the other table was replaced, if nothing else has changed.
+    fn expect_one_more(rules: &mut Option<Rules>, ruleset: Option<&Ruleset>) {
+        let now = ruleset.and_then(|ruleset| ruleset.generation().ok());
+        if let Some(rules) = rules
+            && let Some(generation) = rules.generation
+            && now == Some(generation.wrapping_add(1))
+        {
+            rules.generation = now;
+        }
     }
 
     /// Replaces the tables unless they are as they were left.

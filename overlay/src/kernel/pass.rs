@@ -84,7 +84,7 @@ impl<'k> Pass<'k> {
             Err(source) => self.fail(ReconcileFailure::Make { object, source }),
             Ok(()) => {
                 if was_otherwise || self.before.contains(&object) {
-                    self.repaired(object.clone());
+                    self.mended(object.clone());
                 } else {
                     self.report.created += 1;
                 }
@@ -111,7 +111,8 @@ impl<'k> Pass<'k> {
         }
     }
 
-    fn repaired(&mut self, object: Object) {
+    /// Counts a repair.
+    pub(super) fn mended(&mut self, object: Object) {
         self.report.repaired += 1;
         self.repaired.push(object);
     }
@@ -120,7 +121,7 @@ impl<'k> Pass<'k> {
     pub(super) fn count_table(&mut self, after: &Option<String>, drifted: bool) {
         match after {
             None => self.report.removed += 1,
-            Some(_) if drifted => self.repaired(Object::Table),
+            Some(_) if drifted => self.mended(Object::Table),
             Some(_) => self.report.created += 1,
         }
     }

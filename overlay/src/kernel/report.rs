@@ -40,6 +40,8 @@ pub enum Object {
     Fdb(MacAddr, String),
     /// The nft table.
     Table,
+    /// The nft table of shorter ways between containers of two hosts.
+    Shortcut,
 }
 
 impl Object {
@@ -53,7 +55,7 @@ impl Object {
             Self::Route(..) => "route",
             Self::Neighbour(..) => "neighbour",
             Self::Fdb(..) => "fdb",
-            Self::Table => "table",
+            Self::Table | Self::Shortcut => "table",
         }
     }
 }
@@ -68,6 +70,7 @@ impl fmt::Display for Object {
             Self::Neighbour(address, link) => write!(f, "neighbour {address} on {link}"),
             Self::Fdb(mac, link) => write!(f, "forwarding of {mac} on {link}"),
             Self::Table => write!(f, "nft table {}", crate::firewall::TABLE),
+            Self::Shortcut => write!(f, "nft table {}", crate::firewall::shortcut::TABLE),
         }
     }
 }

@@ -132,7 +132,10 @@ impl Host {
         Ok(Self {
             namespace,
             address,
-            state: HostState::default(),
+            state: HostState {
+                shortcut: true,
+                ..HostState::default()
+            },
             jobs: Some(jobs),
             thread: Some(thread),
         })

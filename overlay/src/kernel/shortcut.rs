@@ -1,0 +1,82 @@
+//! Keeps the table of shorter ways. Without it all goes the long way, so it is either right or not there.
+
+use crate::{
+    Segment,
+    firewall::shortcut::{TABLE, removal, render},
+    netlink::Ruleset,
+    nft::{self, NftError},
+};
+
+use super::{Object, links::Links, pass::Pass};
+
+/// The table as it was left.
+#[derive(Default)]
+pub(super) struct Shortcut {
+    batch: String,
+    listing: Option<String>,
+    /// As of the rules of packets: the kernel's count of changes, as long as which stays nothing is different.
+    generation: Option<u32>,
+    /// The kernel did not take it: it may lack what is needed, or a link went meanwhile. It is asked again when there is
+    /// something else to ask for.
+    refused: bool,
+}
+
+impl Shortcut {
+    /// Brings the table up to the segments, and tells whether it was changed.
+    pub(super) async fn reconcile(
+        &mut self,
+        segments: &[Segment],
+        links: &Links,
+        ruleset: Option<&Ruleset>,
+        pass: &mut Pass<'_>,
+    ) -> bool {
+        let batch = render(segments, |link| links.contains_key(link));
+        let generation = ruleset.and_then(|ruleset| ruleset.generation().ok());
+        let same = self.batch == batch;
+        if same && (self.refused || generation.is_some() && self.generation == generation) {
+            return false;
+        }
+        match self.bring(batch, same, pass).await {
+            Ok(changed) => {
+                self.generation = ruleset.and_then(|ruleset| ruleset.generation().ok());
+                changed
+            }
+            Err(error) => {
+                tracing::info!(%error, "containers of two hosts reach each other by way of bridge and routes alone");
+                self.refused = true;
+                self.listing = None;
+                let removed = nft::apply(&removal()).await;
+                removed.unwrap_or_else(|error| pass.fail(error.into()));
+                true
+            }
+        }
+    }
+
+    async fn bring(
+        &mut self,
+        batch: String,
+        same: bool,
+        pass: &mut Pass<'_>,
+    ) -> Result<bool, NftError> {
+        let before = nft::list(&[TABLE]).await?;
+        let stands = same && before == self.listing || batch.is_empty() && before.is_none();
+        let lost = same && before.is_none() && self.listing.is_some();
+        self.batch = batch;
+        if stands {
+            return Ok(false);
+        }
+        let removal = removal();
+        nft::apply(if self.batch.is_empty() {
+            &removal
+        } else {
+            &self.batch
+        })
+        .await?;
+        self.listing = nft::list(&[TABLE]).await?;
+        self.refused = false;
+        if lost {
+            pass.mended(Object::Shortcut);
+        }
+        Ok(true)
+    }
+}
