@@ -290,6 +290,35 @@ fn endpoint(record: &Record, name: &str, running: bool) -> EndpointSettings {
     }
 }
 
+/// On networks of users, what else older versions of the API called aliases: the short id, and the host's name.
+pub(crate) fn add_old_aliases(shown: &mut ContainerInspectResponse) {
+    let hostname = shown
+        .config
+        .as_ref()
+        .and_then(|config| config.hostname.clone());
+    let more: Vec<String> = shown
+        .id
+        .iter()
+        .map(|id| short(id).to_owned())
+        .chain(hostname)
+        .collect();
+    let networks = shown
+        .network_settings
+        .as_mut()
+        .and_then(|settings| settings.networks.as_mut());
+    for (name, endpoint) in networks.into_iter().flatten() {
+        if matches!(name.as_str(), DEFAULT_NETWORK | "host" | "none") {
+            continue;
+        }
+        let aliases = endpoint.aliases.get_or_insert_default();
+        for alias in &more {
+            if !aliases.contains(alias) {
+                aliases.push(alias.clone());
+            }
+        }
+    }
+}
+
 fn address(address: Option<Ipv4Addr>) -> String {
     address
         .map(|address| address.to_string())

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
+use axum::{Extension, Json};
 use bollard_stubs::models::ContainerCreateResponse;
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -17,6 +17,7 @@ use super::error::ApiError;
 use super::filters::Filters;
 use super::patterns::Patterns;
 use super::query::{Flag, Params, optional};
+use super::version::{ApiVersion, GIVEN_ALIASES};
 use super::{
     Answer, Server, container_create, container_summary, container_view, json, nulls, prune,
 };
@@ -153,6 +154,7 @@ pub(crate) struct Inspect {
 
 pub(crate) async fn inspect(
     State(daemon): Server,
+    Extension(version): Extension<ApiVersion>,
     Path(id): Path<String>,
     Params(asked): Params<Inspect>,
 ) -> Answer {
@@ -170,6 +172,9 @@ pub(crate) async fn inspect(
     if asked.size.0 {
         let (written, whole) = prune::sizes(&daemon, &container).await;
         (shown.size_rw, shown.size_root_fs) = (Some(written), Some(whole));
+    }
+    if version < GIVEN_ALIASES {
+        container_view::add_old_aliases(&mut shown);
     }
     let mut shown = json!(shown);
     nulls::container(&mut shown);

@@ -44,6 +44,11 @@ pub(crate) const ONE_SIZE: ApiVersion = ApiVersion {
     major: 1,
     minor: 44,
 };
+/// From here on the aliases that are shown of a container are those it was given.
+pub(crate) const GIVEN_ALIASES: ApiVersion = ApiVersion {
+    major: 1,
+    minor: 45,
+};
 /// From here on a prune of volumes leaves those that have a name, unless it is asked for all.
 pub(crate) const ANONYMOUS_PRUNE: ApiVersion = ApiVersion {
     major: 1,

@@ -59,6 +59,10 @@ pub(crate) fn record(phase: Phase) -> Record {
 }
 
 fn shown(record: &Record) -> Value {
+    serde_json::to_value(inspected(record)).expect("serialises")
+}
+
+fn inspected(record: &Record) -> ContainerInspectResponse {
     let directory = PathBuf::from("/data/containers/x");
     let around = Surroundings {
         log: &directory.join("x-json.log"),
@@ -67,7 +71,7 @@ fn shown(record: &Record) -> Value {
         volumes: "/data/volumes".as_ref(),
         health: None,
     };
-    serde_json::to_value(inspect(record, &around)).expect("serialises")
+    inspect(record, &around)
 }
 
 #[test]
@@ -160,4 +164,21 @@ fn networks_asked_for_are_shown_before_the_first_start() {
         .endpoints
         .insert("mesh".to_owned(), EndpointRequest::default());
     assert_eq!(networks(&record).into_keys().collect::<Vec<_>>(), ["mesh"]);
+}
+
+#[test]
+fn to_older_clients_the_short_id_and_the_hosts_name_are_aliases_too() {
+    let mut record = record(Phase::Created);
+    let mut own = record.endpoints["bridge"].clone();
+    own.aliases = vec!["db".to_owned(), "0123456789ab".to_owned()];
+    record.endpoints.insert("own".to_owned(), own);
+    record.config.hostname = "back".to_owned();
+    let mut shown = inspected(&record);
+    add_old_aliases(&mut shown);
+    let networks = &json!(shown)["NetworkSettings"]["Networks"];
+    assert_eq!(
+        networks["own"]["Aliases"],
+        json!(["db", "0123456789ab", "back"])
+    );
+    assert_eq!(networks["bridge"]["Aliases"], Value::Null);
 }
