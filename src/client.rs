@@ -3,6 +3,7 @@
 mod ambassador;
 mod encode;
 mod error;
+mod hearing;
 mod lines;
 
 use bytes::Bytes;
@@ -22,6 +23,7 @@ pub(crate) use error::ClientError;
 pub(crate) use lines::Lines;
 
 use crate::cli::host::Host;
+use hearing::Hearing;
 
 /// The API version whose bodies this client speaks.
 const VERSION: (u32, u32) = (1, 49);
@@ -261,9 +263,10 @@ async fn exchange(
         what: what.clone(),
         source,
     };
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(broken)?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(Hearing::new(stream)))
+            .await
+            .map_err(broken)?;
     // a failing connection fails the request or the body too, which is where it is told
     tokio::spawn(connection.with_upgrades());
     let own = request.headers_mut();
