@@ -203,7 +203,7 @@ async fn a_registry_that_does_not_answer_is_named_with_the_reason() -> Result<()
     let error = pull(&place, &format!("{address}/thing")).await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        format!("registry {address} cannot be reached")
+        format!("registry {address} cannot be reached for {address}/thing:latest")
     );
     assert!(chain(error).contains("Connection refused (os error 111)"));
     Ok(())
@@ -215,7 +215,7 @@ async fn a_registry_whose_name_has_no_address_is_named() -> Result<()> {
     let error = pull(&place, "registry.invalid/thing").await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "registry registry.invalid cannot be reached"
+        "registry registry.invalid cannot be reached for registry.invalid/thing:latest"
     );
     Ok(())
 }

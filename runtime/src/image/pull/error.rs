@@ -28,10 +28,12 @@ pub enum PullError {
         name: String,
     },
     /// Nobody answers there.
-    #[error("registry {registry} cannot be reached")]
+    #[error("registry {registry} cannot be reached for {name}")]
     Unreachable {
         /// Host and port.
         registry: String,
+        /// The image, short.
+        name: String,
         /// With the errno at its end.
         source: Box<OciDistributionError>,
     },

@@ -180,7 +180,11 @@ impl Source {
                 name,
                 source,
             },
-            Trouble::Unreachable => PullError::Unreachable { registry, source },
+            Trouble::Unreachable => PullError::Unreachable {
+                registry,
+                name,
+                source,
+            },
             Trouble::Other => PullError::Registry {
                 registry,
                 name,
