@@ -140,10 +140,12 @@ fn nothing_of_it_is_seen_on_the_way() {
         .split('"')
         .find(|word| word.len() == 44)
         .expect("a key");
+    let catalog = b.data_root().join("catalog.json");
+    wait_until("the registry's answers are kept", || catalog.exists());
     let told = [
         a.log(),
         fs::read_to_string(a.exec_root().join("tunnel.log")).expect("the tunnel's log"),
-        fs::read_to_string(b.data_root().join("catalog.json")).expect("the registry"),
+        fs::read_to_string(&catalog).expect("the registry"),
         a.ok("network inspect secret"),
         a.ok("node tunnels --format json"),
     ];

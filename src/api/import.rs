@@ -6,13 +6,13 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::http::StatusCode;
 use futures_util::TryStreamExt;
-use nuncio_runtime::image::{About, ImportError};
+use nuncio_runtime::image::{About, ImportError, Platform, Reference};
 use serde_json::Map;
 use tokio_util::io::StreamReader;
 
 use super::error::ApiError;
 use super::pull::{Asked, parse, platform};
-use super::{Answer, changes, steps};
+use super::{Answer, changes, steps, upload};
 use crate::daemon::Daemon;
 use crate::daemon::refusal::Refusal;
 
@@ -23,6 +23,29 @@ pub(super) async fn import(
     instructions: Vec<String>,
     body: Body,
 ) -> Answer {
+    let (name, platform, about) = match understand(&asked, &instructions) {
+        Ok(understood) => understood,
+        Err(refusal) => {
+            upload::drain(body).await;
+            return Err(refusal);
+        }
+    };
+    let archive = StreamReader::new(Box::pin(body.into_data_stream().map_err(io::Error::other)));
+    steps::answer(async move |told| {
+        let imported = daemon.images().import(archive, name, about, platform).await;
+        let id = imported.map_err(unimportable)?.id;
+        daemon.tell_image("import", &id, &id);
+        told.status(id).await;
+        Ok(())
+    })
+    .await
+}
+
+/// What the image is to be called, for which platform it is, and what is told of it.
+fn understand(
+    asked: &Asked,
+    instructions: &[String],
+) -> Result<(Option<Reference>, Option<Platform>, About), ApiError> {
     if asked.from_src != "-" {
         return Err(Refusal::unsupported(format!(
             "not built: import from a URL; fetch it yourself, as in: curl -L {} | nuncio import -",
@@ -39,7 +62,7 @@ pub(super) async fn import(
     }
     let platform = platform(&asked.platform)?;
     let mut config = Map::new();
-    changes::apply(&mut config, &instructions)?;
+    changes::apply(&mut config, instructions)?;
     let about = About {
         config: config.into(),
         comment: match asked.message.as_str() {
@@ -48,15 +71,7 @@ pub(super) async fn import(
         },
         ..About::default()
     };
-    let archive = StreamReader::new(Box::pin(body.into_data_stream().map_err(io::Error::other)));
-    steps::answer(async move |told| {
-        let imported = daemon.images().import(archive, name, about, platform).await;
-        let id = imported.map_err(unimportable)?.id;
-        daemon.tell_image("import", &id, &id);
-        told.status(id).await;
-        Ok(())
-    })
-    .await
+    Ok((name, platform, about))
 }
 
 /// What is wrong with the archive is its sender's to mend.

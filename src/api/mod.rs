@@ -54,6 +54,7 @@ mod top;
 mod unbuilt;
 mod unbuilt_paths;
 mod update;
+mod upload;
 mod version;
 mod volumes;
 mod wait;

@@ -97,10 +97,10 @@ impl Finished {
     }
 }
 
-/// What Docker's client says around an error: that it looks for an image elsewhere, and where to read on.
+/// What Docker's client says around an error: that it looks for an image elsewhere, where to read on, and its own status.
 fn is_hint(line: &str) -> bool {
     line.trim().is_empty()
-        || ["Run '", "See '", "Unable to find image '"]
+        || ["Run '", "See '", "Unable to find image '", "exit status "]
             .iter()
             .any(|start| line.starts_with(start))
 }
