@@ -19,6 +19,8 @@ pub(super) struct Shortcut {
     /// The kernel did not take it: it may lack what is needed, or a link went meanwhile. It is asked again when there is
     /// something else to ask for.
     refused: bool,
+    /// What a daemon before this one may have left has been looked for.
+    looked: bool,
 }
 
 impl Shortcut {
@@ -33,10 +35,12 @@ impl Shortcut {
         let batch = render(segments, |link| links.contains_key(link));
         let generation = ruleset.and_then(|ruleset| ruleset.generation().ok());
         let same = self.batch == batch;
-        if same && (self.refused || generation.is_some() && self.generation == generation) {
+        let untouched = generation.is_some() && self.generation == generation;
+        let absent = self.looked && self.listing.is_none() && batch.is_empty();
+        if same && (self.refused || untouched || absent) {
             return false;
         }
-        match self.bring(batch, same, pass).await {
+        match self.bring(batch, same, untouched, pass).await {
             Ok(changed) => {
                 self.generation = ruleset.and_then(|ruleset| ruleset.generation().ok());
                 changed
@@ -56,9 +60,15 @@ impl Shortcut {
         &mut self,
         batch: String,
         same: bool,
+        untouched: bool,
         pass: &mut Pass<'_>,
     ) -> Result<bool, NftError> {
-        let before = nft::list(&[TABLE]).await?;
+        let before = if untouched {
+            self.listing.clone()
+        } else {
+            nft::list(&[TABLE]).await?
+        };
+        self.looked = true;
         let stands = same && before == self.listing || batch.is_empty() && before.is_none();
         let lost = same && before.is_none() && self.listing.is_some();
         self.batch = batch;
