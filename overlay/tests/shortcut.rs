@@ -120,3 +120,28 @@ fn a_container_that_is_gone_does_not_take_it_from_the_others() -> Result<()> {
     assert!(!took_the_long_way(&hosts[1], client.address)?);
     Ok(())
 }
+
+#[test]
+fn who_wants_none_has_none_and_the_long_way() -> Result<()> {
+    let mut underlay = Underlay::new()?;
+    let mut hosts = [underlay.host()?, underlay.host()?];
+    let mesh = Network::new(1);
+    join(&mesh, &mut hosts)?;
+    let [client, server] = pair(&mesh, &mut hosts)?;
+    let listening = Server::start(server.path())?;
+    for host in &mut hosts {
+        assert!(shortcut(host)?);
+        host.state.shortcut = false;
+        host.reconcile()?;
+        assert!(!shortcut(host)?);
+    }
+    let by_itself = Some(client.address.to_string());
+    assert_eq!(
+        reach(client.path(), server.address, listening.port)?,
+        by_itself
+    );
+    for host in &hosts {
+        assert!(took_the_long_way(host, client.address)?);
+    }
+    Ok(())
+}

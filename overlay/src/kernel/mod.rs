@@ -97,10 +97,13 @@ impl Kernel {
         }
         Self::rules(&mut self.rules, ruleset, &mut pass, state).await;
         if let Some(links) = &links {
+            let shortened: &[_] = match state.shortcut {
+                true => &state.segments,
+                false => &[],
+            };
             let shortcut = &mut self.shortcut;
-            let segments = &state.segments;
             if shortcut
-                .reconcile(segments, links, ruleset, &mut pass)
+                .reconcile(shortened, links, ruleset, &mut pass)
                 .await
             {
                 Self::expect_one_more(&mut self.rules, ruleset);
