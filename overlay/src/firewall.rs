@@ -17,10 +17,10 @@ pub(crate) const TABLE: &str = "inet nuncio";
 /// All that is ours.
 pub(crate) const TABLES: [&str; 2] = [TABLE, ports::TABLE];
 
-/// A batch for `nft -f` that removes the tables, whichever are there.
-pub(crate) fn removal() -> String {
+/// A batch for `nft -f` that removes tables, whichever of them are there.
+pub(crate) fn removal(tables: &[&str]) -> String {
     let removal = |table| format!("table {table}\ndelete table {table}\n");
-    TABLES.map(removal).concat()
+    tables.iter().map(removal).collect()
 }
 
 /// A batch for `nft -f` that replaces the tables in one transaction; empty if there is nothing to rule.

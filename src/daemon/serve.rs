@@ -129,9 +129,7 @@ impl Daemon {
         tracing::info!("ending; nothing runs");
         Ok(())
     }
-}
 
-impl Daemon {
     /// Whether the processes that carry for this host are there.
     async fn processes_answer(&self) -> bool {
         self.ambassador.answers().await && (!self.is_sealing() || self.tunnel.answers().await)

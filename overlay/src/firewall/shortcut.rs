@@ -31,11 +31,6 @@ pub(crate) fn render(segments: &[Segment], is_there: impl Fn(&str) -> bool) -> S
     out.0
 }
 
-/// A batch that removes the table, whether it is there or not.
-pub(crate) fn removal() -> String {
-    format!("table {TABLE}\ndelete table {TABLE}\n")
-}
-
 /// What of a network is shortened.
 struct Way<'a> {
     bridge: &'a str,

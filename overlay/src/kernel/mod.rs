@@ -21,7 +21,7 @@ use self::shortcut::Shortcut;
 use crate::{
     HostState, Published, firewall,
     netlink::{Netlink, Ruleset},
-    nft,
+    nft::{self, NftError},
 };
 
 /// This network namespace's links, routes, neighbours and rules, as far as they are ours.
@@ -171,10 +171,10 @@ impl Kernel {
 
     /// Keeps the rules from being listed because the other table was replaced, if nothing else has changed.
     fn expect_one_more(rules: &mut Option<Rules>, ruleset: Option<&Ruleset>) {
-        let now = ruleset.and_then(|ruleset| ruleset.generation().ok());
+        let now = generation(ruleset);
         if let Some(rules) = rules
-            && let Some(generation) = rules.generation
-            && now == Some(generation.wrapping_add(1))
+            && let Some(before) = rules.generation
+            && now == Some(before.wrapping_add(1))
         {
             rules.generation = now;
         }
@@ -187,19 +187,15 @@ impl Kernel {
         pass: &mut Pass<'_>,
         state: &HostState,
     ) {
-        let count = || ruleset.and_then(|ruleset| ruleset.generation().ok());
         let batch = firewall::render(state);
-        let mut generation = count();
-        let untouched = |rules: &Rules| {
-            rules.batch == batch && rules.generation.is_some() && rules.generation == generation
-        };
-        if rules.as_ref().is_some_and(untouched) {
-            return pass.stands(batch.is_empty(), Object::Table);
-        }
+        let mut counted = generation(ruleset);
         // As long as nobody changes a rule they are as they were listed last: nft takes longer to start than all else here.
         let known = rules
             .as_ref()
-            .filter(|rules| rules.generation.is_some() && rules.generation == generation);
+            .filter(|rules| rules.generation.is_some() && rules.generation == counted);
+        if known.is_some_and(|rules| rules.batch == batch) {
+            return pass.stands(batch.is_empty(), Object::Table);
+        }
         let before = match known {
             Some(rules) => rules.listing.clone(),
             None => match nft::list(&firewall::TABLES).await {
@@ -215,16 +211,14 @@ impl Kernel {
             *rules = Some(Rules {
                 batch,
                 listing: before,
-                generation,
+                generation: counted,
             });
             return;
         }
         let drifted = rules.as_ref().is_some_and(|rules| rules.listing != before);
-        let removal = firewall::removal();
-        let applied = nft::apply(if batch.is_empty() { &removal } else { &batch }).await;
-        let listing = match applied {
+        let listing = match replace(&firewall::TABLES, &batch).await {
             Ok(()) => {
-                generation = count();
+                counted = generation(ruleset);
                 nft::list(&firewall::TABLES).await
             }
             Err(error) => Err(error),
@@ -242,9 +236,23 @@ impl Kernel {
                 *rules = Some(Rules {
                     batch,
                     listing: after,
-                    generation,
+                    generation: counted,
                 });
             }
         }
+    }
+}
+
+/// The kernel's count of changes to rules, if it counts.
+fn generation(ruleset: Option<&Ruleset>) -> Option<u32> {
+    ruleset?.generation().ok()
+}
+
+/// Applies a batch that replaces `tables`, or removes them if it is empty.
+async fn replace(tables: &[&str], batch: &str) -> Result<(), NftError> {
+    if batch.is_empty() {
+        nft::apply(&firewall::removal(tables)).await
+    } else {
+        nft::apply(batch).await
     }
 }

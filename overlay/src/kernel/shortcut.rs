@@ -2,12 +2,15 @@
 
 use crate::{
     Segment,
-    firewall::shortcut::{TABLE, removal, render},
+    firewall::{
+        removal,
+        shortcut::{TABLE, render},
+    },
     netlink::Ruleset,
     nft::{self, NftError},
 };
 
-use super::{Object, links::Links, pass::Pass};
+use super::{Object, generation, links::Links, pass::Pass, replace};
 
 /// The table as it was left.
 #[derive(Default)]
@@ -33,23 +36,23 @@ impl Shortcut {
         pass: &mut Pass<'_>,
     ) -> bool {
         let batch = render(segments, |link| links.contains_key(link));
-        let generation = ruleset.and_then(|ruleset| ruleset.generation().ok());
+        let now = generation(ruleset);
         let same = self.batch == batch;
-        let untouched = generation.is_some() && self.generation == generation;
+        let untouched = now.is_some() && self.generation == now;
         let absent = self.looked && self.listing.is_none() && batch.is_empty();
         if same && (self.refused || untouched || absent) {
             return false;
         }
         match self.bring(batch, same, untouched, pass).await {
             Ok(changed) => {
-                self.generation = ruleset.and_then(|ruleset| ruleset.generation().ok());
+                self.generation = generation(ruleset);
                 changed
             }
             Err(error) => {
                 tracing::info!(%error, "containers of two hosts reach each other by way of bridge and routes alone");
                 self.refused = true;
                 self.listing = None;
-                let removed = nft::apply(&removal()).await;
+                let removed = nft::apply(&removal(&[TABLE])).await;
                 removed.unwrap_or_else(|error| pass.fail(error.into()));
                 true
             }
@@ -75,13 +78,7 @@ impl Shortcut {
         if stands {
             return Ok(false);
         }
-        let removal = removal();
-        nft::apply(if self.batch.is_empty() {
-            &removal
-        } else {
-            &self.batch
-        })
-        .await?;
+        replace(&[TABLE], &self.batch).await?;
         self.listing = nft::list(&[TABLE]).await?;
         self.refused = false;
         if lost {
