@@ -1,4 +1,4 @@
-# What both benchmarks say and look up in the same way. Sourced by run.sh and runtime.sh.
+# What all benchmarks say, look up and write down in the same way. Sourced by each.
 # shellcheck shell=bash
 
 fail() {
@@ -57,4 +57,31 @@ unpack_packages() {
         echo "$made" >"$unpacked/made"
     fi
     unpacked=$(realpath "$unpacked")
+}
+
+# measure_all COLUMN... : of those that are wanted, column by column, all paths in turn.
+measure_all() {
+    local column path
+    for column in "$@"; do
+        [[ " ${wanted[*]} " == *" $column "* ]] || continue
+        for path in "${paths[@]}"; do
+            ! does "$path" "$column" || measure "$path" "$column"
+        done
+        printf 'round %s of %s, %s, after %s s\n' "$round" "$rounds" "$column" "$SECONDS"
+    done
+}
+
+# measure PATH COLUMN
+measure() {
+    "measure_$2" "$1"
+}
+
+# report SUITE SAMPLES : only a whole run is worth the documentation.
+report() {
+    local whole=()
+    if [ "${wanted[*]}" = "${all_columns[*]}" ] && [ -z "${PATHS-}" ] && [ "$rounds" -ge 5 ]; then
+        whole=(--document "$here/../docs/PERFORMANCE.md")
+    fi
+    "$LOAD" report "$2" --suite "$1" --results "$here/results" "${whole[@]}" \
+        --revision "$(git -C "$here" describe --always --dirty 2>/dev/null || echo unknown)"
 }

@@ -29,7 +29,6 @@ declare -A holders=() first=()
 
 main() {
     read_arguments "$@"
-    columns=("${wanted[@]}")
     [ "$(id -u)" = 0 ] || fail "namespaces need root: run it as root"
     NUNCIO=$(find_program "${NUNCIO:-nuncio}")
     LOAD=$(find_program "${LOAD:-nuncio-bench}")
@@ -51,29 +50,8 @@ main() {
         fi
     done
     paths=("${up[@]}")
-    for ((round = 1; round <= rounds; round++)); do measure_round; done
-    report
-}
-
-# Column by column, all paths in turn.
-measure_round() {
-    local column
-    for column in "${columns[@]}"; do
-        for path in "${paths[@]}"; do
-            ! does "$path" "$column" || "measure_$column" "$path"
-        done
-        printf 'round %s of %s, %s, after %s s\n' "$round" "$rounds" "$column" "$SECONDS"
-    done
-}
-
-# Only a whole run is worth the documentation.
-report() {
-    local whole=()
-    if [ "${columns[*]}" = "${all_columns[*]}" ] && [ -z "${PATHS-}" ] && [ "$rounds" -ge 5 ]; then
-        whole=(--document "$here/../docs/PERFORMANCE.md")
-    fi
-    "$LOAD" report "$work/samples" --suite overlay --results "$here/results" "${whole[@]}" \
-        --revision "$(git -C "$here" describe --always --dirty 2>/dev/null || echo unknown)"
+    for ((round = 1; round <= rounds; round++)); do measure_all "${wanted[@]}"; done
+    report overlay "$work/samples"
 }
 
 clean_up() {

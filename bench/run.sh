@@ -27,7 +27,6 @@ rounds=5
 
 main() {
     read_arguments "$@"
-    columns=("${wanted[@]}")
     [ "$(id -u)" = 0 ] || fail "namespaces need root: run it as root"
     ulimit -n 16384 || fail "2,500 flows through one process need 16,384 descriptors: raise the limit"
     NUNCIO=$(find_program "${NUNCIO:-nuncio}")
@@ -48,8 +47,8 @@ main() {
     for path in "${paths[@]}"; do start "$path"; done
     for path in "${paths[@]}"; do wait_for "$path"; done
     estimate
-    for ((round = 1; round <= rounds; round++)); do measure_round; done
-    report
+    for ((round = 1; round <= rounds; round++)); do measure_all "${wanted[@]}"; done
+    report ambassador "$work/samples"
 }
 
 # The binary may not have it, or not yet.
@@ -64,36 +63,19 @@ drop_rewrite_unless_there() {
 
 estimate() {
     local column tenths=0
-    for column in "${columns[@]}"; do
+    for column in "${wanted[@]}"; do
         for path in "${paths[@]}"; do
             ! does "$path" "$column" || tenths=$((tenths + $(column_time "$column")))
         done
     done
-    echo "== rounds: $rounds, columns: ${#columns[@]}, paths: ${#paths[@]}; about $((rounds * tenths / 600 + 1)) min"
+    echo "== rounds: $rounds, columns: ${#wanted[@]}, paths: ${#paths[@]}; about $((rounds * tenths / 600 + 1)) min"
 }
 
-# Column by column, all paths in turn.
-measure_round() {
-    local column
-    for column in "${columns[@]}"; do
-        for path in "${paths[@]}"; do
-            does "$path" "$column" || continue
-            [ "$path" != nat ] || nat_on
-            "measure_$column" "$path"
-            [ "$path" != nat ] || nat_off
-        done
-        printf 'round %s of %s, %s, after %s s\n' "$round" "$rounds" "$column" "$SECONDS"
-    done
-}
-
-# Only a whole run is worth the documentation.
-report() {
-    local whole=()
-    if [ "${columns[*]}" = "${all_columns[*]}" ] && [ -z "${PATHS-}" ] && [ "$rounds" -ge 5 ]; then
-        whole=(--document "$here/../docs/PERFORMANCE.md")
-    fi
-    "$LOAD" report "$work/samples" --results "$here/results" "${whole[@]}" \
-        --revision "$(git -C "$here" describe --always --dirty 2>/dev/null || echo unknown)"
+# The rules of published ports are there only for their own path.
+measure() {
+    [ "$1" != nat ] || nat_on
+    "measure_$2" "$1"
+    [ "$1" != nat ] || nat_off
 }
 
 clean_up() {

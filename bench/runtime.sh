@@ -43,7 +43,7 @@ main() {
     for ((round = 1; round <= rounds; round++)); do measure_all "${columns[@]}"; done
     round=1
     measure_once
-    report
+    report runtime "$samples"
 }
 
 # What all hosts see as /bench.
@@ -102,18 +102,6 @@ make_bundle() {
     sed -E 's|("cgroupsPath": ?")[^"]*|\1/'"$stem"'/life|' "$source" >"$work/bundle/config.json"
 }
 
-# measure_all COLUMN... : column by column, all paths in turn.
-measure_all() {
-    local column path
-    for column in "$@"; do
-        [[ " ${wanted[*]} " == *" $column "* ]] || continue
-        for path in "${paths[@]}"; do
-            ! does "$path" "$column" || "measure_$column" "$path"
-        done
-        printf 'round %s of %s, %s, after %s s\n' "$round" "$rounds" "$column" "$SECONDS"
-    done
-}
-
 # What needs no rounds, or changes the hosts.
 measure_once() {
     local name number
@@ -135,16 +123,6 @@ measure_once() {
         printf '%s containers of %s, after %s s\n' "$containers" "$name" "$SECONDS"
     done
     measure_all ps
-}
-
-# Only a whole run is worth the documentation.
-report() {
-    local whole=()
-    if [ "${wanted[*]}" = "${all_columns[*]}" ] && [ -z "${PATHS-}" ] && [ "$rounds" -ge 5 ]; then
-        whole=(--document "$here/../docs/PERFORMANCE.md")
-    fi
-    "$LOAD" report "$samples" --suite runtime --results "$here/results" "${whole[@]}" \
-        --revision "$(git -C "$here" describe --always --dirty 2>/dev/null || echo unknown)"
 }
 
 clean_up() {
