@@ -82,6 +82,17 @@ impl Capture {
         })
     }
 
+    /// How many packets of VXLAN (RFC 7348) bear the network identifier `vni`.
+    pub(crate) fn vxlan(&self, vni: u32) -> usize {
+        let [_, number @ ..] = vni.to_be_bytes();
+        self.count(|packet| {
+            is_ipv4(packet)
+                && packet.get(23) == Some(&17)
+                && packet.get(36..38) == Some(&4789_u16.to_be_bytes())
+                && packet.get(46..49) == Some(&number)
+        })
+    }
+
     /// How many packets of IPv4 are to or from addresses that begin with `prefix`.
     pub(crate) fn addressed(&self, prefix: &[u8]) -> usize {
         self.count(|packet| {
