@@ -184,6 +184,39 @@ fn every_kind_of_drift_is_mended_and_counted() -> Result<()> {
 }
 
 #[test]
+fn rules_are_mended_whether_or_not_they_have_been_listed() -> Result<()> {
+    let mut underlay = Underlay::new()?;
+    let mut hosts = [underlay.host()?];
+    let mesh = Network::new(1);
+    join(&mesh, &mut hosts)?;
+    let [host] = &mut hosts;
+    let damages = [
+        ("nft delete table inet nuncio", repaired(1)),
+        ("nft add rule inet nuncio input accept", repaired(1)),
+        ("nft delete table bridge nuncio", repaired(1)),
+        ("nft add table ip other; nft delete table ip other", NOTHING),
+    ];
+    let mut last = 2..;
+    for (damage, expected) in damages {
+        for settles in [false, true] {
+            let member = host.member(&mesh, last.next().expect("an address"))?;
+            host.reconcile()?;
+            if settles {
+                host.settle()?;
+            }
+            let before = picture(host)?;
+            host.namespace.sh(damage)?;
+            let told = format!("{damage}, listed: {settles}");
+            assert_eq!(host.reconcile()?, expected, "{told}");
+            assert_eq!(picture(host)?, before, "{told}");
+            assert_eq!(host.reconcile()?, NOTHING, "{told}");
+            drop(member);
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn deleted_links_come_back_with_their_containers() -> Result<()> {
     let mut underlay = Underlay::new()?;
     let mut hosts = [underlay.host()?, underlay.host()?];

@@ -166,6 +166,9 @@ async fn keep_in_step(daemon: Arc<Daemon>, drift: Arc<Notify>, stop: Cancellatio
         if let Err(error) = daemon.sync().await {
             tracing::error!(error = format!("{error:#}"), "bring the host in step");
         }
+        if let Err(error) = daemon.kernel.lock().await.settle().await {
+            tracing::warn!(%error, "list the rules");
+        }
     }
 }
 

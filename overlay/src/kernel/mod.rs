@@ -1,6 +1,7 @@
 //! Makes the kernel what the state says, by difference.
 
 mod flows;
+mod kept;
 mod links;
 mod pass;
 mod report;
@@ -14,6 +15,7 @@ use std::{
 
 use ipnetwork::Ipv4Network;
 
+use self::kept::{Brought, Kept};
 pub(crate) use self::links::is_link_name;
 use self::pass::{Pass, Passed};
 pub use self::report::{Object, ReconcileError, ReconcileFailure, Report};
@@ -21,7 +23,7 @@ use self::shortcut::Shortcut;
 use crate::{
     HostState, Published, firewall,
     netlink::{Netlink, Ruleset},
-    nft::{self, NftError},
+    nft::NftError,
 };
 
 /// This network namespace's links, routes, neighbours and rules, as far as they are ours.
@@ -33,7 +35,7 @@ pub struct Kernel {
     fitted: HashMap<Ipv4Network, u32>,
     /// What was drift and is mended, until somebody asks.
     repaired: Vec<Object>,
-    rules: Option<Rules>,
+    rules: Kept,
     shortcut: Shortcut,
     /// The ports of UDP for which flows were last looked at.
     udp: Option<Vec<Published>>,
@@ -43,15 +45,6 @@ pub struct Kernel {
 
 /// Repairs that are kept for who asks; of more, the first are.
 const REPAIRS: usize = 1024;
-
-/// The rules last applied, and how the kernel lists them.
-struct Rules {
-    batch: String,
-    listing: Option<String>,
-    /// The kernel's count of changes when they were listed, if it counts. As long as that stays nothing has drifted, and
-    /// `nft` need not be run to see it.
-    generation: Option<u32>,
-}
 
 /// Why the kernel could not be reached.
 #[derive(Debug, thiserror::Error)]
@@ -71,8 +64,8 @@ impl Kernel {
             standing: HashSet::new(),
             fitted: HashMap::new(),
             repaired: Vec::new(),
-            rules: None,
-            shortcut: Shortcut::default(),
+            rules: Kept::new(&firewall::TABLES),
+            shortcut: Shortcut::new(),
             udp: None,
             ruleset: Ruleset::open().ok(),
         })
@@ -106,7 +99,7 @@ impl Kernel {
                 .reconcile(shortened, links, ruleset, &mut pass)
                 .await
             {
-                Self::expect_one_more(&mut self.rules, ruleset);
+                self.rules.expect_one_more(ruleset);
             }
         }
         let passed = pass.finish();
@@ -137,9 +130,19 @@ impl Kernel {
 
     /// Whether the rules are as they were left; `None` if they were never applied, or cannot be listed.
     pub async fn table_stands(&self) -> Option<bool> {
-        let rules = self.rules.as_ref()?;
-        let found = nft::list(&firewall::TABLES).await.ok()?;
-        Some(found == rules.listing)
+        self.rules.stand(self.ruleset.as_ref()).await
+    }
+
+    /// Asks how the kernel lists the rules it was given last: with that, later changes by others are told from those that
+    /// do not concern us. It runs `nft`, so it is for a moment when nobody waits; without it all works as well, but slower.
+    ///
+    /// # Errors
+    ///
+    /// If `nft` cannot be run.
+    pub async fn settle(&mut self) -> Result<(), NftError> {
+        let ruleset = self.ruleset.as_ref();
+        self.rules.settle(ruleset).await?;
+        self.shortcut.settle(ruleset).await
     }
 
     fn keep(&mut self, passed: Passed) -> Result<Report, ReconcileError> {
@@ -169,90 +172,20 @@ impl Kernel {
         self.keep(passed)
     }
 
-    /// Keeps the rules from being listed because the other table was replaced, if nothing else has changed.
-    fn expect_one_more(rules: &mut Option<Rules>, ruleset: Option<&Ruleset>) {
-        let now = generation(ruleset);
-        if let Some(rules) = rules
-            && let Some(before) = rules.generation
-            && now == Some(before.wrapping_add(1))
-        {
-            rules.generation = now;
-        }
-    }
-
     /// Replaces the tables unless they are as they were left.
     async fn rules(
-        rules: &mut Option<Rules>,
+        rules: &mut Kept,
         ruleset: Option<&Ruleset>,
         pass: &mut Pass<'_>,
         state: &HostState,
     ) {
         let batch = firewall::render(state);
-        let mut counted = generation(ruleset);
-        // As long as nobody changes a rule they are as they were listed last: nft takes longer to start than all else here.
-        let known = rules
-            .as_ref()
-            .filter(|rules| rules.generation.is_some() && rules.generation == counted);
-        if known.is_some_and(|rules| rules.batch == batch) {
-            return pass.stands(batch.is_empty(), Object::Table);
+        let absent = batch.is_empty();
+        match rules.bring(batch, ruleset).await {
+            Err(error) => return pass.fail(error.into()),
+            Ok(Brought::AsTheyWere) => {}
+            Ok(Brought::Replaced { drifted }) => pass.count_table(absent, drifted),
         }
-        let before = match known {
-            Some(rules) => rules.listing.clone(),
-            None => match nft::list(&firewall::TABLES).await {
-                Ok(before) => before,
-                Err(error) => return pass.fail(error.into()),
-            },
-        };
-        let as_left = rules
-            .as_ref()
-            .is_some_and(|rules| rules.batch == batch && rules.listing == before);
-        if as_left || batch.is_empty() && before.is_none() {
-            pass.stands(batch.is_empty(), Object::Table);
-            *rules = Some(Rules {
-                batch,
-                listing: before,
-                generation: counted,
-            });
-            return;
-        }
-        let drifted = rules.as_ref().is_some_and(|rules| rules.listing != before);
-        let listing = match replace(&firewall::TABLES, &batch).await {
-            Ok(()) => {
-                counted = generation(ruleset);
-                nft::list(&firewall::TABLES).await
-            }
-            Err(error) => Err(error),
-        };
-        match listing {
-            Err(error) => {
-                *rules = None;
-                pass.fail(error.into());
-            }
-            Ok(after) => {
-                if after != before {
-                    pass.count_table(&after, drifted);
-                }
-                pass.stands(after.is_none(), Object::Table);
-                *rules = Some(Rules {
-                    batch,
-                    listing: after,
-                    generation: counted,
-                });
-            }
-        }
-    }
-}
-
-/// The kernel's count of changes to rules, if it counts.
-fn generation(ruleset: Option<&Ruleset>) -> Option<u32> {
-    ruleset?.generation().ok()
-}
-
-/// Applies a batch that replaces `tables`, or removes them if it is empty.
-async fn replace(tables: &[&str], batch: &str) -> Result<(), NftError> {
-    if batch.is_empty() {
-        nft::apply(&firewall::removal(tables)).await
-    } else {
-        nft::apply(batch).await
+        pass.stands(absent, Object::Table);
     }
 }

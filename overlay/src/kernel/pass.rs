@@ -117,12 +117,12 @@ impl<'k> Pass<'k> {
         self.repaired.push(object);
     }
 
-    /// Counts the replacement of the table, which `drifted` if it was not as it was left.
-    pub(super) fn count_table(&mut self, after: &Option<String>, drifted: bool) {
-        match after {
-            None => self.report.removed += 1,
-            Some(_) if drifted => self.mended(Object::Table),
-            Some(_) => self.report.created += 1,
+    /// Counts the replacement of the table, or its removal if it is `absent` now; it `drifted` if it was not as it was left.
+    pub(super) fn count_table(&mut self, absent: bool, drifted: bool) {
+        match (absent, drifted) {
+            (true, _) => self.report.removed += 1,
+            (false, true) => self.mended(Object::Table),
+            (false, false) => self.report.created += 1,
         }
     }
 

@@ -10,23 +10,29 @@ use crate::{
     nft::{self, NftError},
 };
 
-use super::{Object, generation, links::Links, pass::Pass, replace};
+use super::{
+    Object,
+    kept::{Brought, Kept},
+    links::Links,
+    pass::Pass,
+};
 
 /// The table as it was left.
-#[derive(Default)]
 pub(super) struct Shortcut {
-    batch: String,
-    listing: Option<String>,
-    /// As of the rules of packets: the kernel's count of changes, as long as which stays nothing is different.
-    generation: Option<u32>,
-    /// The kernel did not take it: it may lack what is needed, or a link went meanwhile. It is asked again when there is
-    /// something else to ask for.
-    refused: bool,
-    /// What a daemon before this one may have left has been looked for.
-    looked: bool,
+    kept: Kept,
+    /// A batch that the kernel did not take: it may lack what is needed, or a link went meanwhile. It is asked again when
+    /// there is something else to ask for.
+    refused: Option<String>,
 }
 
 impl Shortcut {
+    pub(super) fn new() -> Self {
+        Self {
+            kept: Kept::new(&[TABLE]),
+            refused: None,
+        }
+    }
+
     /// Brings the table up to the segments, and tells whether it was changed.
     pub(super) async fn reconcile(
         &mut self,
@@ -36,22 +42,22 @@ impl Shortcut {
         pass: &mut Pass<'_>,
     ) -> bool {
         let batch = render(segments, |link| links.contains_key(link));
-        let now = generation(ruleset);
-        let same = self.batch == batch;
-        let untouched = now.is_some() && self.generation == now;
-        let absent = self.looked && self.listing.is_none() && batch.is_empty();
-        if same && (self.refused || untouched || absent) {
+        if self.refused.as_ref() == Some(&batch) {
             return false;
         }
-        match self.bring(batch, same, untouched, pass).await {
-            Ok(changed) => {
-                self.generation = generation(ruleset);
-                changed
+        self.refused = None;
+        let is_left = self.kept.is_left(&batch);
+        match self.kept.bring(batch.clone(), ruleset).await {
+            Ok(Brought::AsTheyWere) => false,
+            Ok(Brought::Replaced { drifted }) => {
+                if is_left && drifted {
+                    pass.mended(Object::Shortcut);
+                }
+                true
             }
             Err(error) => {
                 tracing::info!(%error, "containers of two hosts reach each other by way of bridge and routes alone");
-                self.refused = true;
-                self.listing = None;
+                self.refused = Some(batch);
                 let removed = nft::apply(&removal(&[TABLE])).await;
                 removed.unwrap_or_else(|error| pass.fail(error.into()));
                 true
@@ -59,31 +65,8 @@ impl Shortcut {
         }
     }
 
-    async fn bring(
-        &mut self,
-        batch: String,
-        same: bool,
-        untouched: bool,
-        pass: &mut Pass<'_>,
-    ) -> Result<bool, NftError> {
-        let before = if untouched {
-            self.listing.clone()
-        } else {
-            nft::list(&[TABLE]).await?
-        };
-        self.looked = true;
-        let stands = same && before == self.listing || batch.is_empty() && before.is_none();
-        let lost = same && before.is_none() && self.listing.is_some();
-        self.batch = batch;
-        if stands {
-            return Ok(false);
-        }
-        replace(&[TABLE], &self.batch).await?;
-        self.listing = nft::list(&[TABLE]).await?;
-        self.refused = false;
-        if lost {
-            pass.mended(Object::Shortcut);
-        }
-        Ok(true)
+    /// See [`Kernel::settle`](super::Kernel::settle).
+    pub(super) async fn settle(&mut self, ruleset: Option<&Ruleset>) -> Result<(), NftError> {
+        self.kept.settle(ruleset).await
     }
 }

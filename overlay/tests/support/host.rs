@@ -164,6 +164,10 @@ impl Host {
         self.run(move |runtime, kernel| runtime.block_on(kernel.reconcile(&state)))
     }
 
+    pub fn settle(&self) -> Result<()> {
+        Ok(self.run(|runtime, kernel| runtime.block_on(kernel.settle()))??)
+    }
+
     pub fn clear(&self) -> Result<Report> {
         Ok(self.run(|runtime, kernel| runtime.block_on(kernel.clear()))??)
     }
