@@ -52,6 +52,7 @@ fn segment(id: &str, subnet: Ipv4Network) -> Segment {
         mtu: 1500,
         internal: true,
         icc: true,
+        masquerade: true,
         linked: Vec::new(),
         reach: Reach::Routed,
         local_addresses: Vec::new(),

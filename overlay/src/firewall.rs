@@ -9,7 +9,9 @@ use std::{
     net::{IpAddr, Ipv4Addr},
 };
 
-use crate::{Carrier, HostAccess, HostState, Linked, Published, Reach, Segment, Vxlan, gateway_of};
+use crate::{
+    Carrier, HostAccess, HostState, Linked, Protocol, Published, Reach, Segment, Vxlan, gateway_of,
+};
 
 /// The table of packets; its family and name, as nft's commands take them.
 pub(crate) const TABLE: &str = "inet nuncio";
@@ -206,7 +208,7 @@ fn input(segments: &[Segment]) -> Vec<String> {
         }
         if let Some(vxlan) = &segment.vxlan {
             let ping = match segment.reach {
-                Reach::Routed => "meta l4proto != icmp ",
+                Reach::Routed | Reach::Linked { .. } => "meta l4proto != icmp ",
                 Reach::LinksOnly { .. } => {
                     rules.extend(hosts(segment).map(|hosts| {
                         format!("iifname \"{}\" ip saddr {hosts} icmp type {{ echo-request, echo-reply }} accept", vxlan.link)
@@ -296,10 +298,12 @@ fn from_bridge(segment: &Segment, segments: &[Segment]) -> Vec<String> {
             } = linked;
             format!("{client} . {server} . {protocol} . {port}")
         });
+        let out = match segment.reach {
+            Reach::Linked { .. } => quoted(links(segment)),
+            Reach::Routed | Reach::LinksOnly { .. } => format!("\"{bridge}\""),
+        };
         let rule = |ports| {
-            format!(
-                "oifname \"{bridge}\" ip saddr . ip daddr . meta l4proto . th dport {ports} accept"
-            )
+            format!("oifname {out} ip saddr . ip daddr . meta l4proto . th dport {ports} accept")
         };
         set(linked).map(rule).into_iter().collect()
     };
@@ -327,11 +331,14 @@ fn from_vxlan(segment: &Segment, vxlan: &Vxlan) -> Vec<String> {
         Reach::Routed => {
             rules.extend(hosts.map(|hosts| format!("{inward} ip saddr {hosts} accept")));
         }
+        Reach::Linked { exposed } => {
+            // From within the blocks of peers: what comes from elsewhere has been dropped.
+            let rule =
+                |ports| format!("{inward} ip daddr . meta l4proto . th dport {ports} accept");
+            rules.extend(ports(exposed).map(rule));
+        }
         Reach::LinksOnly { exposed } => {
-            let exposed = exposed
-                .iter()
-                .map(|(ip, protocol, port)| format!("{ip} . {protocol} . {port}"));
-            if let (Some(hosts), Some(ports)) = (hosts, set(exposed)) {
+            if let (Some(hosts), Some(ports)) = (hosts, ports(exposed)) {
                 rules.push(format!(
                     "{inward} ip saddr {hosts} ip daddr . meta l4proto . th dport {ports} accept"
                 ));
@@ -340,6 +347,11 @@ fn from_vxlan(segment: &Segment, vxlan: &Vxlan) -> Vec<String> {
     }
     rules.push(format!("iifname \"{}\" drop", vxlan.link));
     rules
+}
+
+fn ports(exposed: &[(Ipv4Addr, Protocol, u16)]) -> Option<String> {
+    let exposed = exposed.iter();
+    set(exposed.map(|(ip, protocol, port)| format!("{ip} . {protocol} . {port}")))
 }
 
 /// Leads to the rules of published ports what is addressed to this host, but not to a link's listener,
@@ -404,7 +416,7 @@ fn postrouting(segments: &[Segment]) -> Vec<String> {
         rules.push(format!(
             "oifname \"{bridge}\" ip saddr {own} ct status dnat masquerade"
         ));
-        if !segment.internal {
+        if segment.masquerade && !segment.internal {
             rules.push(format!("oifname != {ours} ip saddr {own} masquerade"));
         }
     }

@@ -37,9 +37,11 @@ pub struct Segment {
     pub mtu: u16,
     /// Nothing leaves the network, nothing is forwarded into it.
     pub internal: bool,
+    /// Outside, its containers are seen as this host.
+    pub masquerade: bool,
     /// Containers of this network may open connections to each other.
     pub icc: bool,
-    /// Connections that containers of this host may open to each other although `icc` is off. The host routes
+    /// Connections that containers of this host may open although `icc` is off. Between its own the host routes
     /// them: it answers ARP in the other's place (RFC 3069), since bridge ports without `icc` exchange no frames.
     pub linked: Vec<Linked>,
     /// What crosses the tunnel.
@@ -72,7 +74,7 @@ pub enum HostAccess {
     Only(Vec<Ipv4Addr>),
 }
 
-/// A port of one container that another one on the same bridge may reach.
+/// A port of one container that another one may reach.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Linked {
     /// Who connects.
@@ -133,6 +135,11 @@ pub enum Reach {
     /// Only hosts themselves, from their gateway addresses, reach exposed ports; containers do not.
     LinksOnly {
         /// Ports of this host's containers that peers may reach.
+        exposed: Vec<(Ipv4Addr, Protocol, u16)>,
+    },
+    /// Containers that are linked, which their own hosts see to, reach exposed ports.
+    Linked {
+        /// Ports of this host's containers that peers, and containers there, may reach.
         exposed: Vec<(Ipv4Addr, Protocol, u16)>,
     },
 }

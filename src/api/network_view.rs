@@ -11,6 +11,7 @@ use super::container_create::sorted;
 use super::container_view::mac;
 use crate::daemon::ENCRYPTED;
 use crate::daemon::network_edit::NetworkCreate;
+use crate::daemon::network_options::NetworkOptions;
 use crate::daemon::networks::NetworkView;
 use crate::daemon::refusal::Refusal;
 
@@ -53,13 +54,19 @@ pub(crate) fn parse(body: NetworkCreateRequest) -> Result<NetworkCreate, Refusal
             ipam.options.is_some_and(|options| !options.is_empty()),
             "--ipam-opt",
         ),
-        (options.keys().any(|option| option != ENCRYPTED), "--opt"),
+        (
+            options
+                .keys()
+                .any(|option| option != ENCRYPTED && !NetworkOptions::knows(option)),
+            "--opt",
+        ),
     ];
     if let Some((_, flag)) = asked.iter().find(|(asked, _)| *asked) {
         return Err(Refusal::unsupported(format!(
             "network {name}: not built: {flag}"
         )));
     }
+    NetworkOptions::parse(&options)?;
     let mut create = NetworkCreate {
         driver: body.driver.unwrap_or_default(),
         internal: body.internal.unwrap_or_default(),

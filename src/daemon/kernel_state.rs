@@ -1,5 +1,6 @@
 //! What the kernel should hold for this host: segments and published ports.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use nuncio_overlay::{
@@ -8,10 +9,10 @@ use nuncio_overlay::{
 };
 use nuncio_registry::NetworkRecord;
 
-use super::config::Protocol;
+use super::config::{Port, Protocol};
 use super::forwards::{published_target, remote_links};
 use super::networks::{DEFAULT_NETWORK, Network};
-use super::plane::Sight;
+use super::plane::{Sight, port_of};
 use super::record::{Endpoint, Record};
 use super::sealing::is_sealed;
 use super::{DEFAULT_BRIDGE, Daemon, outfit};
@@ -19,8 +20,8 @@ use super::{DEFAULT_BRIDGE, Daemon, outfit};
 impl Daemon {
     pub(super) fn host_state(&self, sight: &Sight) -> anyhow::Result<HostState> {
         let mut segments = Vec::new();
-        for network in &sight.networks {
-            match network {
+        for wanted in &sight.networks {
+            match wanted {
                 Network::Local(network) => segments.push(Segment {
                     id: network.id.clone(),
                     bridge: bridge_name(&network.id),
@@ -29,17 +30,18 @@ impl Daemon {
                     blocks: vec![network.subnet],
                     vxlan: None,
                     peers: Vec::new(),
-                    mtu: sight.mtu,
+                    mtu: wanted.mtu(sight.mtu),
                     internal: network.internal,
-                    icc: true,
-                    linked: Vec::new(),
+                    masquerade: wanted.options().masquerade,
+                    icc: self.icc(wanted),
+                    linked: self.linked(sight, wanted),
                     reach: Reach::Routed,
                     local_addresses: service_addresses(sight, &network.id),
                     members: members(&sight.active, &network.id),
                     host_access: self.host_access(&sight.active, &network.id),
                 }),
                 Network::Mesh(record) if !self.own_blocks(&record.id).is_empty() => {
-                    segments.push(self.mesh_segment(sight, record, network.is_default())?);
+                    segments.push(self.mesh_segment(sight, record, wanted)?);
                 }
                 Network::Mesh(_) => {} // no container of ours has been in it
             }
@@ -66,14 +68,11 @@ impl Daemon {
         &self,
         sight: &Sight,
         record: &NetworkRecord,
-        default: bool,
+        network: &Network,
     ) -> anyhow::Result<Segment> {
+        let (default, icc) = (network.is_default(), self.icc(network));
         let sealed = is_sealed(record);
-        let mtu =
-            record
-                .mtu
-                .unwrap_or(u16::MAX)
-                .min(if sealed { sight.sealed_mtu } else { sight.mtu });
+        let mtu = network.mtu(if sealed { sight.sealed_mtu } else { sight.mtu });
         let peers = sight
             .catalog
             .blocks_of(&record.id)
@@ -122,18 +121,17 @@ impl Daemon {
             peers: peers.collect(),
             mtu,
             internal: record.internal,
-            icc: !default || self.options.icc,
-            linked: if default && !self.options.icc {
-                linked(&sight.active)
-            } else {
-                Vec::new()
-            },
-            reach: if default {
-                Reach::LinksOnly {
+            masquerade: network.options().masquerade,
+            icc,
+            linked: self.linked(sight, network),
+            reach: match (default, icc) {
+                (true, _) => Reach::LinksOnly {
                     exposed: exposed.collect(),
-                }
-            } else {
-                Reach::Routed
+                },
+                (false, true) => Reach::Routed,
+                (false, false) => Reach::Linked {
+                    exposed: exposed.collect(),
+                },
             },
             local_addresses: if default {
                 self.link_addresses(&sight.active)
@@ -143,6 +141,73 @@ impl Daemon {
             members: members(&sight.active, &record.id),
             host_access: self.host_access(&sight.active, &record.id),
         })
+    }
+
+    /// Whether a network's containers reach each other without a link.
+    pub(super) fn icc(&self, network: &Network) -> bool {
+        match network.is_default() {
+            true => self.options.icc,
+            false => network.options().icc,
+        }
+    }
+
+    /// What links open between a network's containers that are kept apart otherwise.
+    fn linked(&self, sight: &Sight, network: &Network) -> Vec<Linked> {
+        match (self.icc(network), network.is_default()) {
+            (true, _) => Vec::new(),
+            (false, true) => linked(&sight.active),
+            (false, false) => self.linked_by_name(sight, network.id()),
+        }
+    }
+
+    /// Links of user-defined networks are names, which may be those of containers on other hosts.
+    fn linked_by_name(&self, sight: &Sight, network: &str) -> Vec<Linked> {
+        let mut servers = BTreeMap::<&str, Vec<(Ipv4Addr, Vec<Port>)>>::new();
+        let here = sight.active.iter().filter_map(|record| {
+            let endpoint = within(record, network)?;
+            let names = [&record.name].into_iter().chain(&endpoint.aliases);
+            Some((
+                names.collect::<Vec<_>>(),
+                endpoint.address,
+                record.config.exposed.clone(),
+            ))
+        });
+        let elsewhere = sight
+            .catalog
+            .endpoints_in(network)
+            .filter(|endpoint| endpoint.node != self.node.id)
+            .map(|endpoint| {
+                let names = [&endpoint.name].into_iter().chain(&endpoint.aliases);
+                let ports = endpoint.ports.iter().map(port_of).collect();
+                (names.collect(), endpoint.address, ports)
+            });
+        for (names, address, ports) in here.chain(elsewhere) {
+            for name in names {
+                let known = servers.entry(name).or_default();
+                known.push((address, ports.clone()));
+            }
+        }
+        let mut linked = Vec::new();
+        for record in &sight.active {
+            let Some(client) = within(record, network) else {
+                continue;
+            };
+            let further = record.config.endpoints.values();
+            let links = record.config.host.links.iter();
+            for link in links.chain(further.flat_map(|endpoint| &endpoint.links)) {
+                for (server, ports) in servers.get(link.target.as_str()).into_iter().flatten() {
+                    linked.extend(ports.iter().map(|port| Linked {
+                        client: client.address,
+                        server: *server,
+                        protocol: overlay_protocol(port.protocol),
+                        port: port.number,
+                    }));
+                }
+            }
+        }
+        linked.sort_unstable();
+        linked.dedup();
+        linked
     }
 
     /// Who may connect to this host itself: with `--add-host NAME:host-gateway` a container is told where to.

@@ -27,6 +27,7 @@ mod mounting;
 mod names;
 mod namespaces;
 pub(crate) mod network_edit;
+pub(crate) mod network_options;
 pub(crate) mod networks;
 mod node;
 mod offers;

@@ -10,6 +10,7 @@ use nuncio_overlay::{gateway_of, host_routes};
 use nuncio_registry::{CreateNetworkError, NetworkRequest, RemoveNetworkError};
 
 use super::container::locked;
+use super::network_options::NetworkOptions;
 use super::networks::{LocalNetwork, Network, pools};
 use super::refusal::Refusal;
 use super::sealing::{ENCRYPTED, require_tun};
@@ -112,6 +113,7 @@ impl Daemon {
         if request.options.contains_key(ENCRYPTED) {
             require_tun(&request.name)?;
         }
+        self.fits_underlay(&request).await?;
         avoid.extend(
             locked(&self.local_networks)
                 .values()
@@ -149,6 +151,19 @@ impl Daemon {
                 @ (CreateNetworkError::SubnetTooSmall(_) | CreateNetworkError::InvalidName(_)),
             ) => Err(Refusal::invalid(format!("{:#}", anyhow::Error::from(error))).into()),
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Refuses packets longer than this host's tunnels carry, which would be lost.
+    async fn fits_underlay(&self, request: &NetworkCreate) -> anyhow::Result<()> {
+        let sealed = request.options.contains_key(ENCRYPTED);
+        let most = self.mtu(sealed).await?;
+        match NetworkOptions::parse(&request.options)?.mtu {
+            Some(asked) if asked > most => bail!(Refusal::invalid(format!(
+                "network {}: MTU {asked} is more than the {most} bytes that fit into packets between hosts",
+                request.name
+            ))),
+            _ => Ok(()),
         }
     }
 

@@ -12,6 +12,7 @@ use nuncio_registry::{NetworkRecord, NetworkRequest};
 use serde::{Deserialize, Serialize};
 
 use super::container::locked;
+use super::network_options::NetworkOptions;
 use super::refusal::Refusal;
 use super::sealing::is_sealed;
 use super::{Daemon, state_file};
@@ -78,6 +79,22 @@ impl Network {
         match self {
             Self::Mesh(network) => network.internal,
             Self::Local(network) => network.internal,
+        }
+    }
+
+    pub(super) fn options(&self) -> NetworkOptions {
+        NetworkOptions::of(match self {
+            Self::Mesh(network) => &network.options,
+            Self::Local(network) => &network.options,
+        })
+    }
+
+    /// Greatest IP packet in it, on a host whose tunnels have room for `tunnelled` bytes.
+    pub(super) fn mtu(&self, tunnelled: u16) -> u16 {
+        let asked = self.options().mtu;
+        match self {
+            Self::Mesh(network) => asked.or(network.mtu).unwrap_or(u16::MAX).min(tunnelled),
+            Self::Local(_) => asked.unwrap_or(tunnelled),
         }
     }
 

@@ -248,8 +248,8 @@ impl Daemon {
             gateway: endpoint.gateway.filter(|_| leads_out),
             subnet: network.subnet(),
             mac: MacAddr(endpoint.mac),
-            mtu: self.mtu(network.is_sealed()).await?,
-            isolated: network.is_default() && !self.options.icc,
+            mtu: network.mtu(self.mtu(network.is_sealed()).await?),
+            isolated: !self.icc(network),
         })
     }
 }

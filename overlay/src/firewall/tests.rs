@@ -27,6 +27,7 @@ pub(super) fn mesh() -> Segment {
         mtu: 1450,
         internal: false,
         icc: true,
+        masquerade: true,
         linked: Vec::new(),
         reach: Reach::Routed,
         local_addresses: Vec::new(),
@@ -159,6 +160,38 @@ fn the_order_of_peers_and_ports_does_not_matter() {
     state.segments[0].peers.reverse();
     state.published.reverse();
     assert_eq!(render(&state), text);
+}
+
+#[test]
+fn what_is_linked_crosses_the_tunnel_alone() {
+    let server: Ipv4Addr = "10.1.1.2".parse().unwrap();
+    let segment = Segment {
+        icc: false,
+        masquerade: false,
+        linked: vec![Linked {
+            client: "10.1.1.3".parse().unwrap(),
+            server: "10.1.2.9".parse().unwrap(),
+            protocol: Protocol::Udp,
+            port: 53,
+        }],
+        reach: Reach::Linked {
+            exposed: vec![(server, Protocol::Tcp, 80)],
+        },
+        ..mesh()
+    };
+    let text = render(&HostState {
+        segments: vec![segment],
+        ..HostState::default()
+    });
+    for rule in [
+        "oifname { \"nb-1\", \"nx-1\" } ip saddr . ip daddr . meta l4proto . th dport { 10.1.1.3 . 10.1.2.9 . udp . 53 } accept",
+        "oifname \"nx-1\" counter drop",
+        "oifname \"nb-1\" ip daddr . meta l4proto . th dport { 10.1.1.2 . tcp . 80 } accept",
+    ] {
+        assert!(text.contains(&format!("\n\t\t{rule}\n")), "{rule}: {text}");
+    }
+    assert!(!text.contains("\n\t\toifname \"nb-1\" accept\n"), "{text}");
+    assert!(!text.contains("10.1.1.0/24 } masquerade"), "{text}");
 }
 
 #[test]

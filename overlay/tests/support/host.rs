@@ -90,6 +90,7 @@ impl Network {
             mtu: inner_mtu(1500, false).expect("1500 is enough"),
             internal: self.internal,
             icc: self.icc,
+            masquerade: true,
             linked: Vec::new(),
             reach: self.reach.clone(),
             local_addresses: Vec::new(),

@@ -40,6 +40,7 @@ fn request() -> WalkRequest {
         mtu: 1450,
         internal: false,
         icc: true,
+        masquerade: true,
         linked: Vec::new(),
         reach: Reach::Routed,
         local_addresses: Vec::new(),
