@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
-use load::{brief, idle, serve, stall, udp};
+use load::{brief, dns, idle, serve, stall, udp};
 use runtime::{files, life, program};
 
 #[derive(Debug, Parser)]
@@ -57,6 +57,17 @@ enum Command {
         /// Hand the kernel many datagrams in one piece
         #[arg(long)]
         gso: bool,
+        #[arg(long, value_parser = seconds)]
+        seconds: Duration,
+    },
+    /// Asks a name server over and over: median and 99th percentile of the time to an answer in microseconds, and answers a
+    /// second
+    Dns {
+        to: SocketAddr,
+        name: String,
+        /// Queries under way at once
+        #[arg(long, default_value_t = 1)]
+        outstanding: u16,
         #[arg(long, value_parser = seconds)]
         seconds: Duration,
     },
@@ -132,6 +143,12 @@ fn main() -> anyhow::Result<()> {
             gso,
         }
         .run(control, seconds),
+        Command::Dns {
+            to,
+            name,
+            outstanding,
+            seconds,
+        } => dns::run(to, &name, outstanding, seconds),
         Command::Files {
             directory,
             megabytes,

@@ -1,6 +1,7 @@
 //! Servers and clients on either side of a forwarder.
 
 pub(crate) mod brief;
+pub(crate) mod dns;
 pub(crate) mod idle;
 pub(crate) mod serve;
 pub(crate) mod sink;
