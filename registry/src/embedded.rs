@@ -8,15 +8,19 @@
 //! but its place in it; the history is bounded, and compacted without being asked.
 
 mod apply;
+mod election_service;
 mod kv;
 mod lease;
 mod lease_service;
+mod lock_service;
 mod member;
 mod pb;
+mod queue;
 mod range;
 mod server;
 mod store;
 mod tables;
+mod txn;
 mod watch;
 mod watcher;
 mod writer;

@@ -120,18 +120,24 @@ impl<'t> Batch<'t> {
         current(&self.current, keys)
     }
 
+    /// Refuses a request that no state of the store could carry out.
+    pub(super) fn check_put_alone(request: &PutRequest) -> Result<(), Status> {
+        if request.key.is_empty() {
+            return Err(Status::invalid_argument("etcdserver: key is not provided"));
+        }
+        if request.ignore_value && !request.value.is_empty() {
+            return Err(Status::invalid_argument("etcdserver: value is provided"));
+        }
+        if request.ignore_lease && request.lease != 0 {
+            return Err(Status::invalid_argument("etcdserver: lease is provided"));
+        }
+        Ok(())
+    }
+
     /// Whether `request` could be carried out. All operations of a transaction are checked before the first
     /// is applied, so that a refused one leaves nothing behind.
     pub(super) fn check_put(&self, request: &PutRequest) -> Result<(), Refusal> {
-        if request.key.is_empty() {
-            return Err(Status::invalid_argument("etcdserver: key is not provided").into());
-        }
-        if request.ignore_value && !request.value.is_empty() {
-            return Err(Status::invalid_argument("etcdserver: value is provided").into());
-        }
-        if request.ignore_lease && request.lease != 0 {
-            return Err(Status::invalid_argument("etcdserver: lease is provided").into());
-        }
+        Self::check_put_alone(request)?;
         if request.lease != 0 && !self.lease_exists(request.lease)? {
             return Err(lease_not_found().into());
         }

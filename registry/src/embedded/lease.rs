@@ -17,6 +17,8 @@ use super::store::{Refusal, Store};
 
 /// Below this a lease would end between two beats; etcd has the same bound.
 const LEAST_TTL: i64 = 2;
+/// Longest TTL in seconds, as etcd's.
+const MOST_TTL: i64 = 9_000_000_000;
 
 /// The deadlines of all leases.
 #[derive(Debug, Default)]
@@ -46,11 +48,6 @@ impl Leases {
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<i64, Lease>> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The TTL a lease gets that asks for `wanted` seconds.
-    pub(super) fn ttl(wanted: i64) -> i64 {
-        wanted.max(LEAST_TTL)
     }
 
     /// Starts the time of a new lease; `false` if there is one of this id.
@@ -188,6 +185,31 @@ async fn remove(store: &Store, expired: Vec<i64>) -> Result<(), Status> {
         store.leases.ended(id);
     }
     Ok(())
+}
+
+/// Makes a lease, with an id of its own if `id` is 0, and returns the id and the TTL it has been given.
+pub(super) async fn grant(store: &Store, id: i64, ttl: i64) -> Result<(i64, i64), Status> {
+    if ttl > MOST_TTL {
+        return Err(Status::out_of_range("etcdserver: too large lease TTL"));
+    }
+    let id = match id {
+        0 => rand::random_range(1..i64::MAX),
+        chosen => chosen,
+    };
+    let ttl = ttl.max(LEAST_TTL);
+    if !store.leases.reserve(id, ttl) {
+        return Err(Status::failed_precondition(
+            "etcdserver: lease already exists",
+        ));
+    }
+    let granted = store.write(move |batch| batch.grant(id, ttl)).await;
+    match granted {
+        Ok(()) => Ok((id, ttl)),
+        Err(status) => {
+            store.leases.ended(id);
+            Err(status)
+        }
+    }
 }
 
 /// Ends a lease now. One that is not there is an error, but gone in any case.

@@ -5,7 +5,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::lease::{self, Leases};
+use super::lease;
 use super::pb::etcdserverpb::lease_server::Lease;
 use super::pb::etcdserverpb::{
     LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
@@ -14,9 +14,6 @@ use super::pb::etcdserverpb::{
 };
 use super::store::Store;
 use super::tables::LEASE_KEYS;
-
-/// Longest TTL in seconds, as etcd's.
-const MOST_TTL: i64 = 9_000_000_000;
 
 /// The service.
 pub(super) struct LeaseService {
@@ -33,25 +30,7 @@ impl Lease for LeaseService {
         request: Request<LeaseGrantRequest>,
     ) -> Result<Response<LeaseGrantResponse>, Status> {
         let LeaseGrantRequest { ttl, id } = request.into_inner();
-        if ttl > MOST_TTL {
-            return Err(Status::out_of_range("etcdserver: too large lease TTL"));
-        }
-        let id = if id == 0 {
-            rand::random_range(1..i64::MAX)
-        } else {
-            id
-        };
-        let ttl = Leases::ttl(ttl);
-        if !self.store.leases.reserve(id, ttl) {
-            return Err(Status::failed_precondition(
-                "etcdserver: lease already exists",
-            ));
-        }
-        let granted = self.store.write(move |batch| batch.grant(id, ttl)).await;
-        if let Err(status) = granted {
-            self.store.leases.ended(id);
-            return Err(status);
-        }
+        let (id, ttl) = lease::grant(&self.store, id, ttl).await?;
         let header = Some(self.store.header_now());
         Ok(Response::new(LeaseGrantResponse {
             header,

@@ -1,5 +1,6 @@
 //! The Cluster and Maintenance services of a cluster of one.
 
+use prost::Message;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
@@ -11,10 +12,11 @@ use super::pb::etcdserverpb::{
     DowngradeResponse, HashKvRequest, HashKvResponse, HashRequest, HashResponse, Member,
     MemberAddRequest, MemberAddResponse, MemberListRequest, MemberListResponse,
     MemberPromoteRequest, MemberPromoteResponse, MemberRemoveRequest, MemberRemoveResponse,
-    MemberUpdateRequest, MemberUpdateResponse, MoveLeaderRequest, MoveLeaderResponse,
+    MemberUpdateRequest, MemberUpdateResponse, MoveLeaderRequest, MoveLeaderResponse, RangeRequest,
     SnapshotRequest, SnapshotResponse, StatusRequest, StatusResponse,
 };
-use super::store::Store;
+use super::store::{Store, view_range};
+use super::tables::{COMPACTED, META, counter};
 
 /// The version of etcd whose protocol is spoken.
 const VERSION: &str = "3.4.0";
@@ -31,6 +33,46 @@ fn refuse<T>(what: &str) -> Result<Response<T>, Status> {
     let message =
         format!("the embedded registry is a single member without {what}, use an etcd cluster");
     Err(Status::unimplemented(message))
+}
+
+impl MemberService {
+    /// A hash of all keys and values as of `revision`, or of now if that is 0. Equal contents have equal hashes;
+    /// etcd's own, which is one of how it stores them, differs.
+    async fn hashed(&self, revision: i64) -> Result<HashKvResponse, Status> {
+        let everything = RangeRequest {
+            key: vec![0],
+            range_end: vec![0],
+            revision,
+            ..RangeRequest::default()
+        };
+        let (now, compacted, found) = self
+            .store
+            .read(move |read| {
+                let (now, found) = view_range(read, &everything)?;
+                Ok((now, counter(&read.open_table(META)?, COMPACTED)?, found))
+            })
+            .await?;
+        let bytes = found
+            .kvs
+            .iter()
+            .map(Message::encode_length_delimited_to_vec);
+        Ok(HashKvResponse {
+            header: Some(self.store.header(now)),
+            hash: bytes.fold(FNV_BASIS, |hash, kv| fnv1a(hash, &kv)),
+            compact_revision: compacted,
+            hash_revision: if revision == 0 { now } else { revision },
+        })
+    }
+}
+
+/// What a hash by FNV-1a of 32 bits begins with.
+const FNV_BASIS: u32 = 0x811c_9dc5;
+
+fn fnv1a(hash: u32, bytes: &[u8]) -> u32 {
+    const PRIME: u32 = 0x0100_0193;
+    bytes.iter().fold(hash, |hash, &byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(PRIME)
+    })
 }
 
 #[tonic::async_trait]
@@ -129,18 +171,26 @@ impl Maintenance for MemberService {
     }
 
     async fn hash(&self, _: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
-        refuse("hashes to compare with other members")
+        let found = self.hashed(0).await?;
+        Ok(Response::new(HashResponse {
+            header: found.header,
+            hash: found.hash,
+        }))
     }
 
-    async fn hash_kv(&self, _: Request<HashKvRequest>) -> Result<Response<HashKvResponse>, Status> {
-        refuse("hashes to compare with other members")
+    async fn hash_kv(
+        &self,
+        request: Request<HashKvRequest>,
+    ) -> Result<Response<HashKvResponse>, Status> {
+        let revision = request.into_inner().revision;
+        self.hashed(revision).await.map(Response::new)
     }
 
     async fn snapshot(
         &self,
         _: Request<SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
-        refuse("snapshots, copy its file while the daemon is stopped")
+        refuse("snapshots to stream, copy its file while the daemon is stopped")
     }
 
     async fn move_leader(

@@ -12,24 +12,26 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
+use tonic::codegen::http::Uri;
 use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
 use tracing::{error, info, warn};
 
-use super::kv::KvService;
+use super::election_service::ElectionService;
+use super::kv::{KvService, MAX_REQUEST};
 use super::lease;
 use super::lease_service::LeaseService;
+use super::lock_service::LockService;
 use super::member::MemberService;
 use super::pb::etcdserverpb::cluster_server::ClusterServer;
 use super::pb::etcdserverpb::kv_server::KvServer;
 use super::pb::etcdserverpb::lease_server::LeaseServer;
 use super::pb::etcdserverpb::maintenance_server::MaintenanceServer;
 use super::pb::etcdserverpb::watch_server::WatchServer;
+use super::pb::v3electionpb::election_server::ElectionServer;
+use super::pb::v3lockpb::lock_server::LockServer;
 use super::store::Store;
 use super::watch::WatchService;
-
-/// Largest request, as etcd by default.
-const MAX_REQUEST: usize = 3 << 19;
 
 /// Why the store could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -203,6 +205,9 @@ impl Bound {
     }
 }
 
+/// Larger messages are not read. A request may be [`MAX_REQUEST`], and one above that is told so by etcd's words.
+const MAX_MESSAGE: usize = MAX_REQUEST + (512 << 10);
+
 fn routes(store: Store, address: SocketAddr, running: &CancellationToken) -> Routes {
     let member = MemberService {
         store: store.clone(),
@@ -216,16 +221,38 @@ fn routes(store: Store, address: SocketAddr, running: &CancellationToken) -> Rou
         store: store.clone(),
         stop: running.clone(),
     };
+    let election = ElectionService {
+        store: store.clone(),
+        stop: running.clone(),
+    };
+    let lock = LockService {
+        store: store.clone(),
+        stop: running.clone(),
+    };
     let services =
-        Routes::new(KvServer::new(KvService(store)).max_decoding_message_size(MAX_REQUEST))
+        Routes::new(KvServer::new(KvService(store)).max_decoding_message_size(MAX_MESSAGE))
             .add_service(WatchServer::new(watch))
             .add_service(LeaseServer::new(lease))
+            .add_service(ElectionServer::new(election))
+            .add_service(LockServer::new(lock))
             .add_service(ClusterServer::new(member.clone()))
             .add_service(MaintenanceServer::new(member));
-    let refused = || async {
-        let message =
-            "the embedded registry has the services KV, Watch, Lease, Cluster and Maintenance only";
-        Status::unimplemented(message).into_http::<tonic::body::Body>()
-    };
+    let refused = |uri: Uri| async move { refusal(uri.path()).into_http::<tonic::body::Body>() };
     Routes::from(services.into_axum_router().fallback(refused))
+}
+
+/// Why there is nothing at `path`, which is that of a service and its method.
+fn refusal(path: &str) -> Status {
+    match path.strip_prefix("/etcdserverpb.Auth/") {
+        // Clients that have a password go on without it after these words, as they do on an etcd without users.
+        Some("Authenticate") => {
+            Status::failed_precondition("etcdserver: authentication is not enabled")
+        }
+        Some(_) => Status::unimplemented(
+            "the embedded registry has no users and roles, use an etcd cluster",
+        ),
+        None => Status::unimplemented(
+            "the embedded registry has the services KV, Watch, Lease, Election, Lock, Cluster and Maintenance only",
+        ),
+    }
 }

@@ -170,10 +170,7 @@ impl Store {
     }
 
     pub(super) async fn range(&self, request: RangeRequest) -> Result<RangeResponse, Status> {
-        let (revision, mut response) = self
-            .read(move |read| view_range(read, std::slice::from_ref(&request)))
-            .await?;
-        let mut response = response.pop().unwrap_or_default();
+        let (revision, mut response) = self.read(move |read| view_range(read, &request)).await?;
         response.header = Some(self.header(revision));
         Ok(response)
     }
@@ -209,11 +206,11 @@ impl Store {
     }
 }
 
-/// Answers several range requests as of one moment, and tells its revision.
+/// Answers a range request, and tells the last revision there was.
 pub(super) fn view_range(
     read: &ReadTransaction,
-    requests: &[RangeRequest],
-) -> Result<(i64, Vec<RangeResponse>), Refusal> {
+    request: &RangeRequest,
+) -> Result<(i64, RangeResponse), Refusal> {
     let (current, log, meta) = (
         read.open_table(CURRENT)?,
         read.open_table(LOG)?,
@@ -226,8 +223,7 @@ pub(super) fn view_range(
         revision,
         compacted,
     };
-    let responses: Result<_, _> = requests.iter().map(|request| view.range(request)).collect();
-    Ok((revision, responses?))
+    Ok((revision, view.range(request)?))
 }
 
 /// Makes the tables if there are none; returns the member's identifier.

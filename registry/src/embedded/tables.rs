@@ -1,5 +1,6 @@
 //! The tables of the store, and how a range of keys is spelled.
 
+use std::collections::BTreeSet;
 use std::ops::Bound;
 
 use prost::Message;
@@ -62,6 +63,12 @@ impl Keys {
             End::Before(end) => key >= self.first.as_slice() && key < end.as_slice(),
             End::Open => key >= self.first.as_slice(),
         }
+    }
+
+    /// Whether one of `sorted` is among these keys.
+    pub(super) fn any_of(&self, sorted: &BTreeSet<&[u8]>) -> bool {
+        self.bounds()
+            .is_some_and(|bounds| sorted.range::<[u8], _>(bounds).next().is_some())
     }
 
     /// `None` if the end is not after the beginning, which a table would not take.

@@ -124,7 +124,7 @@ impl Session {
         let revision = *self.revision.borrow();
         let taken = self.watchers.contains_key(&request.watch_id);
         let refusal = if request.watch_id != 0 && taken {
-            Some("etcdserver: duplicate watch ID provided on the WatchStream")
+            Some("mvcc: duplicate watch ID provided on the WatchStream")
         } else if self.watchers.len() >= MOST_WATCHERS {
             Some("too many watchers on one stream, open another")
         } else {
@@ -138,11 +138,13 @@ impl Session {
         let created = WatchResponse {
             watch_id: id,
             created: true,
+            canceled: refusal.is_some(),
+            cancel_reason: refusal.unwrap_or_default().to_owned(),
             ..WatchResponse::default()
         };
         self.send(revision, created).await?;
-        if let Some(reason) = refusal {
-            return self.cancel(id, reason.to_owned(), 0).await;
+        if refusal.is_some() {
+            return Ok(());
         }
         self.watchers
             .insert(id, Watcher::new(id, request, revision));

@@ -118,6 +118,14 @@ async fn ranges(backend: Backend) -> Result<()> {
     let sorted = |target, order| prefix().with_sort(target, order);
     let newest = keys(sorted(SortTarget::Mod, SortOrder::Descend), "k/").await?;
     assert_eq!(newest.0, ["k/2", "k/1", "k/3"]);
+    let alike = keys(sorted(SortTarget::Version, SortOrder::Descend), "k/").await?;
+    assert_eq!(
+        alike.0,
+        ["k/1", "k/2", "k/3"],
+        "what is alike stays in order"
+    );
+    let some = keys(prefix().with_min_mod_revision(3).with_limit(1), "k/").await?;
+    assert_eq!(some, (all(&["k/1"]), 3, true), "all are counted");
     let last = keys(
         sorted(SortTarget::Value, SortOrder::Descend).with_limit(1),
         "k/",
@@ -179,6 +187,10 @@ async fn older_revisions(backend: Backend) -> Result<()> {
             .collect();
         assert_eq!(found, values, "at revision {revision}");
         assert_eq!(get.header().unwrap().revision(), 6);
+        let first = GetOptions::new().with_all_keys().with_revision(revision);
+        let get = client.get("", Some(first.with_limit(1))).await?;
+        assert_eq!(get.count(), i64::try_from(values.len())?);
+        assert_eq!(get.more(), values.len() > 1, "at revision {revision}");
     }
     client
         .compact(4, Some(CompactionOptions::new().with_physical()))

@@ -26,5 +26,6 @@ mod lease;
 mod mailbox;
 mod mirror;
 mod presence;
+mod queue;
 mod txn;
 mod watch;

@@ -126,6 +126,18 @@ async fn nested(backend: Backend) -> Result<()> {
     };
     assert!(inner.succeeded());
     assert_eq!(client.get("b", None).await?.kvs()[0].value(), b"unseen");
+    // Only one of the two branches within can run, so both may write what the other does.
+    let inner = Txn::new()
+        .and_then([TxnOp::put("c", "1", None)])
+        .or_else([TxnOp::put("c", "2", None)]);
+    let response = client.txn(Txn::new().and_then([TxnOp::txn(inner)])).await?;
+    let [TxnOpResponse::Txn(inner)] = &response.op_responses()[..] else {
+        panic!()
+    };
+    let [TxnOpResponse::Put(put)] = &inner.op_responses()[..] else {
+        panic!()
+    };
+    assert_eq!(put.header().unwrap().revision(), 3);
     Ok(())
 }
 
@@ -135,6 +147,10 @@ async fn refused_whole(backend: Backend) -> Result<()> {
     let with_prefix = Some(DeleteOptions::new().with_prefix());
     let leased = TxnOp::put("c", "", Some(PutOptions::new().with_lease(99)));
     let many: Vec<TxnOp> = (0..129).map(|i| put(&format!("k{i}"))).collect();
+    let nest = |keys: &[&str]| {
+        let ops: Vec<TxnOp> = keys.iter().map(|key| put(key)).collect();
+        TxnOp::txn(Txn::new().and_then(ops))
+    };
     let cases = [
         (vec![put("a"), put("a")], "duplicate key"),
         (
@@ -148,6 +164,14 @@ async fn refused_whole(backend: Backend) -> Result<()> {
         (vec![put("a"), leased], "lease not found"),
         (vec![put("a"), put("")], "key is not provided"),
         (many, "too many operations"),
+        (
+            vec![put("a"); 127]
+                .into_iter()
+                .chain([nest(&["b", "c"])])
+                .collect(),
+            "too many operations",
+        ),
+        (vec![nest(&["a"]), nest(&["a"])], "duplicate key"),
     ];
     for (ops, expected) in cases {
         let refused = client.txn(Txn::new().and_then(ops)).await.unwrap_err();
