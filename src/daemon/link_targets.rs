@@ -20,12 +20,7 @@ impl Daemon {
             let target = &request.target;
             let is_known = || {
                 self.container(target).is_ok()
-                    || self
-                        .catalog
-                        .borrow()
-                        .endpoints_named(target)
-                        .next()
-                        .is_some()
+                    || self.catalog().endpoints_named(target).next().is_some()
             };
             if !is_known() {
                 self.catch_up().await; // it may have been started a moment ago
@@ -46,7 +41,7 @@ impl Daemon {
         for request in &record.config.host.links {
             let here = self.container(&request.target).is_ok();
             let there = joined.iter().any(|network| {
-                let catalog = self.catalog.borrow();
+                let catalog = self.catalog();
                 catalog
                     .endpoints_in(network.id())
                     .any(|endpoint| endpoint.name == request.target)
@@ -73,10 +68,10 @@ impl Daemon {
     }
 
     async fn remote_link(&self, target: &str, alias: &str) -> anyhow::Result<Link> {
-        let mut endpoints = self.remote_endpoints(&self.catalog.borrow().clone(), target);
+        let mut endpoints = self.remote_endpoints(&self.catalog(), target);
         if endpoints.is_empty() {
             self.catch_up().await; // it may have been started a moment ago
-            endpoints = self.remote_endpoints(&self.catalog.borrow().clone(), target);
+            endpoints = self.remote_endpoints(&self.catalog(), target);
         }
         if endpoints.is_empty() {
             return Err(no_link_target(target).into());

@@ -115,9 +115,9 @@ pub(crate) struct Daemon {
     volume_turn: tokio::sync::Mutex<()>,
     registry: Registry,
     presence: Presence,
-    /// Keeps `catalog` up to date for as long as it lives.
+    /// Keeps the catalog up to date for as long as it lives.
     _mirror: Mirror,
-    catalog: watch::Receiver<Arc<Catalog>>,
+    catalog_changes: watch::Receiver<Arc<Catalog>>,
     default_record: OnceLock<Arc<NetworkRecord>>,
     containers: RwLock<BTreeMap<String, Arc<Container>>>,
     execs: Mutex<VecDeque<Arc<Exec>>>,
@@ -208,7 +208,7 @@ impl Daemon {
             volumes: Arc::new(VolumeStore::open(&options.data_root.join("volumes"))?),
             volume_turn: tokio::sync::Mutex::default(),
             presence,
-            catalog: mirror.catalog(),
+            catalog_changes: mirror.catalog(),
             _mirror: mirror,
             default_record: OnceLock::new(),
             containers: RwLock::new(containers.collect()),
@@ -267,9 +267,17 @@ impl Daemon {
         self.ensure_default_network().await
     }
 
+    /// What is known of the mesh now.
+    ///
+    /// No more than this may look into the channel: who holds a look and takes another waits for ever if the mirror waits
+    /// for the first to end.
+    pub(super) fn catalog(&self) -> Arc<Catalog> {
+        self.catalog_changes.borrow().clone()
+    }
+
     /// Waits until all that was in the registry before the call is known here, for a bounded time.
     pub(super) async fn catch_up(&self) {
-        let mut catalog = self.catalog.clone();
+        let mut catalog = self.catalog_changes.clone();
         let caught_up = async {
             let latest = self.registry.latest_revision().await?;
             catalog

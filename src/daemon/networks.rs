@@ -197,7 +197,7 @@ impl Daemon {
     }
 
     pub(super) fn default_network(&self) -> Option<Arc<NetworkRecord>> {
-        let catalog = self.catalog.borrow();
+        let catalog = self.catalog();
         catalog
             .network_named(DEFAULT_NETWORK)
             .cloned()
@@ -206,7 +206,7 @@ impl Daemon {
 
     /// All networks but `host` and `none`.
     pub(super) fn all_networks(&self) -> Vec<Network> {
-        let catalog = self.catalog.borrow().clone();
+        let catalog = self.catalog();
         let mut networks: Vec<Network> = catalog
             .networks
             .values()

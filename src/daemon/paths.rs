@@ -121,7 +121,7 @@ impl Daemon {
 
     /// The name of the host that has this underlay address.
     fn host_at(&self, vtep: IpAddr) -> String {
-        let catalog = self.catalog.borrow();
+        let catalog = self.catalog();
         let mut nodes = catalog.nodes.values();
         let node = nodes.find(|node| node.address == vtep);
         node.map_or_else(|| "unknown".to_owned(), |node| node.name.clone())
@@ -130,7 +130,7 @@ impl Daemon {
     /// What is wrong with the ways to hosts that are alive, for `info`.
     pub(super) fn path_warnings(&self) -> Vec<String> {
         let states = self.path_states();
-        let catalog = self.catalog.borrow().clone();
+        let catalog = self.catalog();
         let mut warnings = Vec::new();
         for node in catalog
             .nodes

@@ -92,7 +92,7 @@ impl Daemon {
         let mut sight = Sight {
             active: active.collect(),
             leaving: leaving.collect(),
-            catalog: self.catalog.borrow().clone(),
+            catalog: self.catalog(),
             networks: self.all_networks(),
             underlay,
             mtu: self.fits_into(underlay, false)?,
@@ -136,7 +136,7 @@ impl Daemon {
     /// Drops what is left of networks that the registry says are gone.
     pub(super) async fn forget_removed_networks(&self) -> anyhow::Result<()> {
         let known: Vec<String> = locked(&self.blocks).keys().cloned().collect();
-        let catalog = self.catalog.borrow().clone();
+        let catalog = self.catalog();
         let missing: Vec<String> = known
             .into_iter()
             .filter(|id| !catalog.networks.contains_key(id))

@@ -125,7 +125,7 @@ impl Daemon {
         let Some(error) = locked(&self.unsealed).clone() else {
             return Ok(());
         };
-        let catalog = self.catalog.borrow();
+        let catalog = self.catalog();
         let mut networks = record.endpoints.values();
         let is_sealed = networks.any(|endpoint| {
             let network = catalog.networks.get(&endpoint.network_id);

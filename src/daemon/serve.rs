@@ -137,7 +137,7 @@ impl Daemon {
 }
 
 async fn keep_in_step(daemon: Arc<Daemon>, drift: Arc<Notify>, stop: CancellationToken) {
-    let mut catalog = daemon.catalog.clone();
+    let mut catalog = daemon.catalog_changes.clone();
     let mut paths = daemon.paths.states();
     let mut compare = interval(COMPARE);
     let mut look_after = interval(LOOK_AFTER);

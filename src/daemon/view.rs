@@ -99,7 +99,7 @@ impl Daemon {
     }
 
     pub(crate) fn nodes(&self) -> Vec<NodeView> {
-        let catalog = self.catalog.borrow();
+        let catalog = self.catalog();
         let nodes = catalog.nodes.values().map(|node| NodeView {
             id: node.id.clone(),
             name: node.name.clone(),
@@ -153,7 +153,7 @@ impl Daemon {
     }
 
     fn network_view(&self, network: &Network) -> NetworkView {
-        let catalog = self.catalog.borrow().clone();
+        let catalog = self.catalog();
         let here = self
             .containers()
             .into_iter()
@@ -251,7 +251,7 @@ impl Daemon {
             .filter(|container| container.is_running() && container.is_paused())
             .count();
         let warnings = self.path_warnings();
-        let catalog = self.catalog.borrow();
+        let catalog = self.catalog();
         let uname = rustix::system::uname();
         let system = rustix::system::sysinfo();
         let v2 = std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists();

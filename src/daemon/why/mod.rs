@@ -58,7 +58,7 @@ impl Daemon {
 
     /// The host of a container that is not here.
     fn node_of(&self, name: &str) -> Option<String> {
-        let catalog = self.catalog.borrow();
+        let catalog = self.catalog();
         let mut found = catalog.endpoints.values();
         let found = found.find(|endpoint| is_it(name, &endpoint.name, &endpoint.id));
         found.map(|endpoint| endpoint.node.clone())
@@ -192,7 +192,7 @@ impl Daemon {
 
     /// Whether the registry answers, and says that the other host lives.
     fn tell_registry(&self, target: &Target, why: &mut Why) {
-        let catalog = self.catalog.borrow().clone();
+        let catalog = self.catalog();
         let hop =
             |word, status, detail: String| Hop::new(&self.node.name, "", word, status, detail);
         if catalog.stale.is_some() {

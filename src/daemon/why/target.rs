@@ -144,7 +144,7 @@ impl Daemon {
 
     /// The host and id of a container elsewhere that is called so, has the address, or is of the service.
     fn elsewhere(&self, from: &Record, name: &str) -> Option<(String, String)> {
-        let catalog = self.catalog.borrow();
+        let catalog = self.catalog();
         let address = name.parse::<Ipv4Addr>().ok();
         let is = |endpoint: &&std::sync::Arc<nuncio_registry::EndpointRecord>| {
             endpoint.node != self.node.id
@@ -175,7 +175,7 @@ impl Daemon {
         port: Option<(Protocol, u16)>,
     ) -> Target {
         let (known, name, alive) = {
-            let catalog = self.catalog.borrow();
+            let catalog = self.catalog();
             let known = catalog
                 .endpoints
                 .values()
@@ -232,7 +232,7 @@ impl Daemon {
         port: Option<(Protocol, u16)>,
     ) -> Option<(String, EndAnswer)> {
         let alive: BTreeSet<String> = {
-            let catalog = self.catalog.borrow();
+            let catalog = self.catalog();
             if catalog.stale.is_some() {
                 return None;
             }
@@ -251,7 +251,7 @@ impl Daemon {
 
     /// If a host of one of `from`'s networks is dead, what nobody knows may well have been there.
     fn lost(&self, from: &Record, base: &Target) -> Option<Target> {
-        let catalog = self.catalog.borrow();
+        let catalog = self.catalog();
         let mut blocks = catalog.blocks.values().filter(|block| {
             block.node != self.node.id
                 && !catalog.alive.contains(&block.node)
