@@ -267,7 +267,7 @@ impl Command {
 impl OwnCommand {
     async fn run(self, target: &Target) -> Result<u8, Failure> {
         let code = match self {
-            Self::Daemon(args) => serve(*args).await?,
+            Self::Daemon(args) => serve(*args, target).await?,
             Self::Ambassador(args) => ambassador::serve(*args).await?,
             Self::Tunnel(args) => tunnel::run(args).await?,
             Self::Flows(args) => ambassador::flows(*args, target.named()?).await?,
@@ -388,7 +388,12 @@ fn choose(target: &Target) -> anyhow::Result<Host> {
     target.host().context("find the daemon")
 }
 
-async fn serve(args: DaemonArgs) -> anyhow::Result<u8> {
+async fn serve(args: DaemonArgs, target: &Target) -> anyhow::Result<u8> {
+    if let Some(host) = &target.host {
+        anyhow::bail!(
+            "-H before `daemon` is the address to connect to: to serve there, say `nuncio daemon -H {host}`"
+        );
+    }
     doctor::require_root("nuncio daemon")?;
     let options = DaemonOptions::try_from(args)?;
     crate::daemon::run(options).await?;
