@@ -20,7 +20,7 @@ use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinSet, LocalSet};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::container::{self, Container};
 use super::hub::Hub;
@@ -30,7 +30,7 @@ use crate::logs::LogWriter;
 use crate::plan::Role;
 use crate::protocol::{Fault, FaultKind, SOCKET};
 use crate::status::{self, ExitStatus, PID_FILE, Pids};
-use crate::{sys, time};
+use crate::{memory, sys, time};
 
 /// Output is read in pieces of this size.
 const CHUNK: usize = 16 << 10;
@@ -38,6 +38,9 @@ const CHUNK: usize = 16 << 10;
 const INPUT_QUEUE: usize = 8;
 /// How long clients may take over the last output.
 const FAREWELL: Duration = Duration::from_secs(15);
+
+/// A shim that was asked nothing for this long gives back what it took meanwhile.
+const QUIET: Duration = Duration::from_millis(500);
 
 /// Serves until the process has ended, its output is delivered and its end recorded.
 pub(super) fn run(container: Container, listener: StdUnixListener) -> io::Result<()> {
@@ -108,6 +111,9 @@ async fn serve(container: Container, listener: StdUnixListener) -> io::Result<()
         let reaper = reap(&shim, children);
         let orphaned = orphaned(&shim);
         tokio::pin!(reaper, orphaned);
+        let quiet = sleep(QUIET);
+        tokio::pin!(quiet);
+        let mut has_worked = true;
         loop {
             tokio::select! {
                 found = ended.wait_for(Option::is_some) => break found.ok().and_then(|status| *status),
@@ -115,7 +121,14 @@ async fn serve(container: Container, listener: StdUnixListener) -> io::Result<()
                     Ok((client, _)) => connection::spawn(&mut connections, &shim, client),
                     Err(error) => eprintln!("accept: {error}"), // the client is gone already
                 },
-                Some(_) = connections.join_next() => {} // reaped; each tells its own errors to its client
+                Some(_) = connections.join_next() => { // each tells its own errors to its client
+                    has_worked = true;
+                    quiet.as_mut().reset(Instant::now() + QUIET);
+                }
+                () = &mut quiet, if has_worked => {
+                    memory::give_back();
+                    has_worked = false;
+                }
                 error = &mut reaper => return error,
                 () = &mut orphaned => break Some(ExitStatus::killed(nix::libc::SIGKILL, None)),
             }
