@@ -8,6 +8,7 @@ use clap::Args;
 use futures_util::TryStreamExt as _;
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
+use nuncio_runtime::image::Writeback;
 use tokio::io::AsyncRead;
 use tokio_util::io::ReaderStream;
 
@@ -156,8 +157,11 @@ async fn write_file(path: &Path, mut answer: Answer) -> anyhow::Result<()> {
     let mut file = tempfile::Builder::new()
         .prefix(".nuncio-save-")
         .tempfile_in(directory_of(path))?;
+    let (mut writeback, mut written) = (Writeback::default(), 0);
     while let Some(chunk) = answer.chunk().await? {
         file.write_all(&chunk)?;
+        written += chunk.len() as u64;
+        writeback.written(file.as_file(), written);
     }
     file.as_file().sync_all()?;
     file.persist(path).map_err(|failed| failed.error)?;

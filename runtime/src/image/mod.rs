@@ -78,3 +78,4 @@ pub use tag::TagImageError;
 pub use tarball::TarError;
 pub(crate) use unpack::{Attributes, EntryPath, tree};
 pub use unpack::{PathProblem, UnpackError};
+pub use writeback::Writeback;

@@ -13,20 +13,20 @@ const LEAST: u64 = 1 << 20;
 
 /// How much of a file the disk has been told of.
 #[derive(Debug, Default)]
-pub(crate) struct Writeback {
+pub struct Writeback {
     begun: u64,
 }
 
 impl Writeback {
     /// Notes that the first `written` bytes of `file` are written.
-    pub(crate) fn written(&mut self, file: &File, written: u64) {
+    pub fn written(&mut self, file: &File, written: u64) {
         if written - self.begun >= PIECE {
             self.begin(file, written);
         }
     }
 
     /// Notes that these are all.
-    pub(crate) fn end(mut self, file: &File, written: u64) {
+    pub fn end(mut self, file: &File, written: u64) {
         if written >= LEAST {
             self.begin(file, written);
         }
