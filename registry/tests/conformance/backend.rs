@@ -1,16 +1,16 @@
 //! A server to test against, on a free loopback port and a directory of its own.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::process::Stdio;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use etcd_client::Client;
 use nuncio_registry::{ConnectOptions, Registry, embedded};
 use tempfile::TempDir;
-use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+
+use crate::cluster::Cluster;
 
 /// How long a test waits for what must come.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -20,68 +20,69 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) enum Kind {
     Embedded,
     Etcd,
+    /// Three etcds that are one cluster.
+    ThreeEtcds,
 }
 
 /// A server that can be taken down and brought back on the same port and data.
 pub(crate) struct Backend {
-    kind: Kind,
     dir: TempDir,
-    address: SocketAddr,
     running: Running,
 }
 
 enum Running {
     Embedded {
-        stop: CancellationToken,
-        task: JoinHandle<()>,
+        address: SocketAddr,
+        served: Option<(CancellationToken, JoinHandle<()>)>,
     },
-    Etcd(Child),
-    Down,
+    Etcd(Cluster),
 }
 
 impl Backend {
     pub(crate) async fn start(kind: Kind) -> Result<Self> {
-        let dir = tempfile::tempdir()?;
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let mut backend = Self {
-            kind,
-            dir,
-            address,
-            running: Running::Down,
+        let members = match kind {
+            Kind::Embedded => 0,
+            Kind::Etcd => 1,
+            Kind::ThreeEtcds => 3,
         };
+        let mut failure = None;
         for _ in 0..5 {
-            backend
-                .address
-                .set_port(if kind == Kind::Etcd { free_port()? } else { 0 });
+            let dir = tempfile::tempdir()?;
+            let running = match members {
+                0 => Running::Embedded {
+                    address: (Ipv4Addr::LOCALHOST, 0).into(),
+                    served: None,
+                },
+                count => Running::Etcd(Cluster::new(dir.path(), count)?),
+            };
+            let mut backend = Self { dir, running };
             match backend.up().await {
                 Ok(()) => return Ok(backend),
-                // Another test took the port between choosing and binding it.
-                Err(error) if kind == Kind::Etcd && !missing(&error) => backend.down().await,
+                // Another test took a port between choosing and binding it.
+                Err(error) if members > 0 && !missing(&error) => failure = Some(error),
                 Err(error) => return Err(error),
             }
+            backend.down().await;
         }
-        bail!("no free port for etcd in five attempts")
+        Err(failure.context("no attempt")?).context("etcd does not start, in five attempts")
     }
 
     /// Starts on the data there is.
     pub(crate) async fn up(&mut self) -> Result<()> {
-        self.running = match self.kind {
-            Kind::Embedded => {
+        match &mut self.running {
+            Running::Embedded { address, served } => {
                 let server = embedded::Server::open(self.dir.path())?;
-                let bound = server.bind(self.address).await?;
-                self.address = bound.local_addr();
+                let bound = server.bind(*address).await?;
+                *address = bound.local_addr();
                 let stop = CancellationToken::new();
-                let task = tokio::spawn(bound.serve(stop.clone()));
-                Running::Embedded { stop, task }
+                *served = Some((stop.clone(), tokio::spawn(bound.serve(stop))));
             }
-            Kind::Etcd => Running::Etcd(self.spawn_etcd()?),
-        };
+            Running::Etcd(cluster) => cluster.start()?,
+        }
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
-            if let Running::Etcd(child) = &mut self.running
-                && let Some(status) = child.try_wait()?
-            {
-                bail!("etcd exited with {status}");
+            if let Running::Etcd(cluster) = &mut self.running {
+                cluster.check()?;
             }
             match Registry::connect(&self.options()).await {
                 Ok(_) => return Ok(()),
@@ -93,51 +94,55 @@ impl Backend {
 
     /// Takes it down: the embedded server by its token, etcd by SIGKILL.
     pub(crate) async fn down(&mut self) {
-        match std::mem::replace(&mut self.running, Running::Down) {
-            Running::Embedded { stop, task } => {
-                stop.cancel();
-                task.await.unwrap();
+        match &mut self.running {
+            Running::Embedded { served, .. } => {
+                if let Some((stop, task)) = served.take() {
+                    stop.cancel();
+                    task.await.unwrap();
+                }
             }
-            Running::Etcd(mut child) => child.kill().await.unwrap(),
-            Running::Down => {}
+            Running::Etcd(cluster) => cluster.kill_all().await.unwrap(),
         }
     }
 
-    fn spawn_etcd(&self) -> Result<Child> {
-        let client = format!("http://{}", self.address);
-        let peer = format!("http://127.0.0.1:{}", free_port()?);
-        Command::new("etcd")
-            .arg("--data-dir")
-            .arg(self.dir.path().join("data")) // etcd makes it, and private
-            .args([
-                "--listen-client-urls",
-                &client,
-                "--advertise-client-urls",
-                &client,
-            ])
-            .args([
-                "--listen-peer-urls",
-                &peer,
-                "--initial-advertise-peer-urls",
-                &peer,
-            ])
-            .args([
-                "--initial-cluster",
-                &format!("default={peer}"),
-                "--logger",
-                "zap",
-            ])
-            .args(["--log-level", "error"])
-            .stdin(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()
-            .context("start etcd: install it with `apt-get install etcd-server`")
+    /// Takes one member down and brings it back, `luck` says which: of one there is but that.
+    pub(crate) async fn strike(&mut self, luck: usize) -> Result<()> {
+        match &mut self.running {
+            Running::Etcd(cluster) if cluster.len() > 1 => {
+                let index = luck % cluster.len();
+                cluster.kill(index).await?;
+                // The others have to go on without it.
+                let mut others = cluster.endpoints();
+                others.remove(index);
+                let options = ConnectOptions {
+                    endpoints: others,
+                    ..ConnectOptions::default()
+                };
+                let deadline = tokio::time::Instant::now() + PATIENCE;
+                while let Err(error) = Registry::connect(&options).await {
+                    if tokio::time::Instant::now() > deadline {
+                        bail!(error);
+                    }
+                }
+                cluster.start_one(index)
+            }
+            _ => {
+                self.down().await;
+                self.up().await
+            }
+        }
+    }
+
+    fn endpoints(&self) -> Vec<String> {
+        match &self.running {
+            Running::Embedded { address, .. } => vec![format!("http://{address}")],
+            Running::Etcd(cluster) => cluster.endpoints(),
+        }
     }
 
     pub(crate) fn options(&self) -> ConnectOptions {
-        let endpoints = vec![format!("http://{}", self.address)];
         ConnectOptions {
-            endpoints,
+            endpoints: self.endpoints(),
             ..ConnectOptions::default()
         }
     }
@@ -147,13 +152,17 @@ impl Backend {
     }
 
     pub(crate) async fn client(&self) -> Result<Client> {
-        Ok(Client::connect([format!("http://{}", self.address)], None).await?)
+        const BEAT: Duration = Duration::from_secs(5);
+        let options = etcd_client::ConnectOptions::new().with_keep_alive(BEAT, BEAT);
+        Ok(Client::connect(self.endpoints(), Some(options)).await?)
     }
 }
 
 impl Drop for Backend {
     fn drop(&mut self) {
-        if let Running::Embedded { stop, .. } = &self.running {
+        if let Running::Embedded { served, .. } = &self.running
+            && let Some((stop, _)) = served
+        {
             stop.cancel();
         }
     }
@@ -165,12 +174,6 @@ fn missing(error: &anyhow::Error) -> bool {
         .chain()
         .filter_map(|cause| cause.downcast_ref())
         .any(not_found)
-}
-
-fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
-        .local_addr()?
-        .port())
 }
 
 /// Waits for `what`, failing the test by name if it does not come.

@@ -19,10 +19,27 @@ macro_rules! on_both {
     };
 }
 
+/// As `on_both`, and of each function a third test, on a cluster of three etcds.
+macro_rules! on_all {
+    ($($test:ident),+ $(,)?) => {
+        on_both!($($test),+);
+        mod three_etcds {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() -> anyhow::Result<()> {
+                super::$test(crate::backend::Backend::start(crate::backend::Kind::ThreeEtcds).await?).await
+            })+
+        }
+    };
+}
+
 mod backend;
 mod claims;
+mod cluster;
+mod expiry;
+mod histories;
 mod kv;
 mod lease;
+mod linear;
 mod mailbox;
 mod mirror;
 mod presence;
