@@ -15,6 +15,8 @@ mod lease_service;
 mod lock_service;
 mod member;
 mod pb;
+#[cfg(test)]
+mod power;
 mod queue;
 mod range;
 mod server;
