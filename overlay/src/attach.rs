@@ -53,6 +53,9 @@ pub enum AttachError {
     /// No such bridge.
     #[error("there is no bridge {0} to attach to")]
     NoBridge(String),
+    /// Somebody else's bridge, which is left as it is.
+    #[error("bridge {0} is down: set it up with `ip link set {0} up`")]
+    BridgeDown(String),
     /// The name is that of another kind of link.
     #[error("link {0} was not made by nuncio")]
     Foreign(String),
@@ -148,6 +151,9 @@ impl Links {
         let bridge = step.done("look for the bridge", self.host.link(&request.bridge).await)?;
         let bridge = bridge.filter(Link::is_bridge);
         let bridge = bridge.ok_or_else(|| AttachError::NoBridge(request.bridge.clone()))?;
+        if !bridge.ours && !bridge.up {
+            return Err(AttachError::BridgeDown(request.bridge.clone()));
+        }
         let outside = self.pair(request, step).await?;
         *unfinished = Some(outside);
 
@@ -239,6 +245,10 @@ impl Links {
             loop {
                 let port = self.host.link(&request.host_link).await?;
                 let bridge = self.host.link(&request.bridge).await?;
+                // Spanning tree has a port listen for half a minute first.
+                if bridge.as_ref().is_some_and(|bridge| bridge.stp) {
+                    return Ok(());
+                }
                 if port.is_some_and(|port| port.forwarding)
                     && bridge.is_some_and(|bridge| bridge.operating)
                 {

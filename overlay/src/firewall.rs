@@ -1,5 +1,6 @@
 //! The nft tables as text: a function of the state, without I/O.
 
+mod adopted;
 mod ports;
 pub(crate) mod shortcut;
 
@@ -97,13 +98,13 @@ fn spoofed(segments: &[Segment]) -> Vec<String> {
         let subnet = segment.subnet;
         rules.push(format!("iifname != {own} ip saddr {subnet} drop"));
     }
-    for segment in segments {
+    for segment in own(segments) {
         rules.extend(answers(segment).map(|answers| format!("{answers} notrack")));
-        let own = set(&segment.blocks);
+        let blocks = set(&segment.blocks);
         let bridge = &segment.bridge;
         rules.push(unless(
             "ip saddr",
-            &own,
+            &blocks,
             &format!("iifname \"{bridge}\""),
             "drop",
         ));
@@ -118,9 +119,12 @@ fn spoofed(segments: &[Segment]) -> Vec<String> {
         }
     }
     // Masqueraded as this host, a container's own VXLAN packet would pass for this host's at a peer.
-    let bridges = quoted(segments.iter().map(|segment| segment.bridge.as_str()));
-    let own = tunnelled(segments, "daddr");
-    rules.extend(own.map(|own| format!("iifname {bridges} {own} drop")));
+    let bridges = quoted(own(segments).map(|segment| segment.bridge.as_str()));
+    for sent in tunnelled(segments, "daddr") {
+        rules.push(format!("iifname {bridges} {sent} drop"));
+        let adopted = segments.iter().filter_map(adopted::from_members);
+        rules.extend(adopted.map(|from| format!("{from} {sent} drop")));
+    }
     // Whom a peer's packet carries is tracked, not that it is carried.
     let theirs = tunnelled(segments, "saddr");
     rules.extend(theirs.map(|theirs| format!("{theirs} notrack")));
@@ -188,19 +192,24 @@ fn input(segments: &[Segment]) -> Vec<String> {
     let ports = vteps(segments).into_keys();
     rules.extend(ports.map(|port| format!("udp dport {port} drop")));
     rules.push("ct state established,related accept".to_owned());
-    let gateways = segments.iter().flat_map(|segment| &segment.blocks);
+    let gateways = own(segments).flat_map(|segment| &segment.blocks);
     if let Some(gateways) = set(gateways.map(|block| gateway_of(*block))) {
         // Who may reach this host finds it at any of them.
-        let allowed = segments.iter().filter_map(allowed);
+        let allowed = own(segments).filter_map(allowed);
         rules.extend(allowed.map(|from| format!("{from} ip daddr {gateways} accept")));
     }
     for segment in segments {
         // Listeners within a block are in its interval already, and nft refuses overlaps.
+        let blocks: &[_] = if segment.adopted {
+            &[]
+        } else {
+            &segment.blocks
+        };
         let outside = segment
             .local_addresses
             .iter()
-            .filter(|address| !segment.blocks.iter().any(|block| block.contains(**address)));
-        let addresses = segment.blocks.iter().map(ToString::to_string);
+            .filter(|address| !blocks.iter().any(|block| block.contains(**address)));
+        let addresses = blocks.iter().map(ToString::to_string);
         let addresses = addresses.chain(outside.map(ToString::to_string));
         if let Some(own) = set(addresses) {
             let links = quoted(links(segment).chain(["lo"]));
@@ -263,7 +272,7 @@ fn to_host(segment: &Segment) -> Vec<String> {
 /// New connections through this host; those of other links that do not touch ours are not ours to judge.
 fn forward(segments: &[Segment]) -> Vec<String> {
     let mut rules = vec!["ct state established,related accept".to_owned()];
-    for segment in segments.iter().filter(|segment| segment.internal) {
+    for segment in own(segments).filter(|segment| segment.internal) {
         let (bridge, own) = (&segment.bridge, quoted(links(segment)));
         rules.push(format!("iifname \"{bridge}\" oifname != {own} drop"));
         rules.push(format!("oifname \"{bridge}\" iifname != {own} drop"));
@@ -277,16 +286,27 @@ fn forward(segments: &[Segment]) -> Vec<String> {
         .map(|link| format!("\"{link}\" : jump from-{link}"))
         .collect();
     rules.push(format!("iifname vmap {{ {} }}", jumps.join(", ")));
-    let ours = quoted(segments.iter().flat_map(links));
-    rules.push(format!("oifname {ours} ct status dnat accept"));
-    rules.push(format!("oifname {ours} drop"));
+    rules.extend(into_ours(segments));
     rules
+}
+
+/// What else is addressed to our links: published ports are let in.
+fn into_ours(segments: &[Segment]) -> Vec<String> {
+    let mut ours = own(segments).flat_map(links).peekable();
+    if ours.peek().is_none() {
+        return Vec::new();
+    }
+    let ours = quoted(ours);
+    vec![
+        format!("oifname {ours} ct status dnat accept"),
+        format!("oifname {ours} drop"),
+    ]
 }
 
 /// New connections of a network's local containers.
 fn from_bridge(segment: &Segment, segments: &[Segment]) -> Vec<String> {
     let bridge = &segment.bridge;
-    let mut rules = if segment.icc {
+    let mut rules = if segment.icc || segment.adopted {
         vec![format!("oifname \"{bridge}\" accept")]
     } else {
         let linked = segment.linked.iter().map(|linked| {
@@ -314,9 +334,8 @@ fn from_bridge(segment: &Segment, segments: &[Segment]) -> Vec<String> {
         };
         rules.push(format!("oifname \"{}\" {verdict}", vxlan.link));
     }
-    let ours = quoted(segments.iter().flat_map(links));
-    rules.push(format!("oifname {ours} ct status dnat accept"));
-    rules.push(format!("oifname {ours} drop"));
+    rules.extend(into_ours(segments));
+    rules.extend(adopted::apart(segment, segments));
     rules.push("accept".to_owned());
     rules
 }
@@ -406,9 +425,13 @@ fn published(ports: &[Published]) -> Vec<String> {
 /// A container that reaches a neighbour, or itself, through the host must see the host answer;
 /// and outside the mesh nobody knows the addresses inside.
 fn postrouting(segments: &[Segment]) -> Vec<String> {
-    let ours = quoted(segments.iter().flat_map(links));
     let mut rules = Vec::new();
     for segment in segments {
+        let ours = quoted(own(segments).flat_map(links).chain(adopted::link(segment)));
+        if segment.adopted {
+            rules.extend(adopted::postrouting(segment, &ours));
+            continue;
+        }
         let Some(own) = set(&segment.blocks) else {
             continue;
         };
@@ -456,6 +479,11 @@ fn sealed(segment: &Segment) -> Option<&Segment> {
     vxlan
         .is_some_and(|vxlan| vxlan.carrier == Carrier::Sealed)
         .then_some(segment)
+}
+
+/// Networks whose bridges are ours.
+fn own(segments: &[Segment]) -> impl Iterator<Item = &Segment> {
+    segments.iter().filter(|segment| !segment.adopted)
 }
 
 fn links(segment: &Segment) -> impl Iterator<Item = &str> {

@@ -115,6 +115,55 @@ pub async fn mtu_of_address(address: IpAddr) -> Result<u16, MtuError> {
     Ok(u16::try_from(mtu).unwrap_or(u16::MAX)) // loopback has 65536, one more than a packet can be long
 }
 
+/// A bridge of this host.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct HostBridge {
+    /// This crate made it.
+    pub ours: bool,
+    /// Its MTU.
+    pub mtu: u16,
+    /// Its addresses that are not ours, with their networks.
+    pub addresses: Vec<Ipv4Network>,
+}
+
+/// Why a link cannot be used as a bridge.
+#[derive(Debug, thiserror::Error)]
+pub enum HostBridgeError {
+    /// It is something else.
+    #[error("link {0} is no bridge")]
+    NoBridge(String),
+    /// The kernel did not say.
+    #[error(transparent)]
+    Host(#[from] HostError),
+}
+
+/// The bridge of that name, if there is a link of that name.
+///
+/// # Errors
+///
+/// If the link is no bridge.
+pub async fn host_bridge(name: &str) -> Result<Option<HostBridge>, HostBridgeError> {
+    let netlink = Netlink::open().map_err(HostError)?;
+    let Some(link) = netlink.link(name).await.map_err(HostError)? else {
+        return Ok(None);
+    };
+    if !link.is_bridge() {
+        return Err(HostBridgeError::NoBridge(name.to_owned()));
+    }
+    let addresses = netlink.addresses().await.map_err(HostError)?.into_iter();
+    let addresses = addresses.filter(|row| row.link == link.index && !row.ours);
+    Ok(Some(HostBridge {
+        ours: link.ours,
+        mtu: u16::try_from(link.mtu).unwrap_or(u16::MAX),
+        addresses: addresses
+            .filter_map(|row| match row.address {
+                IpNetwork::V4(address) => Some(address),
+                IpNetwork::V6(_) => None,
+            })
+            .collect(),
+    }))
+}
+
 /// The source the route names, else the address of its link that is in one network with the gateway.
 fn source_of_default_route(routes: &[Route], addresses: &[Address]) -> Option<IpAddr> {
     let route = routes

@@ -21,9 +21,12 @@ mod walk;
 pub use address_book::{AddressBook, AllocateError, KeepBook, OpenBookError, WriteBookError};
 pub use attach::{AttachError, AttachRequest, DetachError, attach, detach};
 pub use host::{
-    HostError, MtuError, UnderlayError, default_underlay_address, host_routes, mtu_of_address,
+    HostBridge, HostBridgeError, HostError, MtuError, UnderlayError, default_underlay_address,
+    host_bridge, host_routes, mtu_of_address,
 };
-pub use kernel::{Kernel, Object, OpenKernelError, ReconcileError, ReconcileFailure, Report};
+pub use kernel::{
+    Kernel, Object, OpenKernelError, ReconcileError, ReconcileFailure, Report, is_link_name,
+};
 pub use mac::{MacAddr, NotAMac};
 pub use mtu::{MtuTooSmall, inner_mtu, sealed_mtu};
 pub use names::{ApplyNamesError, ListenError, NameServer, NamesDocument, Offer, Subscriber, Zone};

@@ -26,6 +26,15 @@ impl MacAddr {
         Self([first, b, c, d, e, f])
     }
 
+    /// The host's end of a container's link. It begins high, for a bridge that is given no MAC takes the lowest of its
+    /// ports', and would change it as containers come and go.
+    #[must_use]
+    pub(crate) fn of_port(link: &str) -> Self {
+        let Self([_, rest @ ..]) = Self::of_node(link);
+        let [b, c, d, e, f] = rest;
+        Self([0xfe, b, c, d, e, f])
+    }
+
     /// The link of a container, as Docker derives it: `02:42` and its IPv4 address.
     ///
     /// An address that is used again thus keeps its MAC, and no neighbour cache goes stale.

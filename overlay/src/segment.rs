@@ -23,7 +23,8 @@ pub struct Segment {
     pub id: String,
     /// Bridge that holds this host's containers.
     pub bridge: String,
-    /// The bridge is somebody else's: it is neither made nor removed, nor is its MTU touched.
+    /// The bridge is somebody else's, with other machines on it: it is neither made nor changed nor removed. It has
+    /// addresses and a way out of its own, and is given none of `blocks`. Nobody else on it is cut off from this host.
     pub adopted: bool,
     /// Addresses of the whole network, all hosts together.
     pub subnet: Ipv4Network,
@@ -52,6 +53,13 @@ pub struct Segment {
     pub members: Vec<Member>,
     /// Whether containers may connect to this host itself, besides its `local_addresses`.
     pub host_access: HostAccess,
+}
+
+impl Segment {
+    /// Whether its containers' bridge ports exchange no frames. On somebody else's bridge rules keep them apart.
+    pub(crate) fn isolates_ports(&self) -> bool {
+        !self.icc && !self.adopted
+    }
 }
 
 /// A container's place on a bridge.

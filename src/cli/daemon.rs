@@ -1,6 +1,6 @@
 //! `nuncio daemon`: its flags, and what they mean once parsed.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -43,9 +43,18 @@ pub(crate) struct DaemonArgs {
     #[arg(long, value_name = "NAME")]
     node_name: Option<String>,
 
-    /// The bridge of the default network (default: one of our own, nuncio0)
-    #[arg(short, long, value_name = "BRIDGE", hide = true)]
+    /// The bridge that the default network is on, which stays as it is, with its addresses and who else is on it; or `none`
+    /// for no default network (default: one of our own, nuncio0)
+    #[arg(short, long, value_name = "BRIDGE")]
     bridge: Option<String>,
+
+    /// With --bridge: the part of the bridge's network that containers get addresses of, that no other machine has (default: all of it)
+    #[arg(long, value_name = "CIDR", requires = "bridge")]
+    fixed_cidr: Option<Ipv4Network>,
+
+    /// With --bridge: which address leads out (default: the bridge's own)
+    #[arg(long, value_name = "IP", requires = "bridge")]
+    default_gateway: Option<Ipv4Addr>,
 
     /// Let the containers of the default network reach each other without a link
     #[arg(long, value_name = "BOOL", default_value_t = true, num_args = 0..=1,
@@ -143,6 +152,10 @@ pub(crate) struct DaemonOptions {
     pub(crate) advertise: Option<IpAddr>,
     pub(crate) node_name: Option<String>,
     pub(crate) bridge: Option<String>,
+    /// Where containers on that bridge get their addresses.
+    pub(crate) fixed_cidr: Option<Ipv4Network>,
+    /// Where the way out of that bridge is.
+    pub(crate) default_gateway: Option<Ipv4Addr>,
     pub(crate) icc: bool,
     /// Whether all containers may connect to this host itself.
     pub(crate) host_access: bool,
@@ -193,6 +206,8 @@ impl TryFrom<DaemonArgs> for DaemonOptions {
             advertise: args.advertise,
             node_name: args.node_name,
             bridge: args.bridge,
+            fixed_cidr: args.fixed_cidr,
+            default_gateway: args.default_gateway,
             icc: args.icc,
             host_access: args.host_access,
             publish_range: (args.publish_range.first, args.publish_range.last),

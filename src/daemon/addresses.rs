@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use ipnetwork::Ipv4Network;
-use nuncio_overlay::{AddressBook, AllocateError, MacAddr, gateway_of, host_routes};
+use nuncio_overlay::{AddressBook, AllocateError, MacAddr, host_routes};
 use nuncio_registry::NetworkRecord;
 
 use super::config::EndpointRequest;
@@ -77,10 +77,11 @@ impl Daemon {
     }
 
     /// Gives `owner` an address in a network of this host: within its range unless it asks for one, and never one that
-    /// is reserved.
+    /// is reserved, or `held` by others.
     fn allocate_local(
         &self,
         network: &LocalNetwork,
+        held: &[(String, Ipv4Addr)],
         owner: &str,
         wanted: Option<Ipv4Addr>,
     ) -> anyhow::Result<(Ipv4Addr, Ipv4Network)> {
@@ -90,6 +91,12 @@ impl Daemon {
             error @ AllocateError::Write(_) => anyhow::Error::from(error),
             error => Refusal::conflict(error.to_string()).into(),
         };
+        for (holder, address) in held {
+            let noted = addresses.allocate(&network.id, &all, holder, Some(*address));
+            if let Err(error @ AllocateError::Write(_)) = noted {
+                return Err(error.into()); // else a container has had it before, or it is nobody's to get
+            }
+        }
         for (what, address) in &network.reserved {
             let holder = format!("reserved:{what}");
             addresses
@@ -114,7 +121,10 @@ impl Daemon {
         wanted: Option<Ipv4Addr>,
     ) -> anyhow::Result<(Ipv4Addr, Ipv4Network)> {
         let network = match network {
-            Network::Local(network) => return self.allocate_local(network, owner, wanted),
+            Network::Local(network) => {
+                let held = self.held_by_bridge(network).await?;
+                return self.allocate_local(network, &held, owner, wanted);
+            }
             Network::Mesh(network) => network,
         };
         loop {
@@ -160,7 +170,7 @@ impl Daemon {
             network_id: network.id().to_owned(),
             address,
             block,
-            gateway: (!network.internal()).then(|| gateway_of(block)),
+            gateway: (!network.internal()).then(|| network.gateway(block)),
             mac: request
                 .mac
                 .unwrap_or_else(|| MacAddr::of_address(address).0),

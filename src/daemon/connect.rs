@@ -139,7 +139,7 @@ impl Daemon {
         let record = container.view();
         if let Some((name, _)) = record.way_out() {
             let next = match name {
-                DEFAULT_NETWORK => self.default_network().map(Network::Mesh),
+                DEFAULT_NETWORK => self.default_network(),
                 name => Some(self.find_network(name).await?),
             };
             if let Some(next) = next {

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use nuncio_overlay::{
     Carrier, HostAccess, HostState, Linked, MacAddr, Member, Peer, Published, Reach, Segment, Vni,
-    Vxlan, bridge_name, veth_name, vxlan_name,
+    Vxlan, veth_name, vxlan_name,
 };
 use nuncio_registry::NetworkRecord;
 
@@ -15,17 +15,19 @@ use super::networks::{DEFAULT_NETWORK, Network};
 use super::plane::{Sight, port_of};
 use super::record::{Endpoint, Record};
 use super::sealing::is_sealed;
-use super::{DEFAULT_BRIDGE, Daemon, outfit};
+use super::{Daemon, outfit};
 
 impl Daemon {
     pub(super) fn host_state(&self, sight: &Sight) -> anyhow::Result<HostState> {
         let mut segments = Vec::new();
         for wanted in &sight.networks {
             match wanted {
+                Network::Local(network)
+                    if network.adopted && !sight.bridges.contains_key(&network.id) => {}
                 Network::Local(network) => segments.push(Segment {
                     id: network.id.clone(),
-                    bridge: bridge_name(&network.id),
-                    adopted: false,
+                    bridge: wanted.bridge(),
+                    adopted: network.adopted,
                     subnet: network.subnet,
                     blocks: vec![network.subnet],
                     vxlan: None,
@@ -38,7 +40,10 @@ impl Daemon {
                     reach: Reach::Routed,
                     local_addresses: service_addresses(sight, &network.id),
                     members: members(&sight.active, &network.id),
-                    host_access: self.host_access(&sight.active, &network.id),
+                    host_access: match network.adopted {
+                        true => HostAccess::All,
+                        false => self.host_access(&sight.active, &network.id),
+                    },
                 }),
                 Network::Mesh(record) if !self.own_blocks(&record.id).is_empty() => {
                     segments.push(self.mesh_segment(sight, record, wanted)?);
@@ -98,11 +103,7 @@ impl Daemon {
         });
         Ok(Segment {
             id: record.id.clone(),
-            bridge: if default {
-                DEFAULT_BRIDGE.into()
-            } else {
-                bridge_name(&record.id)
-            },
+            bridge: network.bridge(),
             adopted: false,
             subnet: record.subnet,
             blocks: self.own_blocks(&record.id),

@@ -86,7 +86,7 @@ impl Daemon {
             .into());
         }
         let default = self
-            .default_network()
+            .mesh_default()
             .map(Network::Mesh)
             .context("no default network")?;
         let (address, _) = self.allocate(&default, &link_owner(target), None).await?;

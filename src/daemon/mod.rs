@@ -2,6 +2,7 @@
 //! are the shims, the ambassador and the kernel, which go on without it and are found again.
 
 mod addresses;
+mod adopted;
 mod ambassador_process;
 mod archive;
 mod commit;
@@ -164,11 +165,6 @@ pub(crate) fn new_id() -> String {
 impl Daemon {
     /// Makes everything ready but serves nobody yet.
     async fn open(options: DaemonOptions, stop: &CancellationToken) -> anyhow::Result<Arc<Self>> {
-        if options.bridge.is_some() {
-            bail!(
-                "--bridge is not built yet: containers are on {DEFAULT_BRIDGE}, leave the flag out"
-            );
-        }
         if options.metrics.is_some() {
             bail!("--metrics-addr is not built yet: leave the flag out");
         }
@@ -257,9 +253,7 @@ impl Daemon {
         let node = self.node_record(&locked(&self.ring).clone());
         match self.registry.register_node(&node).await {
             Ok(()) => self.catch_up().await,
-            Err(nuncio_registry::RegisterNodeError::Call(error))
-                if self.default_network().is_some() =>
-            {
+            Err(nuncio_registry::RegisterNodeError::Call(error)) if self.was_in_mesh() => {
                 tracing::warn!(%error, "the registry does not answer: going on with what was known");
             }
             Err(error) => return Err(error).context("join the mesh"),
@@ -273,6 +267,10 @@ impl Daemon {
     /// for the first to end.
     pub(super) fn catalog(&self) -> Arc<Catalog> {
         self.catalog_changes.borrow().clone()
+    }
+
+    fn was_in_mesh(&self) -> bool {
+        self.mesh_default().is_some() || self.catalog().nodes.contains_key(&self.node.id)
     }
 
     /// Waits until all that was in the registry before the call is known here, for a bounded time.

@@ -9,12 +9,13 @@ use ipnetwork::Ipv4Network;
 use nuncio_overlay::{gateway_of, host_routes};
 use nuncio_registry::{CreateNetworkError, NetworkRequest, RemoveNetworkError};
 
+use super::Daemon;
+use super::adopted::adopt;
 use super::container::locked;
-use super::network_options::NetworkOptions;
+use super::network_options::{BRIDGE, NetworkOptions};
 use super::networks::{LocalNetwork, Network, pools};
 use super::refusal::Refusal;
 use super::sealing::{ENCRYPTED, require_tun};
-use super::{Daemon, state_file};
 
 /// Where overlay networks' subnets come from, a /16 each, of which every host takes /24 blocks.
 const OVERLAY_POOLS: [(Ipv4Addr, u8, u8); 2] = [
@@ -49,7 +50,10 @@ pub(crate) struct NetworkCreate {
 
 impl Daemon {
     /// Creates a network; an overlay is there for all hosts when this returns.
-    pub(crate) async fn network_create(&self, request: NetworkCreate) -> anyhow::Result<String> {
+    pub(crate) async fn network_create(
+        &self,
+        mut request: NetworkCreate,
+    ) -> anyhow::Result<String> {
         if matches!(request.name.as_str(), "bridge" | "host" | "none") {
             let message = format!(
                 "operation is not permitted on predefined {} network",
@@ -64,7 +68,21 @@ impl Daemon {
         {
             return Err(taken(&request.name).into());
         }
-        let routes = host_routes().await?;
+        let bridge = match request.driver.as_str() {
+            "overlay" => None,
+            _ => self.named_bridge(&request).await?,
+        };
+        let mut routes = host_routes().await?;
+        if let Some(bridge) = &bridge {
+            adopt(&mut request, bridge)?;
+            let own = |route: &Ipv4Network| {
+                let mut own = bridge.addresses.iter();
+                own.any(|address| {
+                    (address.network(), address.prefix()) == (route.ip(), route.prefix())
+                })
+            };
+            routes.retain(|route| !own(route));
+        }
         if let Some(subnet) = request.subnet {
             if subnet.ip() != subnet.network() {
                 let right = format!("{}/{}", subnet.network(), subnet.prefix());
@@ -90,9 +108,13 @@ impl Daemon {
             }
         }
         let name = request.name.clone();
+        let is_named = request.options.contains_key(BRIDGE);
         let (id, driver) = match request.driver.as_str() {
             "overlay" => (self.create_overlay(request, routes).await?, "overlay"),
-            "bridge" | "" | "default" => (self.create_bridge(request, &routes)?, "bridge"),
+            "bridge" | "" | "default" => (
+                self.create_bridge(request, bridge.is_some(), &routes)?,
+                "bridge",
+            ),
             other => {
                 let message = format!(
                     "could not find a network driver named {other}: bridge and overlay are there"
@@ -100,6 +122,9 @@ impl Daemon {
                 return Err(Refusal::not_found(message).into());
             }
         };
+        if is_named {
+            self.sync().await?; // who chooses the name has a use for the bridge by itself
+        }
         self.tell_network(&id, "create", [("name", &name), ("type", driver)]);
         Ok(id)
     }
@@ -170,6 +195,7 @@ impl Daemon {
     fn create_bridge(
         &self,
         request: NetworkCreate,
+        adopted: bool,
         routes: &[Ipv4Network],
     ) -> anyhow::Result<String> {
         if request.options.contains_key(ENCRYPTED) {
@@ -194,13 +220,14 @@ impl Daemon {
             None => free_subnet(&pools(&LOCAL_POOLS), &used)
                 .context("no free subnet is left for bridge networks: give one with --subnet")?,
         };
-        if let Some(gateway) = request.gateway.filter(|asked| *asked != gateway_of(subnet)) {
+        let gateway = request.gateway.unwrap_or(gateway_of(subnet));
+        if !adopted && gateway != gateway_of(subnet) {
             bail!(Refusal::unsupported(format!(
                 "network {}: not built: --gateway {gateway}; only the first address of {subnet}",
                 request.name
             )));
         }
-        let unusable = [subnet.network(), gateway_of(subnet), subnet.broadcast()];
+        let unusable = [subnet.network(), gateway, subnet.broadcast()];
         let mut reserved = request.reserved.iter();
         if let Some((what, address)) = reserved.find(|(_, address)| unusable.contains(address)) {
             bail!(Refusal::forbidden(format!(
@@ -215,17 +242,18 @@ impl Daemon {
             range: request.range,
             reserved: request.reserved,
             internal: request.internal,
+            adopted,
+            gateway: adopted.then_some(gateway),
             options: request.options,
             labels: request.labels,
             created: jiff::Timestamp::now().to_string(),
         };
-        state_file::write(&self.local_network_path(&network.id), &network)?;
         let id = network.id.clone();
-        locked(&self.local_networks).insert(id.clone(), network);
+        self.keep_local(network)?;
         Ok(id)
     }
 
-    fn local_network_path(&self, id: &str) -> PathBuf {
+    pub(super) fn local_network_path(&self, id: &str) -> PathBuf {
         self.options
             .data_root
             .join("networks")
@@ -256,10 +284,7 @@ impl Daemon {
             return Err(in_use(network.name(), &users).into());
         }
         match &network {
-            Network::Local(local) => {
-                state_file::remove(&self.local_network_path(&local.id))?;
-                locked(&self.local_networks).remove(&local.id);
-            }
+            Network::Local(local) => self.forget_local(&local.id)?,
             Network::Mesh(record) => match self.registry.remove_network(&record.id).await {
                 Ok(()) => {}
                 Err(RemoveNetworkError::InUse { network, endpoints }) => {

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use super::refusal::Refusal;
 
+/// The name of the bridge: one that is there, or that is to be made.
+pub(super) const BRIDGE: &str = "com.docker.network.bridge.name";
 const ICC: &str = "com.docker.network.bridge.enable_icc";
 const MASQUERADE: &str = "com.docker.network.bridge.enable_ip_masquerade";
 /// Docker's long name, and the short one of its notes.
@@ -34,7 +36,7 @@ impl Default for NetworkOptions {
 impl NetworkOptions {
     /// Whether an option is one of those here; others may be known elsewhere.
     pub(crate) fn knows(option: &str) -> bool {
-        [ICC, MASQUERADE].contains(&option) || MTU.contains(&option)
+        [BRIDGE, ICC, MASQUERADE].contains(&option) || MTU.contains(&option)
     }
 
     /// # Errors

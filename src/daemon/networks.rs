@@ -7,15 +7,16 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use ipnetwork::Ipv4Network;
-use nuncio_overlay::host_routes;
+use nuncio_overlay::{bridge_name, gateway_of, host_routes};
 use nuncio_registry::{NetworkRecord, NetworkRequest};
 use serde::{Deserialize, Serialize};
 
+use super::adopted::DefaultBridge;
 use super::container::locked;
-use super::network_options::NetworkOptions;
+use super::network_options::{BRIDGE, NetworkOptions};
 use super::refusal::Refusal;
 use super::sealing::is_sealed;
-use super::{Daemon, state_file};
+use super::{DEFAULT_BRIDGE, Daemon, state_file};
 
 /// Name of the network that containers are in unless told otherwise.
 pub(crate) const DEFAULT_NETWORK: &str = "bridge";
@@ -40,6 +41,12 @@ pub(crate) struct LocalNetwork {
     #[serde(default)]
     pub(crate) reserved: BTreeMap<String, Ipv4Addr>,
     pub(crate) internal: bool,
+    /// Its bridge was there before, and is not ours.
+    #[serde(default)]
+    pub(crate) adopted: bool,
+    /// Where the way out is on such a bridge; one of our own has the subnet's first address.
+    #[serde(default)]
+    pub(crate) gateway: Option<Ipv4Addr>,
     pub(crate) options: BTreeMap<String, String>,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) created: String,
@@ -82,6 +89,29 @@ impl Network {
         }
     }
 
+    /// The bridge that this host's containers in it are on.
+    pub(super) fn bridge(&self) -> String {
+        let options = match self {
+            Self::Mesh(_) if self.is_default() => return DEFAULT_BRIDGE.to_owned(),
+            Self::Mesh(_) => None,
+            Self::Local(network) => network.options.get(BRIDGE),
+        };
+        options.cloned().unwrap_or_else(|| bridge_name(self.id()))
+    }
+
+    /// Whether that bridge is not ours.
+    pub(super) fn is_adopted(&self) -> bool {
+        matches!(self, Self::Local(network) if network.adopted)
+    }
+
+    /// Where containers with an address of `block` find the way out.
+    pub(super) fn gateway(&self, block: Ipv4Network) -> Ipv4Addr {
+        match self {
+            Self::Local(network) => network.gateway.unwrap_or(gateway_of(block)),
+            Self::Mesh(_) => gateway_of(block),
+        }
+    }
+
     pub(super) fn options(&self) -> NetworkOptions {
         NetworkOptions::of(match self {
             Self::Mesh(network) => &network.options,
@@ -111,7 +141,7 @@ impl Network {
     }
 
     pub(crate) fn is_default(&self) -> bool {
-        matches!(self, Self::Mesh(network) if network.name == DEFAULT_NETWORK)
+        self.name() == DEFAULT_NETWORK
     }
 }
 
@@ -170,9 +200,14 @@ pub(super) fn pools(pools: &[(Ipv4Addr, u8, u8)]) -> Vec<(Ipv4Network, u8)> {
 }
 
 impl Daemon {
-    /// Makes sure that the mesh has the default network, and this host a part of it.
+    /// Makes sure that the mesh has the default network, and this host a part of it; or one of its own, or none, as
+    /// `--bridge` says.
     pub(super) async fn ensure_default_network(&self) -> anyhow::Result<()> {
-        if self.default_network().is_none() {
+        self.ensure_local_default().await?;
+        if self.default_bridge() != DefaultBridge::Ours {
+            return Ok(());
+        }
+        if self.mesh_default().is_none() {
             let request = NetworkRequest {
                 name: DEFAULT_NETWORK.into(),
                 driver: "bridge".into(),
@@ -188,7 +223,7 @@ impl Daemon {
             self.default_record.set(Arc::new(record)).ok();
         }
         let network = self
-            .default_network()
+            .mesh_default()
             .context("the default network is missing")?;
         if self.own_blocks(&network.id).is_empty() {
             self.claim_block(&network).await?;
@@ -196,7 +231,22 @@ impl Daemon {
         Ok(())
     }
 
-    pub(super) fn default_network(&self) -> Option<Arc<NetworkRecord>> {
+    /// The network that containers are in unless told otherwise.
+    pub(super) fn default_network(&self) -> Option<Network> {
+        if self.default_bridge() == DefaultBridge::Ours {
+            return self.mesh_default().map(Network::Mesh);
+        }
+        let networks = locked(&self.local_networks);
+        let mut local = networks.values();
+        let found = local.find(|network| network.name == DEFAULT_NETWORK);
+        found.cloned().map(Network::Local)
+    }
+
+    /// The default network, if this host has a part of the mesh's.
+    pub(super) fn mesh_default(&self) -> Option<Arc<NetworkRecord>> {
+        if self.default_bridge() != DefaultBridge::Ours {
+            return None;
+        }
         let catalog = self.catalog();
         catalog
             .network_named(DEFAULT_NETWORK)
@@ -210,12 +260,11 @@ impl Daemon {
         let mut networks: Vec<Network> = catalog
             .networks
             .values()
+            .filter(|network| network.name != DEFAULT_NETWORK)
             .cloned()
             .map(Network::Mesh)
             .collect();
-        if catalog.network_named(DEFAULT_NETWORK).is_none() {
-            networks.extend(self.default_record.get().cloned().map(Network::Mesh));
-        }
+        networks.extend(self.mesh_default().map(Network::Mesh));
         networks.extend(
             locked(&self.local_networks)
                 .values()
@@ -227,6 +276,7 @@ impl Daemon {
 
     /// The network of that name, id or beginning of an id; asks the registry itself for one not heard of yet.
     pub(super) async fn find_network(&self, wanted: &str) -> anyhow::Result<Network> {
+        let not_found = || Refusal::not_found(format!("network {wanted} not found"));
         let networks = self.all_networks();
         let exact = |network: &&Network| network.id() == wanted || network.name() == wanted;
         if let Some(found) = networks.iter().find(exact) {
@@ -238,9 +288,12 @@ impl Daemon {
         if let (false, Some(found), None) = (wanted.is_empty(), begin.next(), begin.next()) {
             return Ok(found.clone());
         }
+        if wanted == DEFAULT_NETWORK {
+            return Err(not_found().into());
+        }
         match self.registry.network_named(wanted).await {
             Ok(Some(record)) => Ok(Network::Mesh(Arc::new(record))),
-            Ok(None) => Err(Refusal::not_found(format!("network {wanted} not found")).into()),
+            Ok(None) => Err(not_found().into()),
             Err(error) => Err(error).context(format!("network {wanted} is not known here")),
         }
     }

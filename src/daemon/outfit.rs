@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use nuncio_overlay::gateway_of;
 use nuncio_runtime::{
     BindOptions, ContainerSpec, DeviceRule, LogOptions, Mount, MountKind, Namespace, Ulimit,
 };
@@ -13,7 +12,7 @@ use super::config::{Device, Ipc, NetworkMode};
 use super::container::Container;
 use super::files::{self, NAME_SERVER, Resolving};
 use super::limits::resources;
-use super::networks::DEFAULT_NETWORK;
+use super::networks::{DEFAULT_NETWORK, Network};
 use super::record::Record;
 use super::refusal::Refusal;
 use super::{Daemon, link};
@@ -226,10 +225,15 @@ fn own_mounts(files: &Path, record: &Record) -> anyhow::Result<Vec<Mount>> {
 impl Daemon {
     /// An entry of `--add-host`, its `host-gateway` replaced by where the default network reaches this host.
     fn with_gateway(&self, entry: &str) -> String {
-        let network = self.default_network();
-        let block = network.and_then(|network| self.own_blocks(&network.id).first().copied());
-        match (entry.strip_suffix(HOST_GATEWAY), block) {
-            (Some(name), Some(block)) => format!("{name}:{}", gateway_of(block)),
+        let gateway = self.default_network().and_then(|network| match &network {
+            Network::Local(local) => Some(network.gateway(local.subnet)),
+            Network::Mesh(record) => {
+                let block = self.own_blocks(&record.id).first().copied();
+                block.map(|block| network.gateway(block))
+            }
+        });
+        match (entry.strip_suffix(HOST_GATEWAY), gateway) {
+            (Some(name), Some(gateway)) => format!("{name}:{gateway}"),
             _ => entry.to_owned(),
         }
     }

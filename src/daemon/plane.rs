@@ -1,11 +1,13 @@
 //! One view of what is known, and the host brought to it: kernel, ambassador and name server.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use anyhow::Context;
-use nuncio_overlay::{HostState, Kernel, inner_mtu, mtu_of_address, sealed_mtu};
+use nuncio_overlay::{
+    HostBridge, HostState, Kernel, host_bridge, inner_mtu, mtu_of_address, sealed_mtu,
+};
 use nuncio_registry::Catalog;
 
 use super::Daemon;
@@ -21,6 +23,8 @@ use super::services::Service;
 pub(super) struct Sight {
     pub(super) catalog: std::sync::Arc<Catalog>,
     pub(super) networks: Vec<Network>,
+    /// The bridges of those on one that is not ours, as far as they are there.
+    pub(super) bridges: BTreeMap<String, HostBridge>,
     /// Containers that run or are about to.
     pub(super) active: Vec<Record>,
     /// The ids of those that have been asked to end.
@@ -72,6 +76,17 @@ impl Daemon {
         self.fits_into(mtu_of_address(self.node.address).await?, sealed)
     }
 
+    /// Greatest packet of a container's link to a network.
+    pub(super) async fn mtu_in(&self, network: &Network) -> anyhow::Result<u16> {
+        if !network.is_adopted() {
+            return Ok(network.mtu(self.mtu(network.is_sealed()).await?));
+        }
+        // A smaller one would become that of the bridge.
+        let bridge = host_bridge(&network.bridge()).await?;
+        let bridge = bridge.with_context(|| format!("there is no bridge {}", network.bridge()))?;
+        Ok(bridge.mtu)
+    }
+
     fn fits_into(&self, underlay: u16, sealed: bool) -> anyhow::Result<u16> {
         let within = if sealed { sealed_mtu } else { inner_mtu };
         Ok(within(underlay, self.node.address.is_ipv6())?)
@@ -89,11 +104,13 @@ impl Daemon {
             .map(|container| container.id.clone());
         let underlay = mtu_of_address(self.node.address).await?;
         *locked(&self.underlay_mtu) = Some(underlay);
+        let bridges = self.adopted_bridges().await;
         let mut sight = Sight {
             active: active.collect(),
             leaving: leaving.collect(),
             catalog: self.catalog(),
             networks: self.all_networks(),
+            bridges,
             underlay,
             mtu: self.fits_into(underlay, false)?,
             sealed_mtu: self.fits_into(underlay, true)?,
@@ -110,7 +127,7 @@ impl Daemon {
         catalog: &Catalog,
         name: &str,
     ) -> Vec<(Ipv4Addr, Vec<Port>)> {
-        let Some(default) = self.default_network() else {
+        let Some(default) = self.mesh_default() else {
             return Vec::new();
         };
         let found = catalog.endpoints_in(&default.id);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::Context;
-use nuncio_overlay::{AttachRequest, MacAddr, NetNs, attach, bridge_name, veth_name};
+use nuncio_overlay::{AttachRequest, MacAddr, NetNs, attach, veth_name};
 use nuncio_runtime::{Shim, bundle};
 
 use super::config::{ContainerConfig, EndpointRequest, NetworkMode, Port};
@@ -157,12 +157,11 @@ impl Daemon {
         let mut endpoints = BTreeMap::new();
         for (wanted, request) in wanted_networks(&record.config) {
             let network = match wanted.as_str() {
-                DEFAULT_NETWORK => self
-                    .default_network()
-                    .map(Network::Mesh)
-                    .context("no default network")?,
-                _ => self.find_network(&wanted).await?,
+                DEFAULT_NETWORK => self.default_network(),
+                _ => Some(self.find_network(&wanted).await?),
             };
+            let network =
+                network.ok_or_else(|| Refusal::not_found(format!("network {wanted} not found")))?;
             let mut endpoint = self
                 .make_endpoint(&network, &container.id, &request)
                 .await?;
@@ -234,22 +233,17 @@ impl Daemon {
         let leads_out = record
             .way_out()
             .is_some_and(|(_, out)| out.index == endpoint.index);
-        let bridge = if network.is_default() {
-            super::DEFAULT_BRIDGE.into()
-        } else {
-            bridge_name(network.id())
-        };
         Ok(AttachRequest {
             netns: container.netns.clone(),
             container_link: format!("eth{}", endpoint.index),
             host_link: veth_name(&container.id, endpoint.index),
-            bridge,
+            bridge: network.bridge(),
             address: ipnetwork::Ipv4Network::new(endpoint.address, endpoint.block.prefix())?,
             gateway: endpoint.gateway.filter(|_| leads_out),
             subnet: network.subnet(),
             mac: MacAddr(endpoint.mac),
-            mtu: network.mtu(self.mtu(network.is_sealed()).await?),
-            isolated: !self.icc(network),
+            mtu: self.mtu_in(network).await?,
+            isolated: !self.icc(network) && !network.is_adopted(),
         })
     }
 }

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
-use nuncio_overlay::gateway_of;
 use nuncio_runtime::{Attach, AttachOptions};
 
 use super::Daemon;
@@ -226,7 +225,7 @@ impl Daemon {
             driver: driver.into(),
             scope,
             subnet: Some(network.subnet()),
-            gateway: block.map(gateway_of),
+            gateway: block.map(|block| network.gateway(block)),
             range,
             reserved,
             internal: network.internal(),

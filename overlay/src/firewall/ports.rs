@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use super::{Batch, quoted, set};
+use super::{Batch, adopted, quoted, set};
 use crate::{Member, Segment};
 
 /// The table's family and name, as nft's commands take them.
@@ -16,6 +16,7 @@ pub(super) fn render(out: &mut Batch, segments: &[Segment]) {
         let members: Vec<_> = members.collect();
         let rules = rules(&members);
         out.chain("ports", "filter hook prerouting priority -300", rules);
+        adopted::frames(out, segments);
     });
 }
 

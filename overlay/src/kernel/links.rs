@@ -109,14 +109,7 @@ impl Pass<'_> {
         let object = Object::Link(name.clone());
         match found {
             Some(link) if !link.is_bridge() => self.fail(ReconcileFailure::Foreign(name.clone())),
-            Some(link) if segment.adopted => {
-                if link.up {
-                    self.stands(false, object);
-                } else {
-                    let result = self.netlink.set_up(link.index).await;
-                    self.made(object, true, result);
-                }
-            }
+            Some(_) if segment.adopted => self.stands(false, object),
             None if segment.adopted => self.fail(ReconcileFailure::NoBridge(name.clone())),
             Some(link) if !link.ours => self.fail(ReconcileFailure::Foreign(name.clone())),
             Some(link) => match self.mend_bridge(segment, link).await {
@@ -279,10 +272,11 @@ impl Pass<'_> {
             let Some(bridge) = links.get(&segment.bridge) else {
                 continue;
             };
-            if link.bridge == Some(bridge.index) && link.up && link.isolated != segment.icc {
+            let isolated = segment.isolates_ports();
+            if link.bridge == Some(bridge.index) && link.up && link.isolated == isolated {
                 continue;
             }
-            let result = self.plug(link, bridge, !segment.icc).await;
+            let result = self.plug(link, bridge, isolated).await;
             self.made(Object::Link(link.name.clone()), true, result);
         }
     }
@@ -327,8 +321,9 @@ fn without_ipv6(link: &str) -> io::Result<()> {
     }
 }
 
-/// What the kernel takes as a name and nft within quotes.
-pub(crate) fn is_link_name(name: &str) -> bool {
+/// Whether the kernel takes it as a link's name, and nft within quotes.
+#[must_use]
+pub fn is_link_name(name: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     (1..=15).contains(&name.len()) && name.bytes().all(plain) && name != "." && name != ".."
 }

@@ -16,7 +16,7 @@ use std::{
 use ipnetwork::Ipv4Network;
 
 use self::kept::{Brought, Kept};
-pub(crate) use self::links::is_link_name;
+pub use self::links::is_link_name;
 use self::pass::{Pass, Passed};
 pub use self::report::{Object, ReconcileError, ReconcileFailure, Report};
 use self::shortcut::Shortcut;

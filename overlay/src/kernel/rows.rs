@@ -231,10 +231,14 @@ impl Pass<'_> {
     }
 }
 
-/// The gateway of each block, with the block's prefix, and the listeners' addresses.
+/// The gateway of each block, with the block's prefix, and the listeners' addresses; these alone on somebody else's bridge.
 fn own_addresses(segment: &Segment) -> impl Iterator<Item = Ipv4Network> {
-    let gateways = segment
-        .blocks
+    let blocks: &[_] = if segment.adopted {
+        &[]
+    } else {
+        &segment.blocks
+    };
+    let gateways = blocks
         .iter()
         .filter_map(|block| Ipv4Network::new(gateway_of(*block), block.prefix()).ok());
     gateways.chain(

@@ -123,6 +123,7 @@ impl Netlink {
         let pair = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
             .name(veth.name)
             .link_group(OURS.into())
+            .address(MacAddr::of_port(veth.name).0.to_vec())
             .mtu(veth.mtu.into())
             .set_info_data(InfoData::Veth(InfoVeth::Peer(peer.build())));
         self.add_link(pair.build()).await
