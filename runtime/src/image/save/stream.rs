@@ -1,8 +1,9 @@
 //! The bytes of a saved archive, read from disk no faster than they are taken.
 
 use std::io::{self, Read};
+use std::sync::mpsc as channel;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::Stream;
 use futures_util::stream;
 use tokio::sync::mpsc;
@@ -46,6 +47,7 @@ impl SavedArchive {
     fn send(&self, to: &mpsc::Sender<io::Result<Bytes>>) -> io::Result<()> {
         let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
         let put = |chunk: Bytes| to.blocking_send(Ok(chunk)).map_err(gone);
+        let buffers = Buffers::new();
         for part in &self.parts {
             match part {
                 Part::Directory(name) => put(header(name, 0)?)?,
@@ -57,7 +59,7 @@ impl SavedArchive {
                 Part::Blob { digest, size } => {
                     put(header(&blob_name(*digest), *size)?)?;
                     let file = self.lease.store().blobs.open(*digest)?;
-                    send_file(file, *size, put)?;
+                    send_file(file, *size, &buffers, put)?;
                     put(padding(*size))?;
                 }
             }
@@ -66,18 +68,67 @@ impl SavedArchive {
     }
 }
 
+/// Memory for chunks that comes back when they have been sent: the kernel has to clear what is taken afresh, which takes
+/// about as long as reading it full.
+struct Buffers {
+    spare: channel::Receiver<Vec<u8>>,
+    back: channel::Sender<Vec<u8>>,
+}
+
+/// A chunk on loan.
+struct Lent {
+    buffer: Vec<u8>,
+    length: usize,
+    back: channel::Sender<Vec<u8>>,
+}
+
+impl Buffers {
+    fn new() -> Self {
+        let (back, spare) = channel::channel();
+        Self { spare, back }
+    }
+
+    /// A chunk of `length` bytes, at most [`CHUNK`], that `fill` fills. There are never more than are under way.
+    fn filled(
+        &self,
+        length: usize,
+        fill: impl FnOnce(&mut [u8]) -> io::Result<()>,
+    ) -> io::Result<Bytes> {
+        let spare = self.spare.try_recv();
+        let mut buffer = spare.unwrap_or_else(|_| vec![0; CHUNK]);
+        fill(&mut buffer[..length])?;
+        Ok(Bytes::from_owner(Lent {
+            buffer,
+            length,
+            back: self.back.clone(),
+        }))
+    }
+}
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        &self.buffer[..self.length]
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        // Nobody takes it back when all has been read.
+        let _ = self.back.send(std::mem::take(&mut self.buffer));
+    }
+}
+
 /// Sends exactly `size` bytes: a blob never changes once it has its name.
 fn send_file(
     mut file: impl Read,
     size: u64,
+    buffers: &Buffers,
     put: impl Fn(Bytes) -> io::Result<()>,
 ) -> io::Result<()> {
     let mut left = size;
     while left > 0 {
         let room = usize::try_from(left).map_or(CHUNK, |left| left.min(CHUNK));
-        let mut chunk = BytesMut::zeroed(room);
-        file.read_exact(&mut chunk)?;
-        put(chunk.freeze())?;
+        put(buffers.filled(room, |bytes| file.read_exact(bytes))?)?;
         left -= room as u64;
     }
     Ok(())
