@@ -300,7 +300,6 @@ fn what_is_not_to_be_had_is_told() {
             ("--io-maxbandwidth 2", windows),
             ("--io-maxiops 2", windows),
             ("--userns auto", "--userns"),
-            ("--ip6 fd00::1 --network x", "not built: --ip6"),
             (
                 "--link-local-ip 169.254.1.1 --network x",
                 "not built: --link-local-ip",
@@ -328,7 +327,6 @@ fn what_is_not_to_be_had_is_told() {
         client.ok(&host, "network inspect --verbose x");
         client.ok(&host, "network rm x");
         for (flags, words) in [
-            ("--ipv6", "not built: --ipv6"),
             ("--ipam-driver dhcp", "not built: --ipam-driver"),
             ("--ipam-opt a=b", "not built: --ipam-opt"),
             ("--scope swarm", "scope"),

@@ -8,8 +8,8 @@ use std::{path::Path, process::Command};
 use anyhow::{Result, ensure};
 use ipnetwork::Ipv4Network;
 use nuncio_overlay::{
-    AttachRequest, HostAccess, HostState, Kernel, MacAddr, NetNs, Reach, Segment, attach,
-    bridge_name, gateway_of, veth_name,
+    AttachRequest, HostAccess, HostState, Kernel, MacAddr, NetNs, Place, Reach, Segment, attach,
+    bridge_name, gateway, veth_name,
 };
 
 /// In a program of one thread, as here, the whole program moves to the new namespace.
@@ -45,8 +45,8 @@ fn segment(id: &str, subnet: Ipv4Network) -> Segment {
         id: id.to_owned(),
         bridge: bridge_name(id),
         adopted: false,
-        subnet,
-        blocks: vec![subnet],
+        subnets: vec![subnet.into()],
+        blocks: vec![subnet.into()],
         vxlan: None,
         peers: Vec::new(),
         mtu: 1500,
@@ -67,9 +67,11 @@ fn request(segment: &Segment, netns: &Path, address: Ipv4Network) -> AttachReque
         container_link: "eth0".to_owned(),
         host_link: veth_name("c0ffee00", address.ip().octets()[3]),
         bridge: segment.bridge.clone(),
-        address,
-        gateway: Some(gateway_of(address)),
-        subnet: segment.subnet,
+        places: vec![Place {
+            address: address.into(),
+            gateway: Some(gateway(address.into())),
+            subnet: segment.subnets[0],
+        }],
         mac: MacAddr::of_address(address.ip()),
         mtu: segment.mtu,
         isolated: !segment.icc,

@@ -1,16 +1,18 @@
+mod page;
+
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     fmt,
     fs::{self, File},
     io::{self, Write},
-    net::Ipv4Addr,
+    net::IpAddr,
     path::{Path, PathBuf},
 };
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
-use crate::gateway_of;
+use self::page::{Page, is_usable};
 
 /// Which address of this host's blocks is whose. It outlives the daemon: every change is written down
 /// before it is told.
@@ -39,14 +41,6 @@ pub type KeepBook = Box<dyn Fn(&[u8]) -> io::Result<()> + Send + Sync>;
 struct Pages {
     v: u32,
     networks: BTreeMap<String, Page>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-struct Page {
-    held: BTreeMap<Ipv4Addr, String>,
-    /// The longest free first.
-    freed: VecDeque<Ipv4Addr>,
 }
 
 const VERSION: u32 = 1;
@@ -100,9 +94,9 @@ pub enum AllocateError {
         /// The network.
         network: String,
         /// The wanted one.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// This host's part.
-        blocks: Vec<Ipv4Network>,
+        blocks: Vec<IpNetwork>,
     },
     /// The wanted one is a network's, a gateway's or a broadcast address.
     #[error(
@@ -112,7 +106,7 @@ pub enum AllocateError {
         /// The network.
         network: String,
         /// The wanted one.
-        address: Ipv4Addr,
+        address: IpAddr,
     },
     /// The wanted one is held.
     #[error("{address} in network {network} is held by {owner}")]
@@ -120,7 +114,7 @@ pub enum AllocateError {
         /// The network.
         network: String,
         /// The wanted one.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// By whom.
         owner: String,
     },
@@ -184,8 +178,9 @@ impl AddressBook {
         })
     }
 
-    /// Gives `owner` an address of `network` within `blocks`, the one `wanted` if any: one that was
-    /// never held, else the longest free. Who holds one already keeps it, so a call can be repeated.
+    /// Gives `owner` an address of `network` within `blocks`, which are all of IPv4 or all of IPv6, the one
+    /// `wanted` if any: one that was never held, else the longest free. Who holds one of that family already
+    /// keeps it, so a call can be repeated.
     ///
     /// # Errors
     ///
@@ -193,16 +188,17 @@ impl AddressBook {
     pub fn allocate(
         &mut self,
         network: &str,
-        blocks: &[Ipv4Network],
+        blocks: &[IpNetwork],
         owner: &str,
-        wanted: Option<Ipv4Addr>,
-    ) -> Result<Ipv4Addr, AllocateError> {
+        wanted: Option<IpAddr>,
+    ) -> Result<IpAddr, AllocateError> {
+        let is_v6 = blocks.first().is_some_and(IpNetwork::is_ipv6);
         let held = self.pages.networks.get(network).and_then(|page| {
             let mut held = page.held.iter();
-            let own = held.find(|(_, holder)| *holder == owner);
+            let own = held.find(|(address, holder)| address.is_ipv6() == is_v6 && *holder == owner);
             own.map(|(address, _)| *address)
         });
-        let suits = |address: &Ipv4Addr| {
+        let suits = |address: &IpAddr| {
             is_usable(blocks, *address) && wanted.is_none_or(|wanted| wanted == *address)
         };
         if let Some(address) = held.filter(suits) {
@@ -215,10 +211,12 @@ impl AddressBook {
         }
         let address = match wanted {
             Some(address) => page.check(network, blocks, address)?,
-            None => page.choose(blocks).ok_or_else(|| AllocateError::Full {
-                network: network.to_owned(),
-                held: page.held.len(),
-            })?,
+            None => page
+                .choose(blocks, is_v6)
+                .ok_or_else(|| AllocateError::Full {
+                    network: network.to_owned(),
+                    held: page.held_of(is_v6),
+                })?,
         };
         page.freed.retain(|freed| *freed != address);
         page.held.insert(address, owner.to_owned());
@@ -272,7 +270,7 @@ impl AddressBook {
 
     /// What is held in a network, and by whom.
     #[must_use]
-    pub fn held(&self, network: &str) -> BTreeMap<Ipv4Addr, String> {
+    pub fn held(&self, network: &str) -> BTreeMap<IpAddr, String> {
         let page = self.pages.networks.get(network);
         page.map(|page| page.held.clone()).unwrap_or_default()
     }
@@ -303,63 +301,6 @@ impl AddressBook {
         self.pages = pages;
         Ok(())
     }
-}
-
-impl Page {
-    fn free(&mut self, address: Ipv4Addr) {
-        if self.held.remove(&address).is_some() {
-            self.freed.push_back(address);
-        }
-    }
-
-    fn choose(&self, blocks: &[Ipv4Network]) -> Option<Ipv4Addr> {
-        let used: BTreeSet<_> = self.held.keys().chain(&self.freed).copied().collect();
-        let fresh = blocks
-            .iter()
-            .flat_map(|block| u32::from(block.network())..=u32::from(block.broadcast()))
-            .map(Ipv4Addr::from)
-            .find(|address| is_usable(blocks, *address) && !used.contains(address));
-        fresh.or_else(|| {
-            self.freed
-                .iter()
-                .copied()
-                .find(|address| is_usable(blocks, *address))
-        })
-    }
-
-    fn check(
-        &self,
-        network: &str,
-        blocks: &[Ipv4Network],
-        address: Ipv4Addr,
-    ) -> Result<Ipv4Addr, AllocateError> {
-        let network = network.to_owned();
-        if !blocks.iter().any(|block| block.contains(address)) {
-            return Err(AllocateError::NotHere {
-                network,
-                address,
-                blocks: blocks.to_vec(),
-            });
-        }
-        if !is_usable(blocks, address) {
-            return Err(AllocateError::Reserved { network, address });
-        }
-        match self.held.get(&address) {
-            Some(owner) => Err(AllocateError::Taken {
-                network,
-                address,
-                owner: owner.clone(),
-            }),
-            None => Ok(address),
-        }
-    }
-}
-
-fn is_usable(blocks: &[Ipv4Network], address: Ipv4Addr) -> bool {
-    let reserves = |block: &Ipv4Network| {
-        [block.network(), gateway_of(*block), block.broadcast()].contains(&address)
-    };
-    blocks.iter().any(|block| block.contains(address)) && !blocks.iter().any(reserves)
 }
 
 fn read(bytes: &[u8], path: &Path) -> Result<Pages, OpenBookError> {
@@ -404,7 +345,7 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
 }
 
-fn list(blocks: &[Ipv4Network]) -> String {
+fn list(blocks: &[IpNetwork]) -> String {
     let blocks: Vec<_> = blocks.iter().map(ToString::to_string).collect();
     blocks.join(", ")
 }

@@ -1,16 +1,16 @@
 use std::{
     fs, io,
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 use nix::errno::Errno;
 use tokio::time::{sleep, timeout};
 
 use crate::{
-    MacAddr, NetNs, OpenNetNsError, gateway_of,
+    MacAddr, NetNs, OpenNetNsError, gateway, gateway6_of,
     kernel::is_link_name,
     netlink::{Link, Netlink, NewVeth, Route},
 };
@@ -26,19 +26,26 @@ pub struct AttachRequest {
     pub host_link: String,
     /// Bridge to put the other end on.
     pub bridge: String,
-    /// The container's address, with the prefix of its block.
-    pub address: Ipv4Network,
-    /// Where the default route leads. `None` for an internal network, and for all but one of the
-    /// networks of a container; the rest of `subnet` is then still reached through the block's gateway.
-    pub gateway: Option<Ipv4Addr>,
-    /// Addresses of the whole network.
-    pub subnet: Ipv4Network,
+    /// The container's addresses: at most one of each family. Without one of IPv6 the link carries none.
+    pub places: Vec<Place>,
     /// Address of the link inside, see [`MacAddr::of_address`].
     pub mac: MacAddr,
     /// MTU of both ends.
     pub mtu: u16,
     /// Whether other isolated links of the bridge are out of reach.
     pub isolated: bool,
+}
+
+/// A container's address in a network.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Place {
+    /// The address, with the prefix of its block.
+    pub address: IpNetwork,
+    /// Where the default route leads. `None` for an internal network, and for all but one of the
+    /// networks of a container; the rest of `subnet` is then still reached through the block's gateway.
+    pub gateway: Option<IpAddr>,
+    /// Addresses of the whole network.
+    pub subnet: IpNetwork,
 }
 
 /// Why a container could not be attached. Nothing is left of the link then.
@@ -130,6 +137,10 @@ pub async fn detach(host_link: &str) -> Result<(), DetachError> {
     })
 }
 
+/// The settings of IPv6 of each link.
+const SETTINGS_V6: &str = "/proc/sys/net/ipv6/conf";
+/// Where those ask who look for an IPv6 address, but for its last three bytes.
+const SOLICITED_NODE: u128 = 0xff02_0000_0000_0000_0000_0001_ff00_0000;
 /// A port forwards within milliseconds, unless its bridge is down.
 const FORWARDS: Duration = Duration::from_secs(2);
 
@@ -157,6 +168,9 @@ impl Links {
         let outside = self.pair(request, step).await?;
         *unfinished = Some(outside);
 
+        // What passes is bridged: at this end it is nobody's.
+        let port = Path::new(SETTINGS_V6).join(&request.host_link);
+        step.done("keep IPv6 off this end", without_v6(&port))?;
         let alias = self.host.set_alias(outside, &request.bridge).await;
         step.done("note the bridge", alias)?;
         step.done("set the MTU", self.host.set_mtu(outside, request.mtu).await)?;
@@ -167,9 +181,11 @@ impl Links {
         let isolated = self.host.set_port(outside, request.isolated).await;
         step.done("set isolation", isolated)?;
         step.done("set up", self.host.set_up(outside).await)?;
-        let address = request.address.ip();
-        let forgotten = self.host.delete_neighbour(bridge.index, address).await;
-        step.done("forget the address's former MAC", forgotten)?;
+        for place in &request.places {
+            let address = place.address.ip();
+            let forgotten = self.host.delete_neighbour(bridge.index, address).await;
+            step.done("forget the address's former MAC", forgotten)?;
+        }
         self.configure(request, step).await
     }
 
@@ -218,78 +234,124 @@ impl Links {
             .done("find the link inside", inside.ok_or(Errno::ENODEV.into()))?
             .index;
         let link = request.container_link.clone();
-        let settings = self.namespace.run(move || settings(&link)).await;
+        let has_v6 = request.places.iter().any(|place| place.address.is_ipv6());
+        let settings = self.namespace.run(move || settings(&link, has_v6)).await;
         step.done("set kernel settings inside", settings.and_then(|done| done))?;
-        let added = self.container.add_address(inside, request.address).await;
-        step.done("add the address", added)?;
-        step.done(
-            "set up the link inside",
-            self.container.set_up(inside).await,
-        )?;
+        // Of IPv6 the kernel has routes only once the link is up.
+        let up = self.container.set_up(inside).await;
+        step.done("set up the link inside", up)?;
+        for place in &request.places {
+            let added = self.container.add_address(inside, place.address).await;
+            step.done("add an address", added)?;
+        }
         for route in routes(request, inside) {
             step.done("add a route", self.container.replace_route(route).await)?;
         }
-        step.done(
-            "wait for the bridge to forward",
-            self.forwarding(request).await,
-        )?;
+        let reached = self.reached(request).await;
+        step.done("wait for the bridge to forward", reached)?;
         let announced = self.container.set_mac(inside, request.mac).await;
         step.done("announce the address", announced)
     }
 
-    /// Waits until the port takes frames and the bridge sends them, a moment after the link has come up.
-    /// What a container asked before would be lost, and only asked again after a second.
-    async fn forwarding(&self, request: &AttachRequest) -> io::Result<()> {
-        let forwards = async {
+    /// Waits until the port takes frames and the bridge sends them, a moment after the link has come up, and until
+    /// both ends hear who asks for their IPv6 addresses, a moment after they have them. What a container asked before
+    /// would be lost, and only asked again after a second.
+    async fn reached(&self, request: &AttachRequest) -> io::Result<()> {
+        let reached = async {
             let mut pause = Duration::from_millis(1);
-            loop {
-                let port = self.host.link(&request.host_link).await?;
-                let bridge = self.host.link(&request.bridge).await?;
-                // Spanning tree has a port listen for half a minute first.
-                if bridge.as_ref().is_some_and(|bridge| bridge.stp) {
-                    return Ok(());
-                }
-                if port.is_some_and(|port| port.forwarding)
-                    && bridge.is_some_and(|bridge| bridge.operating)
-                {
-                    return Ok(());
-                }
+            while !(self.forwards(request).await? && self.hears(request).await?) {
                 sleep(pause).await;
                 pause *= 2;
             }
+            Ok(())
         };
-        let forwards = timeout(FORWARDS, forwards).await;
-        forwards.unwrap_or_else(|_| Err(Errno::ETIMEDOUT.into()))
+        let reached = timeout(FORWARDS, reached).await;
+        reached.unwrap_or_else(|_| Err(Errno::ETIMEDOUT.into()))
+    }
+
+    async fn forwards(&self, request: &AttachRequest) -> io::Result<bool> {
+        let port = self.host.link(&request.host_link).await?;
+        let bridge = self.host.link(&request.bridge).await?;
+        // Spanning tree has a port listen for half a minute first.
+        let waits = bridge.as_ref().is_some_and(|bridge| bridge.stp);
+        Ok(waits
+            || port.is_some_and(|port| port.forwarding)
+                && bridge.is_some_and(|bridge| bridge.operating))
+    }
+
+    async fn hears(&self, request: &AttachRequest) -> io::Result<bool> {
+        for place in &request.places {
+            if let IpNetwork::V6(address) = place.address {
+                let link = request.container_link.clone();
+                let inside = self.namespace.run(move || hears(&link, address.ip()));
+                if !inside.await?? || !hears(&request.bridge, gateway6_of(address))? {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
     }
 }
 
+/// Whether a link of the calling thread's namespace is in the group that is asked for an address (RFC 4291 §2.7.1).
+fn hears(link: &str, address: Ipv6Addr) -> io::Result<bool> {
+    let group = SOLICITED_NODE | u128::from(address) & 0xff_ffff;
+    let group = format!("{group:032x}");
+    let groups = fs::read_to_string("/proc/thread-self/net/igmp6")?;
+    Ok(groups.lines().any(|line| {
+        let mut words = line.split_whitespace().skip(1);
+        words.next() == Some(link) && words.next() == Some(&group)
+    }))
+}
+
 fn routes(request: &AttachRequest, link: u32) -> impl Iterator<Item = Route> {
-    let through = |destination, gateway| Route {
+    let through = move |destination, gateway| Route {
         destination,
         gateway: Some(gateway),
         source: None,
         link,
         mtu: None,
     };
-    let subnet = (request.subnet.prefix() < request.address.prefix())
-        .then(|| through(request.subnet, gateway_of(request.address)));
-    let default = Ipv4Network::from(Ipv4Addr::UNSPECIFIED);
-    let default = Ipv4Network::new(default.ip(), 0).ok();
-    let default = default
-        .zip(request.gateway)
-        .map(|(all, gateway)| through(all, gateway));
-    subnet.into_iter().chain(default)
+    request.places.iter().flat_map(move |place| {
+        let subnet = (place.subnet.prefix() < place.address.prefix())
+            .then(|| through(place.subnet, gateway(place.address)));
+        let default = place.gateway.and_then(|gateway| {
+            let all = match gateway {
+                IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+                IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+            };
+            Some(through(IpNetwork::new(all, 0).ok()?, gateway))
+        });
+        subnet.into_iter().chain(default)
+    })
 }
 
-/// With `arp_notify` the kernel tells the neighbours (gratuitous ARP) when the MAC is set, so that none
-/// keeps the MAC of who had the address before.
-fn settings(link: &str) -> io::Result<()> {
+/// With `arp_notify`, and `ndisc_notify` of IPv6, the kernel tells the neighbours when the MAC is set, so that none
+/// keeps the MAC of who had the address before. Addresses are handed out, so none is asked for or doubted.
+fn settings(link: &str, has_v6: bool) -> io::Result<()> {
     fs::write(format!("/proc/sys/net/ipv4/conf/{link}/arp_notify"), "1")?;
-    let ipv6 = format!("/proc/sys/net/ipv6/conf/{link}/disable_ipv6");
-    if Path::new(&ipv6).exists() {
-        fs::write(ipv6, "1")?; // the overlay carries IPv4 only
+    let v6 = Path::new(SETTINGS_V6).join(link);
+    if has_v6 {
+        for (setting, value) in [
+            ("accept_ra", "0"),
+            ("accept_dad", "0"),
+            ("ndisc_notify", "1"),
+            ("disable_ipv6", "0"),
+        ] {
+            fs::write(v6.join(setting), value)?;
+        }
+    } else {
+        without_v6(&v6)?;
     }
     Ok(())
+}
+
+/// Leaves a link, of which these are the settings, without IPv6; a kernel that knows none has none of them.
+fn without_v6(settings: &Path) -> io::Result<()> {
+    match fs::write(settings.join("disable_ipv6"), "1") {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
 }
 
 /// Names the link in errors.

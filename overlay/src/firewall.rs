@@ -4,14 +4,18 @@ mod adopted;
 mod ports;
 pub(crate) mod shortcut;
 
+mod sets;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt::Display,
     net::{IpAddr, Ipv4Addr},
 };
 
+use ipnetwork::IpNetwork;
+
+use self::sets::{by_family, family, of_v4, only_from, quoted, set};
 use crate::{
-    Carrier, HostAccess, HostState, Linked, Protocol, Published, Reach, Segment, Vxlan, gateway_of,
+    Carrier, HostAccess, HostState, Linked, Protocol, Published, Reach, Segment, Vxlan, gateway,
 };
 
 /// The table of packets; its family and name, as nft's commands take them.
@@ -75,13 +79,13 @@ fn packets(out: &mut Batch, state: &HostState) {
     out.chain(
         "prerouting",
         "nat hook prerouting priority -100",
-        to_published(segments, None),
+        to_published(segments, &[]),
     );
-    let loopback = Some("ip daddr 127.0.0.0/8 return");
+    let loopback = ["ip daddr 127.0.0.0/8 return", "ip6 daddr ::1 return"];
     out.chain(
         "output",
         "nat hook output priority -100",
-        to_published(segments, loopback),
+        to_published(segments, &loopback),
     );
     out.chain(
         "postrouting",
@@ -95,27 +99,25 @@ fn spoofed(segments: &[Segment]) -> Vec<String> {
     let mut rules = Vec::new();
     for segment in segments.iter().filter_map(sealed) {
         let own = quoted(links(segment).chain(["lo"]));
-        let subnet = segment.subnet;
-        rules.push(format!("iifname != {own} ip saddr {subnet} drop"));
+        rules.extend(segment.subnets.iter().map(|subnet| {
+            let family = family(subnet.ip());
+            format!("iifname != {own} {family} saddr {subnet} drop")
+        }));
     }
     for segment in own(segments) {
         rules.extend(answers(segment).map(|answers| format!("{answers} notrack")));
-        let blocks = set(&segment.blocks);
-        let bridge = &segment.bridge;
-        rules.push(unless(
-            "ip saddr",
-            &blocks,
-            &format!("iifname \"{bridge}\""),
-            "drop",
-        ));
-        if let Some(vxlan) = &segment.vxlan {
-            let theirs = set(segment.peers.iter().map(|peer| peer.block));
-            rules.push(unless(
-                "ip saddr",
-                &theirs,
-                &format!("iifname \"{}\"", vxlan.link),
-                "drop",
+        let from = format!("iifname \"{}\"", segment.bridge);
+        if segment.has_v6() {
+            // Whoever has an address looks for others from his link-local one, or from none.
+            rules.push(format!(
+                "{from} ip6 saddr {{ ::, fe80::/10 }} icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept"
             ));
+        }
+        rules.extend(only_from(&from, segment.blocks.iter().copied()));
+        if let Some(vxlan) = &segment.vxlan {
+            let from = format!("iifname \"{}\"", vxlan.link);
+            let theirs = segment.peers.iter().map(|peer| peer.block);
+            rules.extend(only_from(&from, theirs));
         }
     }
     // Masqueraded as this host, a container's own VXLAN packet would pass for this host's at a peer.
@@ -134,11 +136,14 @@ fn spoofed(segments: &[Segment]) -> Vec<String> {
 /// What would leave an encrypted network's own links, such as by a default route while the device is gone.
 fn leaking(segments: &[Segment]) -> Vec<String> {
     let sealed = segments.iter().filter_map(sealed);
-    let rule = |segment: &Segment| {
+    let rules = sealed.flat_map(|segment| {
         let own = quoted(links(segment).chain(["lo"]));
-        format!("oifname != {own} ip daddr {} drop", segment.subnet)
-    };
-    sealed.map(rule).collect()
+        segment.subnets.iter().map(move |subnet| {
+            let family = family(subnet.ip());
+            format!("oifname != {own} {family} daddr {subnet} drop")
+        })
+    });
+    rules.collect()
 }
 
 /// What hosts answer to each other's probes (see `paths`). These are asked by a process and not by this kernel, to which the
@@ -149,18 +154,22 @@ fn answers(segment: &Segment) -> Option<String> {
         return None;
     }
     let link = &vxlan.link;
-    let (theirs, own) = (
-        hosts(segment)?,
-        set(segment.blocks.iter().copied().map(gateway_of))?,
-    );
+    let own = gateways(segment.blocks.iter().copied());
+    let (theirs, own) = (hosts_v4(segment)?, of_v4(&own)?);
     Some(format!(
         "iifname \"{link}\" ip saddr {theirs} ip daddr {own} icmp type echo-reply"
     ))
 }
 
-/// The other hosts of a network, by their gateway addresses.
-fn hosts(segment: &Segment) -> Option<String> {
-    set(segment.peers.iter().map(|peer| gateway_of(peer.block)))
+/// The other hosts of a network, by their gateway addresses of IPv4, at which they probe each other.
+fn hosts_v4(segment: &Segment) -> Option<String> {
+    let hosts = gateways(segment.peers.iter().map(|peer| peer.block));
+    of_v4(&hosts).cloned()
+}
+
+/// The hosts of those blocks, by their gateway addresses.
+fn gateways(blocks: impl Iterator<Item = IpNetwork>) -> Vec<(&'static str, String)> {
+    by_family(blocks.map(gateway).map(IpNetwork::from))
 }
 
 /// VXLAN packets from peers, by `saddr`, or to them, by `daddr`.
@@ -192,11 +201,11 @@ fn input(segments: &[Segment]) -> Vec<String> {
     let ports = vteps(segments).into_keys();
     rules.extend(ports.map(|port| format!("udp dport {port} drop")));
     rules.push("ct state established,related accept".to_owned());
-    let gateways = own(segments).flat_map(|segment| &segment.blocks);
-    if let Some(gateways) = set(gateways.map(|block| gateway_of(*block))) {
+    let blocks = own(segments).flat_map(|segment| &segment.blocks);
+    for (family, gateways) in gateways(blocks.copied()) {
         // Who may reach this host finds it at any of them.
-        let allowed = own(segments).filter_map(allowed);
-        rules.extend(allowed.map(|from| format!("{from} ip daddr {gateways} accept")));
+        let allowed = own(segments).flat_map(|segment| allowed(segment, family));
+        rules.extend(allowed.map(|from| format!("{from} {family} daddr {gateways} accept")));
     }
     for segment in segments {
         // Listeners within a block are in its interval already, and nft refuses overlaps.
@@ -205,21 +214,22 @@ fn input(segments: &[Segment]) -> Vec<String> {
         } else {
             &segment.blocks
         };
-        let outside = segment
-            .local_addresses
-            .iter()
-            .filter(|address| !blocks.iter().any(|block| block.contains(**address)));
-        let addresses = blocks.iter().map(ToString::to_string);
-        let addresses = addresses.chain(outside.map(ToString::to_string));
-        if let Some(own) = set(addresses) {
+        let within = |address: IpAddr| blocks.iter().any(|block| block.contains(address));
+        let listeners = segment.local_addresses.iter().copied().map(IpAddr::from);
+        let outside = listeners.filter(|address| !within(*address));
+        let own = blocks.iter().copied();
+        for (family, own) in by_family(own.chain(outside.map(IpNetwork::from))) {
             let links = quoted(links(segment).chain(["lo"]));
-            rules.push(format!("iifname != {links} ip daddr {own} drop"));
+            rules.push(format!("iifname != {links} {family} daddr {own} drop"));
         }
         if let Some(vxlan) = &segment.vxlan {
             let ping = match segment.reach {
+                Reach::Routed | Reach::Linked { .. } if segment.has_v6() => {
+                    "meta l4proto != { icmp, ipv6-icmp } "
+                }
                 Reach::Routed | Reach::Linked { .. } => "meta l4proto != icmp ",
                 Reach::LinksOnly { .. } => {
-                    rules.extend(hosts(segment).map(|hosts| {
+                    rules.extend(hosts_v4(segment).map(|hosts| {
                         format!("iifname \"{}\" ip saddr {hosts} icmp type {{ echo-request, echo-reply }} accept", vxlan.link)
                     }));
                     ""
@@ -246,13 +256,15 @@ fn fit(segments: &[Segment]) -> Vec<String> {
     )]
 }
 
-/// Those of a network's containers that may connect to this host itself.
-fn allowed(segment: &Segment) -> Option<String> {
+/// Those of a network's containers that may connect to this host itself, by their addresses of a family.
+fn allowed(segment: &Segment, family: &str) -> Option<String> {
     let from = format!("iifname \"{}\"", segment.bridge);
-    match &segment.host_access {
-        HostAccess::All => Some(from),
-        HostAccess::Only(allowed) => Some(format!("{from} ip saddr {}", set(allowed)?)),
-    }
+    let HostAccess::Only(allowed) = &segment.host_access else {
+        return Some(from);
+    };
+    let allowed = by_family(allowed.iter().copied().map(IpNetwork::from));
+    let (_, allowed) = allowed.iter().find(|(of, _)| *of == family)?;
+    Some(format!("{from} {family} saddr {allowed}"))
 }
 
 /// What containers may send to this host itself: to those who listen for them, pings, and what is allowed.
@@ -264,7 +276,13 @@ fn to_host(segment: &Segment) -> Vec<String> {
     let mut rules = vec![format!("{from} meta l4proto {{ icmp, ipv6-icmp }} accept")];
     let listeners = set(&segment.local_addresses);
     rules.extend(listeners.map(|listeners| format!("{from} ip daddr {listeners} accept")));
-    rules.extend(allowed(segment).map(|from| format!("{from} accept")));
+    let allowed = ["ip", "ip6"].map(|family| allowed(segment, family));
+    rules.extend(
+        allowed
+            .iter()
+            .flatten()
+            .map(|from| format!("{from} accept")),
+    );
     rules.push(format!("{from} drop"));
     rules
 }
@@ -342,13 +360,14 @@ fn from_bridge(segment: &Segment, segments: &[Segment]) -> Vec<String> {
 
 /// New connections from a network's other hosts.
 fn from_vxlan(segment: &Segment, vxlan: &Vxlan) -> Vec<String> {
-    let hosts = hosts(segment);
+    let hosts = gateways(segment.peers.iter().map(|peer| peer.block));
     let inward = format!("oifname \"{}\"", segment.bridge);
     let mut rules = Vec::new();
     match &segment.reach {
         Reach::Routed if segment.icc => rules.push(format!("{inward} accept")),
         Reach::Routed => {
-            rules.extend(hosts.map(|hosts| format!("{inward} ip saddr {hosts} accept")));
+            let rule = |(family, hosts)| format!("{inward} {family} saddr {hosts} accept");
+            rules.extend(hosts.into_iter().map(rule));
         }
         Reach::Linked { exposed } => {
             // From within the blocks of peers: what comes from elsewhere has been dropped.
@@ -357,7 +376,7 @@ fn from_vxlan(segment: &Segment, vxlan: &Vxlan) -> Vec<String> {
             rules.extend(ports(exposed).map(rule));
         }
         Reach::LinksOnly { exposed } => {
-            if let (Some(hosts), Some(ports)) = (hosts, ports(exposed)) {
+            if let (Some(hosts), Some(ports)) = (of_v4(&hosts), ports(exposed)) {
                 rules.push(format!(
                     "{inward} ip saddr {hosts} ip daddr . meta l4proto . th dport {ports} accept"
                 ));
@@ -375,16 +394,16 @@ fn ports(exposed: &[(Ipv4Addr, Protocol, u16)]) -> Option<String> {
 
 /// Leads to the rules of published ports what is addressed to this host, but not to a link's listener,
 /// which may well have the number of a published port.
-fn to_published(segments: &[Segment], first: Option<&str>) -> Vec<String> {
+fn to_published(segments: &[Segment], first: &[&str]) -> Vec<String> {
     let listeners = set(segments.iter().flat_map(|segment| &segment.local_addresses));
-    let mut rules: Vec<_> = first.map(ToOwned::to_owned).into_iter().collect();
+    let mut rules: Vec<_> = first.iter().map(|rule| (*rule).to_owned()).collect();
     rules.extend(listeners.map(|listeners| format!("ip daddr {listeners} return")));
     rules.push("fib daddr type local jump published".to_owned());
     rules
 }
 
 /// One rule per published port, those of a single address first. Loopback is not for nft to serve:
-/// a packet from 127.0.0.1 is refused once it has left the host.
+/// a packet from 127.0.0.1 or ::1 is refused once it has left the host.
 fn published(ports: &[Published]) -> Vec<String> {
     let mut ports: Vec<_> = ports
         .iter()
@@ -395,9 +414,7 @@ fn published(ports: &[Published]) -> Vec<String> {
         })
         .collect();
     ports.sort_by_key(|port| {
-        let address = port
-            .host_address
-            .filter(|address| !address.is_unspecified());
+        let address = port.only_at();
         (
             address.is_none(),
             address,
@@ -413,11 +430,12 @@ fn published(ports: &[Published]) -> Vec<String> {
             target,
             ..
         } = port;
-        let address = match port.host_address {
-            Some(address) if address != Ipv4Addr::UNSPECIFIED => format!("ip daddr {address} "),
-            _ => String::new(),
+        let family = family(target.ip());
+        let address = match port.only_at() {
+            Some(address) => format!("{family} daddr {address} "),
+            None => String::new(),
         };
-        format!("{address}{protocol} dport {host_port} dnat ip to {target}")
+        format!("{address}{protocol} dport {host_port} dnat {family} to {target}")
     };
     ports.iter().map(rule).collect()
 }
@@ -432,15 +450,14 @@ fn postrouting(segments: &[Segment]) -> Vec<String> {
             rules.extend(adopted::postrouting(segment, &ours));
             continue;
         }
-        let Some(own) = set(&segment.blocks) else {
-            continue;
-        };
         let bridge = &segment.bridge;
-        rules.push(format!(
-            "oifname \"{bridge}\" ip saddr {own} ct status dnat masquerade"
-        ));
-        if segment.masquerade && !segment.internal {
-            rules.push(format!("oifname != {ours} ip saddr {own} masquerade"));
+        for (family, own) in by_family(segment.blocks.iter().copied()) {
+            rules.push(format!(
+                "oifname \"{bridge}\" {family} saddr {own} ct status dnat masquerade"
+            ));
+            if segment.masquerade && !segment.internal {
+                rules.push(format!("oifname != {ours} {family} saddr {own} masquerade"));
+            }
         }
     }
     rules
@@ -489,29 +506,6 @@ fn own(segments: &[Segment]) -> impl Iterator<Item = &Segment> {
 fn links(segment: &Segment) -> impl Iterator<Item = &str> {
     let vxlan = segment.vxlan.as_ref().map(|vxlan| vxlan.link.as_str());
     std::iter::once(segment.bridge.as_str()).chain(vxlan)
-}
-
-/// `context field != set verdict`, or `context verdict` if nothing is in the set.
-fn unless(field: &str, set: &Option<String>, context: &str, verdict: &str) -> String {
-    match set {
-        Some(set) => format!("{context} {field} != {set} {verdict}"),
-        None => format!("{context} {verdict}"),
-    }
-}
-
-/// An anonymous set, in one order whatever the order given; `None` if empty, which nft refuses.
-fn set<T: Display>(elements: impl IntoIterator<Item = T>) -> Option<String> {
-    let elements: BTreeSet<_> = elements
-        .into_iter()
-        .map(|element| element.to_string())
-        .collect();
-    let elements: Vec<_> = elements.into_iter().collect();
-    (!elements.is_empty()).then(|| format!("{{ {} }}", elements.join(", ")))
-}
-
-fn quoted<'a>(links: impl Iterator<Item = &'a str>) -> String {
-    let links: Vec<_> = links.map(|link| format!("\"{link}\"")).collect();
-    format!("{{ {} }}", links.join(", "))
 }
 
 #[derive(Default)]

@@ -1,10 +1,13 @@
 //! What this network namespace has that is not ours.
 
-use std::{io, net::IpAddr};
+use std::{io, net::IpAddr, path::Path};
 
 use ipnetwork::{IpNetwork, Ipv4Network};
 
-use crate::netlink::{Address, Netlink, Route};
+use crate::{
+    netlink::{Address, Netlink, Route},
+    segment,
+};
 
 /// Why this host could not be asked about its network.
 #[derive(Debug, thiserror::Error)]
@@ -36,13 +39,13 @@ pub enum MtuError {
     Host(#[from] HostError),
 }
 
-/// Every IPv4 network this host has a route or an address in, but for the default route and our own:
-/// what a new subnet must not overlap.
+/// Every network this host has a route or an address in, but for the default routes, the link-local ones that each link
+/// has, and our own: what a new subnet must not overlap.
 ///
 /// # Errors
 ///
 /// If the kernel cannot be asked.
-pub async fn host_routes() -> Result<Vec<Ipv4Network>, HostError> {
+pub async fn host_routes() -> Result<Vec<IpNetwork>, HostError> {
     let netlink = Netlink::open()?;
     let links = netlink.links().await?;
     let foreign = |index| {
@@ -56,14 +59,18 @@ pub async fn host_routes() -> Result<Vec<Ipv4Network>, HostError> {
     let addresses = netlink.addresses().await?.into_iter();
     let addresses = addresses
         .filter(|address| foreign(address.link) && !address.ours)
-        .filter_map(|address| match address.address {
-            IpNetwork::V4(address) => Ipv4Network::new(address.network(), address.prefix()).ok(),
-            IpNetwork::V6(_) => None,
-        });
+        .filter_map(|row| IpNetwork::new(row.address.network(), row.address.prefix()).ok());
     let mut networks: Vec<_> = routes.chain(addresses).collect();
+    networks.retain(|network| !is_link_local(network.network()));
     networks.sort();
     networks.dedup();
     Ok(networks)
+}
+
+/// Whether this namespace's kernel knows IPv6 at all.
+#[must_use]
+pub fn has_ipv6() -> bool {
+    Path::new("/proc/sys/net/ipv6/conf/all").exists()
 }
 
 /// The address other hosts most likely reach this one at: the source of the default route, or the only one.
@@ -76,7 +83,7 @@ pub async fn default_underlay_address() -> Result<IpAddr, UnderlayError> {
     let links = netlink.links().await.map_err(HostError)?;
     let addresses = netlink.addresses().await.map_err(HostError)?;
     let routes = netlink.routes().await.map_err(HostError)?;
-    if let Some(source) = source_of_default_route(&routes, &addresses) {
+    if let Some(source) = source_of_default_route(false, &routes, &addresses) {
         return Ok(source);
     }
     let usable = |address: &Address| {
@@ -92,6 +99,10 @@ pub async fn default_underlay_address() -> Result<IpAddr, UnderlayError> {
         .map(|address| address.address.ip())
         .collect();
     let v4: Vec<_> = usable.iter().copied().filter(IpAddr::is_ipv4).collect();
+    let of_v6_route = || source_of_default_route(true, &routes, &addresses);
+    if let (true, Some(source)) = (v4.is_empty(), of_v6_route()) {
+        return Ok(source);
+    }
     let candidates = if v4.is_empty() { usable } else { v4 };
     match candidates.as_slice() {
         [] => Err(UnderlayError::None),
@@ -122,7 +133,7 @@ pub struct HostBridge {
     pub ours: bool,
     /// Its MTU.
     pub mtu: u16,
-    /// Its addresses that are not ours, with their networks.
+    /// Its IPv4 addresses that are not ours, with their networks.
     pub addresses: Vec<Ipv4Network>,
 }
 
@@ -156,31 +167,33 @@ pub async fn host_bridge(name: &str) -> Result<Option<HostBridge>, HostBridgeErr
         ours: link.ours,
         mtu: u16::try_from(link.mtu).unwrap_or(u16::MAX),
         addresses: addresses
-            .filter_map(|row| match row.address {
-                IpNetwork::V4(address) => Some(address),
-                IpNetwork::V6(_) => None,
-            })
+            .filter_map(|row| segment::v4(row.address))
             .collect(),
     }))
 }
 
-/// The source the route names, else the address of its link that is in one network with the gateway.
-fn source_of_default_route(routes: &[Route], addresses: &[Address]) -> Option<IpAddr> {
+/// The source the route names, else the address of its link that is in one network with the gateway, which over IPv6
+/// mostly is a link-local one and tells nothing.
+fn source_of_default_route(is_v6: bool, routes: &[Route], addresses: &[Address]) -> Option<IpAddr> {
     let route = routes
         .iter()
-        .find(|route| route.destination.prefix() == 0)?;
+        .find(|route| route.destination.is_ipv6() == is_v6 && route.destination.prefix() == 0)?;
     let of_link = || {
         let near = |row: &&Address| {
-            route
-                .gateway
-                .is_none_or(|gateway| row.address.contains(gateway.into()))
+            route.gateway.is_none_or(|gateway| {
+                row.address.contains(gateway) || is_v6 && is_link_local(gateway)
+            })
         };
-        let mut rows = addresses
-            .iter()
-            .filter(|row| row.link == route.link && row.address.is_ipv4());
+        let mut rows = addresses.iter().filter(|row| {
+            row.link == route.link && row.address.is_ipv6() == is_v6 && (row.global || !is_v6)
+        });
         rows.find(near).map(|row| row.address.ip())
     };
-    route.source.map(IpAddr::V4).or_else(of_link)
+    route.source.or_else(of_link)
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }
 
 fn list(addresses: &[IpAddr]) -> String {

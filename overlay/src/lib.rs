@@ -19,16 +19,16 @@ mod vni;
 mod walk;
 
 pub use address_book::{AddressBook, AllocateError, KeepBook, OpenBookError, WriteBookError};
-pub use attach::{AttachError, AttachRequest, DetachError, attach, detach};
+pub use attach::{AttachError, AttachRequest, DetachError, Place, attach, detach};
 pub use host::{
     HostBridge, HostBridgeError, HostError, MtuError, UnderlayError, default_underlay_address,
-    host_bridge, host_routes, mtu_of_address,
+    has_ipv6, host_bridge, host_routes, mtu_of_address,
 };
 pub use kernel::{
     Kernel, Object, OpenKernelError, ReconcileError, ReconcileFailure, Report, is_link_name,
 };
 pub use mac::{MacAddr, NotAMac};
-pub use mtu::{MtuTooSmall, inner_mtu, sealed_mtu};
+pub use mtu::{LEAST_MTU_V6, MtuTooSmall, inner_mtu, sealed_mtu};
 pub use names::{ApplyNamesError, ListenError, NameServer, NamesDocument, Offer, Subscriber, Zone};
 pub use netlink::ChangeWatch;
 pub use netns::{CreateNetNsError, NetNs, OpenNetNsError};
@@ -37,7 +37,7 @@ pub use paths::{OpenPathsError, PathState, PathStates, PathTarget, Paths};
 pub use probe::{Probe, probe};
 pub use segment::{
     Carrier, HostAccess, HostState, Linked, Member, Peer, Protocol, Published, Reach, Segment,
-    Vxlan, bridge_name, gateway_of, veth_name, vxlan_name,
+    Vxlan, bridge_name, gateway, gateway_of, gateway6_of, veth_name, vxlan_name,
 };
 pub use tun::{NoTunError, can_make_tun};
 pub use vni::{Vni, VniTooLarge};

@@ -1,4 +1,8 @@
-use std::{fmt, net::Ipv4Addr, str::FromStr};
+use std::{
+    fmt,
+    net::{Ipv4Addr, Ipv6Addr},
+    str::FromStr,
+};
 
 /// An Ethernet address.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -42,6 +46,14 @@ impl MacAddr {
     pub fn of_address(address: Ipv4Addr) -> Self {
         let [a, b, c, d] = address.octets();
         Self([0x02, 0x42, a, b, c, d])
+    }
+
+    /// The link-local IPv6 address that a card with this address makes itself (RFC 4291, appendix A).
+    pub(crate) fn link_local(self) -> Ipv6Addr {
+        let [a, b, c, d, e, f] = self.0;
+        let halves = [[a ^ 2, b], [c, 0xff], [0xfe, d], [e, f]];
+        let [first, second, third, fourth] = halves.map(u16::from_be_bytes);
+        Ipv6Addr::new(0xfe80, 0, 0, 0, first, second, third, fourth)
     }
 }
 
@@ -93,6 +105,12 @@ mod tests {
         let mac = MacAddr::of_address(Ipv4Addr::new(172, 17, 0, 2));
         assert_eq!(mac.to_string(), "02:42:ac:11:00:02");
         assert_eq!(mac.to_string().parse(), Ok(mac));
+    }
+
+    #[test]
+    fn a_link_local_address_is_made_of_it() {
+        let mac = MacAddr([0x02, 0x42, 0xac, 0x11, 0x00, 0x02]);
+        assert_eq!(mac.link_local().to_string(), "fe80::42:acff:fe11:2");
     }
 
     #[test]

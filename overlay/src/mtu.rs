@@ -1,5 +1,7 @@
 /// The least MTU of IPv4 (RFC 791).
 const LEAST: u16 = 68;
+/// The least MTU of a link that carries IPv6, in bytes (RFC 8200 §5). Of a narrower one the kernel takes IPv6 away.
+pub const LEAST_MTU_V6: u16 = 1280;
 
 /// An underlay too narrow for a tunnel.
 #[derive(Debug, Eq, PartialEq, thiserror::Error)]

@@ -1,6 +1,6 @@
-use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use serde::{Deserialize, Serialize};
 
 use crate::{MacAddr, Vni};
@@ -26,13 +26,13 @@ pub struct Segment {
     /// The bridge is somebody else's, with other machines on it: it is neither made nor changed nor removed. It has
     /// addresses and a way out of its own, and is given none of `blocks`. Nobody else on it is cut off from this host.
     pub adopted: bool,
-    /// Addresses of the whole network, all hosts together.
-    pub subnet: Ipv4Network,
-    /// Parts of `subnet` that are this host's. [`gateway_of`] each stands on the bridge.
-    pub blocks: Vec<Ipv4Network>,
+    /// Addresses of the whole network, all hosts together: one subnet of IPv4, and one of IPv6 if it carries that.
+    pub subnets: Vec<IpNetwork>,
+    /// Parts of `subnets` that are this host's. [`gateway`] of each stands on the bridge.
+    pub blocks: Vec<IpNetwork>,
     /// The tunnel to other hosts; `None` for a network of this host alone.
     pub vxlan: Option<Vxlan>,
-    /// The other hosts' blocks. A host with two blocks is listed twice.
+    /// The other hosts' blocks. A host with two blocks, be it one of each family, is listed twice.
     pub peers: Vec<Peer>,
     /// Greatest IP packet on bridge and tunnel, see [`inner_mtu`](crate::inner_mtu).
     pub mtu: u16,
@@ -79,7 +79,7 @@ pub enum HostAccess {
     /// All containers.
     All,
     /// Those of these addresses. The others may send pings.
-    Only(Vec<Ipv4Addr>),
+    Only(Vec<IpAddr>),
 }
 
 /// A port of one container that another one may reach.
@@ -126,7 +126,7 @@ pub enum Carrier {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Peer {
     /// Addresses to be routed there.
-    pub block: Ipv4Network,
+    pub block: IpNetwork,
     /// Underlay address of that host.
     pub vtep: IpAddr,
     /// Address of that host's end of the tunnel.
@@ -176,18 +176,56 @@ impl std::fmt::Display for Protocol {
 pub struct Published {
     /// TCP or UDP.
     pub protocol: Protocol,
-    /// One address of this host, or `None` for all but loopback.
-    pub host_address: Option<Ipv4Addr>,
+    /// One address of this host, of the family of `target`, or `None` for all of that but loopback.
+    pub host_address: Option<IpAddr>,
     /// The port on this host.
     pub host_port: u16,
     /// The container's address and port.
-    pub target: SocketAddrV4,
+    pub target: SocketAddr,
+}
+
+impl Published {
+    /// The address of this host that alone has the port.
+    pub(crate) fn only_at(&self) -> Option<IpAddr> {
+        self.host_address
+            .filter(|address| !address.is_unspecified())
+    }
+}
+
+impl Segment {
+    /// Whether it carries IPv6.
+    pub(crate) fn has_v6(&self) -> bool {
+        self.blocks.iter().any(IpNetwork::is_ipv6)
+    }
+}
+
+/// The block, if it is of IPv4.
+pub(crate) fn v4(block: IpNetwork) -> Option<Ipv4Network> {
+    match block {
+        IpNetwork::V4(block) => Some(block),
+        IpNetwork::V6(_) => None,
+    }
 }
 
 /// First usable address of a block, which the host itself has.
 #[must_use]
+pub fn gateway(block: IpNetwork) -> IpAddr {
+    match block {
+        IpNetwork::V4(block) => gateway_of(block).into(),
+        IpNetwork::V6(block) => gateway6_of(block).into(),
+    }
+}
+
+/// [`gateway`] of an IPv4 block.
+#[must_use]
 pub fn gateway_of(block: Ipv4Network) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(block.network()).saturating_add(1))
+}
+
+/// [`gateway`] of an IPv6 block.
+#[must_use]
+pub fn gateway6_of(block: Ipv6Network) -> Ipv6Addr {
+    Ipv6Addr::from(u128::from(block.network()).saturating_add(1))
 }
 
 /// Name of the bridge of a network: `nb-` and the first eight digits of its id.
@@ -231,6 +269,10 @@ mod tests {
         assert_eq!(
             gateway_of("10.1.2.128/25".parse().unwrap()),
             Ipv4Addr::new(10, 1, 2, 129)
+        );
+        assert_eq!(
+            gateway("fd00:1:2:3::/80".parse().unwrap()),
+            "fd00:1:2:3::1".parse::<IpAddr>().unwrap()
         );
     }
 }

@@ -1,13 +1,18 @@
 //! No two owners ever hold one address, whatever happens in between.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     fs,
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use anyhow::Result;
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 use nuncio_overlay::{AddressBook, AllocateError, OpenBookError};
 use proptest::prelude::*;
 
@@ -17,7 +22,7 @@ fn book() -> Result<(tempfile::TempDir, AddressBook)> {
     Ok((directory, book))
 }
 
-fn blocks(text: &[&str]) -> Vec<Ipv4Network> {
+fn blocks(text: &[&str]) -> Vec<IpNetwork> {
     text.iter()
         .map(|block| block.parse().expect("a block"))
         .collect()
@@ -51,6 +56,57 @@ fn gives_fresh_addresses_first_and_then_the_longest_free() -> Result<()> {
         Ipv4Addr::new(10, 0, 0, 2),
         "asked again"
     );
+    Ok(())
+}
+
+#[test]
+fn an_owner_holds_one_address_of_each_family() -> Result<()> {
+    let (_directory, mut book) = book()?;
+    let (v4, v6) = (blocks(&["10.0.0.0/29"]), blocks(&["fd00:0:0:0:1::/80"]));
+    let mut take = |blocks: &[IpNetwork], owner: &str, wanted: Option<&str>| {
+        let wanted = wanted.map(|wanted| wanted.parse().expect("an address"));
+        book.allocate("n", blocks, owner, wanted)
+    };
+    for _ in 0..2 {
+        assert_eq!(take(&v4, "a", None)?.to_string(), "10.0.0.2");
+        assert_eq!(take(&v6, "a", None)?.to_string(), "fd00::1:0:0:2");
+    }
+    // The block's first address and the gateway are nobody's; the last is like any other.
+    for reserved in ["fd00::1:0:0:0", "fd00::1:0:0:1"] {
+        let refused = take(&v6, "b", Some(reserved));
+        assert!(
+            matches!(refused, Err(AllocateError::Reserved { .. })),
+            "{reserved}: {refused:?}"
+        );
+    }
+    let last = "fd00::1:ffff:ffff:ffff";
+    assert_eq!(take(&v6, "b", Some(last))?.to_string(), last);
+    assert!(
+        matches!(take(&v6, "c", Some(last)), Err(AllocateError::Taken { owner, .. }) if owner == "b")
+    );
+    book.release("a")?;
+    let held: Vec<_> = book.held("n").into_values().collect();
+    assert_eq!(held, ["b"]);
+    Ok(())
+}
+
+#[test]
+fn an_endless_block_does_not_grow_the_book() -> Result<()> {
+    let size = Arc::new(AtomicUsize::new(0));
+    let written = Arc::clone(&size);
+    let keep = move |bytes: &[u8]| {
+        written.store(bytes.len(), Ordering::Relaxed);
+        Ok(())
+    };
+    let mut book = AddressBook::kept_by(Path::new("book"), None, Box::new(keep))?;
+    let blocks = blocks(&["fd00::/64"]);
+    let mut seen = BTreeSet::new();
+    for round in 0..600 {
+        let address = book.allocate("n", &blocks, "a", None)?;
+        assert!(seen.insert(address) || round >= 500, "{round}: {address}");
+        book.release("a")?;
+    }
+    assert!(size.load(Ordering::Relaxed) < 20_000, "{size:?}");
     Ok(())
 }
 
@@ -167,8 +223,8 @@ proptest! {
         let path = directory.path().join("addresses.json");
         let mut book = AddressBook::open(&path)?;
         let blocks = blocks(&["10.0.0.0/29", "10.0.1.0/30"]);
-        let fresh = [2, 3, 4, 5, 6].map(|last| Ipv4Addr::new(10, 0, 0, last));
-        let mut free: VecDeque<_> = fresh.into_iter().chain([Ipv4Addr::new(10, 0, 1, 2)]).collect();
+        let fresh = [2, 3, 4, 5, 6].map(|last| IpAddr::from([10, 0, 0, last]));
+        let mut free: VecDeque<_> = fresh.into_iter().chain([IpAddr::from([10, 0, 1, 2])]).collect();
         let mut held = BTreeMap::new();
         for step in steps {
             match step {

@@ -79,7 +79,7 @@ fn a_failed_attachment_leaves_no_link() -> Result<()> {
     let good = hosts[0].request(&mesh, 2, &pod.path);
 
     let mut unreachable = good.clone();
-    unreachable.gateway = Some("224.0.0.1".parse()?); // the very last step: the kernel refuses the route
+    unreachable.places[0].gateway = Some("224.0.0.1".parse()?); // the very last step: the kernel refuses the route
     let mut absent = good.clone();
     absent.bridge = "br9".to_owned();
     let mut nameless = good.clone();
@@ -133,7 +133,9 @@ fn a_host_knows_its_routes_and_underlay() -> Result<()> {
         .namespace
         .sh("ip route add 10.50.0.0/16 via 192.0.2.2; ip link set eth0 mtu 1400")?;
     let routes = hosts[0].run(|runtime, _| runtime.block_on(host_routes()))??;
-    assert_eq!(routes, ["10.50.0.0/16".parse()?, "192.0.2.0/24".parse()?]);
+    let expected = ["10.50.0.0/16", "192.0.2.0/24", "2001:db8::/64"];
+    let shown: Vec<_> = routes.iter().map(ToString::to_string).collect();
+    assert_eq!(shown, expected);
 
     let address = hosts[0].run(|runtime, _| runtime.block_on(default_underlay_address()))??;
     assert_eq!(address, hosts[0].address);

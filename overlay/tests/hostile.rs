@@ -27,7 +27,7 @@ fn a_container_cannot_take_another_s_address() -> Result<()> {
     expect(&socket, Some("honest"))?;
     for stolen in ["10.1.3.3", "10.1.1.3", "198.51.100.1"] {
         liar.sh(&format!("ip addr add {stolen}/32 dev lo"))?;
-        send_udp(liar.path(), stolen.parse()?, target, stolen)?;
+        send_udp(liar.path(), stolen.parse::<Ipv4Addr>()?, target, stolen)?;
         expect(&socket, None)?;
     }
     Ok(())
@@ -48,7 +48,7 @@ fn vxlan_is_taken_from_peers_only() -> Result<()> {
     let block = mesh.block(&hosts[1]);
     let mut segment = mesh.segment(&hosts[1], &[&hosts[0]]);
     segment.vxlan.as_mut().expect("a mesh has a tunnel").local = stranger.address.into();
-    segment.blocks = vec![block];
+    segment.blocks = vec![block.into()];
     stranger.state.segments = vec![segment];
     stranger.reconcile()?;
     let source = Ipv4Addr::new(10, 1, 2, 1);
@@ -138,7 +138,7 @@ fn a_container_is_nobody_else_on_its_own_bridge() -> Result<()> {
     };
     for stolen in ["10.1.1.9", "198.51.100.1"] {
         liar.sh(&format!("ip addr add {stolen}/32 dev lo"))?;
-        send_udp(liar.path(), stolen.parse()?, target, stolen)?;
+        send_udp(liar.path(), stolen.parse::<Ipv4Addr>()?, target, stolen)?;
         expect(&socket, None)?;
         counted(host)?;
     }
@@ -175,7 +175,7 @@ fn what_listens_on_the_host_is_not_for_containers_unless_allowed() -> Result<()>
     for address in [addresses[0], addresses[2]] {
         one.sh(&format!("busybox ping -c 1 -W 2 {address}"))?;
     }
-    host.state.segments[0].host_access = HostAccess::Only(vec![one.address]);
+    host.state.segments[0].host_access = HostAccess::Only(vec![one.address.into()]);
     host.reconcile()?;
     assert_eq!(reached(&one)?, [true; 3]);
     assert_eq!(reached(&two)?, [false; 3]);

@@ -5,7 +5,7 @@ mod support;
 use std::{
     collections::BTreeMap,
     io::Read,
-    net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
     path::Path,
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -39,15 +39,16 @@ fn subscriber(id: &str, netns: &Path) -> Subscriber {
 
 fn document(subscribers: Vec<Subscriber>) -> NamesDocument {
     let many = (1..=200)
-        .map(|last| Ipv4Addr::new(10, 0, 9, last))
+        .map(|last| Ipv4Addr::new(10, 0, 9, last).into())
         .collect();
     let zone = Zone {
         domain: Some("mesh".to_owned()),
         names: BTreeMap::from([
             (
                 "db".to_owned(),
-                vec![[10, 0, 1, 2].into(), [10, 0, 2, 2].into()],
+                vec![IpAddr::from([10, 0, 1, 2]), [10, 0, 2, 2].into()],
             ),
+            ("six".to_owned(), vec![[0xfd00, 0, 0, 0, 0, 0, 0, 2].into()]),
             ("many".to_owned(), many),
         ]),
         ..Zone::default()
@@ -86,6 +87,16 @@ async fn answers_names_and_addresses_of_its_networks() -> Result<()> {
         (none.metadata.response_code, none.answers.len()),
         (ResponseCode::NoError, 0)
     );
+    let six = ask(&pod.path, "six.", RecordType::AAAA)?;
+    assert_eq!(six.answers[0].data.to_string(), "fd00::2");
+    let none = ask(&pod.path, "six.", RecordType::A)?;
+    assert_eq!(
+        (none.metadata.response_code, none.answers.len()),
+        (ResponseCode::NoError, 0)
+    );
+    let reverse = format!("2.{}0.0.d.f.ip6.arpa.", "0.".repeat(27));
+    let reverse = ask(&pod.path, &reverse, RecordType::PTR)?;
+    assert_eq!(reverse.answers[0].data.to_string(), "six.mesh.");
     let unknown = ask(&pod.path, "nobody.", RecordType::A)?;
     assert_eq!(unknown.metadata.response_code, ResponseCode::NXDomain);
     let reverse = ask(&pod.path, "2.1.0.10.in-addr.arpa.", RecordType::PTR)?;

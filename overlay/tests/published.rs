@@ -2,18 +2,13 @@
 
 mod support;
 
-use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 
 use anyhow::Result;
 use nuncio_overlay::{Protocol, Published};
 use support::{Host, Network, Server, UdpServer, Underlay, join, reach, send_udp, within};
 
-fn publish(
-    host: &mut Host,
-    protocol: Protocol,
-    host_port: u16,
-    target: SocketAddrV4,
-) -> Result<()> {
+fn publish(host: &mut Host, protocol: Protocol, host_port: u16, target: SocketAddr) -> Result<()> {
     host.state.published.push(Published {
         protocol,
         host_address: None,
@@ -37,7 +32,7 @@ fn from_another_host_from_the_host_and_from_containers() -> Result<()> {
         &mut hosts[0],
         Protocol::Tcp,
         6379,
-        SocketAddrV4::new(server.address, listening.port),
+        SocketAddr::new(server.address.into(), listening.port),
     )?;
     let address = hosts[0].address;
 
@@ -78,7 +73,7 @@ fn from_another_host_from_the_host_and_from_containers() -> Result<()> {
         hosts[0].reconcile()?;
         // A link's listener on the very port that is published keeps its connections.
         let listener = Server::start_at(&hosts[0].namespace.path, "10.1.1.200".parse()?)?;
-        let elsewhere = SocketAddrV4::new(server.address, 1);
+        let elsewhere = SocketAddr::new(server.address.into(), 1);
         publish(&mut hosts[0], Protocol::Tcp, listener.port, elsewhere)?;
         assert!(reach(neighbour.path(), "10.1.1.200".parse()?, listener.port)?.is_some());
         listener
@@ -106,7 +101,7 @@ fn udp_and_a_single_address() -> Result<()> {
         &mut hosts[0],
         Protocol::Udp,
         5353,
-        SocketAddrV4::new(server.address, socket.port),
+        SocketAddr::new(server.address.into(), socket.port),
     )?;
     let target = SocketAddrV4::new(hosts[0].address, 5353);
     send_udp(
@@ -122,9 +117,9 @@ fn udp_and_a_single_address() -> Result<()> {
     hosts[0].namespace.ip("addr add 192.0.2.100/24 dev eth0")?;
     hosts[0].state.published.push(Published {
         protocol: Protocol::Tcp,
-        host_address: Some(Ipv4Addr::new(192, 0, 2, 100)),
+        host_address: Some(Ipv4Addr::new(192, 0, 2, 100).into()),
         host_port: 6379,
-        target: SocketAddrV4::new(server.address, listening.port),
+        target: SocketAddr::new(server.address.into(), listening.port),
     });
     hosts[0].reconcile()?;
     assert!(reach(&outside.namespace.path, Ipv4Addr::new(192, 0, 2, 100), 6379)?.is_some());
@@ -155,7 +150,7 @@ fn a_client_of_udp_that_sends_on_and_on_reaches_whom_the_port_leads_to_now() -> 
     client.send_to(b"early", target)?;
     for (server, socket) in servers.iter().zip(&sockets) {
         hosts[0].state.published.clear();
-        let server = SocketAddrV4::new(server.address, socket.port);
+        let server = SocketAddr::new(server.address.into(), socket.port);
         publish(&mut hosts[0], Protocol::Udp, 5353, server)?;
         client.send_to(b"now", target)?;
         let received = socket.receive()?.map(|(text, _)| text);

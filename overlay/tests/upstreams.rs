@@ -5,7 +5,7 @@ mod support;
 use std::{
     collections::BTreeMap,
     io::{Read, Write},
-    net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
     path::Path,
     sync::{
         Arc,
@@ -206,7 +206,7 @@ async fn ports_are_told_by_number_and_by_name() -> Result<()> {
     let upstream = Upstream::start(|query, _| Some(response(query, ResponseCode::NXDomain, 0)))?;
     let mut document = document(&pod.path, &[&upstream]);
     let zone = document.zones.get_mut("n").context("the zone")?;
-    let (db, twin): (Ipv4Addr, Ipv4Addr) = ([10, 0, 1, 2].into(), [10, 0, 2, 2].into());
+    let (db, twin): (IpAddr, IpAddr) = ([10, 0, 1, 2].into(), [10, 0, 2, 2].into());
     let offer = |name: Option<&str>, port| Offer {
         name: name.map(str::to_owned),
         protocol: Protocol::Tcp,

@@ -31,6 +31,7 @@ async fn main() -> anyhow::Result<()> {
         node: "a".to_owned(),
         node_name: "host-a".to_owned(),
         address: [10, 0, 0, 2].into(),
+        address_v6: None,
         aliases: Vec::new(),
         ports: vec![PortRecord {
             port: 6379,

@@ -1,7 +1,7 @@
 //! Claiming each host's share of a network's subnet.
 
 use etcd_client::{Compare, CompareOp, TxnOp};
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 
 use crate::backoff::Backoff;
 use crate::client::{CallError, Registry};
@@ -20,7 +20,7 @@ pub enum ClaimBlockError {
         /// Name of the network.
         network: String,
         /// Its subnet.
-        subnet: Ipv4Network,
+        subnet: IpNetwork,
     },
     /// The network was removed.
     #[error("network {0} no longer exists")]
@@ -43,7 +43,7 @@ pub enum ReleaseBlockError {
     #[error("block {cidr} is not held by node {node} in incarnation {incarnation}")]
     NotHeld {
         /// The block.
-        cidr: Ipv4Network,
+        cidr: IpNetwork,
         /// Who was to release it.
         node: String,
         /// And in which incarnation.
@@ -72,7 +72,7 @@ impl Registry {
         Ok(blocks)
     }
 
-    /// Claims the first free block of `network` that overlaps none of `avoid`.
+    /// Claims the first free block of `subnet`, which is one of `network`'s, that overlaps none of `avoid`.
     ///
     /// # Errors
     ///
@@ -80,20 +80,20 @@ impl Registry {
     pub async fn claim_block(
         &self,
         network: &NetworkRecord,
+        subnet: IpNetwork,
         node: &str,
         incarnation: u64,
-        avoid: &[Ipv4Network],
+        avoid: &[IpNetwork],
     ) -> Result<BlockRecord, ClaimBlockError> {
-        let prefix = block_prefix(network.subnet)?;
+        let prefix = block_prefix(subnet)?;
         let network_key = Key::Network(network.id.clone()).to_string();
         let mut backoff = Backoff::contention();
         for _ in 0..ATTEMPTS {
             let mut taken = self.claimed(&network.id).await?;
             taken.extend(avoid);
-            let free =
-                split(network.subnet, prefix).find(|&cidr| overlapping(cidr, &taken).is_none());
+            let free = split(subnet, prefix).find(|&cidr| overlapping(cidr, &taken).is_none());
             let Some(cidr) = free else {
-                let (network, subnet) = (network.name.clone(), network.subnet);
+                let network = network.name.clone();
                 return Err(ClaimBlockError::Exhausted { network, subnet });
             };
             let (id, node) = (network.id.clone(), node.to_owned());
@@ -163,7 +163,7 @@ impl Registry {
     }
 
     /// The blocks of a network by their keys, so that those with unreadable values count too.
-    async fn claimed(&self, network: &str) -> Result<Vec<Ipv4Network>, CallError> {
+    async fn claimed(&self, network: &str) -> Result<Vec<IpNetwork>, CallError> {
         let listing = self
             .list("list blocks", &format!("{BLOCKS}{network}/"))
             .await?;

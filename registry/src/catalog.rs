@@ -5,7 +5,7 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 use tracing::warn;
 
 use crate::keys::Key;
@@ -32,7 +32,7 @@ pub struct Catalog {
     /// Networks by identifier.
     pub networks: BTreeMap<String, Arc<NetworkRecord>>,
     /// Blocks by network and address range.
-    pub blocks: BTreeMap<(String, Ipv4Network), Arc<BlockRecord>>,
+    pub blocks: BTreeMap<(String, IpNetwork), Arc<BlockRecord>>,
     /// Running containers by network and container.
     pub endpoints: BTreeMap<(String, String), Arc<EndpointRecord>>,
     /// Services outside of the mesh by name.

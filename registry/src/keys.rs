@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 
 /// Everything the mesh keeps is under this prefix.
 pub(crate) const ROOT: &str = "/nuncio/v1/";
@@ -24,7 +24,7 @@ pub(crate) enum Key {
     Node(String),
     Alive(String),
     Network(String),
-    Block { network: String, cidr: Ipv4Network },
+    Block { network: String, cidr: IpNetwork },
     Endpoint { network: String, id: String },
     Service(String),
 }
@@ -96,6 +96,8 @@ pub struct BadName(pub String);
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use std::net::IpAddr;
+
     use super::*;
     use proptest::prelude::*;
 
@@ -107,9 +109,14 @@ mod tests {
         }
 
         #[test]
-        fn display_and_parse_agree(a in "[a-z0-9._-]{1,20}", b in "[a-z0-9._-]{1,20}", bits: u32, prefix in 0u8..=32) {
-            let cidr = Ipv4Network::new(bits.into(), prefix).unwrap();
-            let cidr = Ipv4Network::new(cidr.network(), prefix).unwrap();
+        fn display_and_parse_agree(a in "[a-z0-9._-]{1,20}", b in "[a-z0-9._-]{1,20}", bits: u128, prefix in 0u8..=128, v4: bool) {
+            let address = match v4 {
+                true => IpAddr::from((bits as u32).to_be_bytes()),
+                false => IpAddr::from(bits.to_be_bytes()),
+            };
+            let prefix = if v4 { prefix.min(32) } else { prefix };
+            let cidr = IpNetwork::new(address, prefix).unwrap();
+            let cidr = IpNetwork::new(cidr.network(), prefix).unwrap();
             for key in [
                 Key::Node(a.clone()),
                 Key::Alive(a.clone()),

@@ -39,4 +39,4 @@ pub use networks::{CreateNetworkError, NetworkRequest, RemoveNetworkError};
 pub use nodes::RegisterNodeError;
 pub use presence::{Presence, PresenceState};
 pub use services::PutServiceError;
-pub use subnets::{SubnetTooSmall, block_prefix};
+pub use subnets::{SubnetTooSmall, block_prefix, first_free, overlapping};

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU16;
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 
 /// A host of the mesh.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -48,6 +48,8 @@ pub struct NetworkRecord {
     pub vni: u32,
     /// All addresses of the network; each host takes blocks of it.
     pub subnet: Ipv4Network,
+    /// Those of IPv6, if it carries that.
+    pub subnet_v6: Option<Ipv6Network>,
     /// Without a way out of the mesh.
     pub internal: bool,
     /// Open to containers that are not part of a service.
@@ -62,13 +64,21 @@ pub struct NetworkRecord {
     pub created: String,
 }
 
+impl NetworkRecord {
+    /// Its subnets, that of IPv4 first.
+    pub fn subnets(&self) -> impl Iterator<Item = IpNetwork> {
+        let v6 = self.subnet_v6.map(IpNetwork::V6);
+        std::iter::once(IpNetwork::V4(self.subnet)).chain(v6)
+    }
+}
+
 /// One host's share of a network's subnet.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct BlockRecord {
     /// Identifier of the network.
     pub network: String,
     /// The share.
-    pub cidr: Ipv4Network,
+    pub cidr: IpNetwork,
     /// Identifier of the owning node.
     pub node: String,
     /// Incarnation of the owner when it claimed the block.
@@ -117,12 +127,22 @@ pub struct EndpointRecord {
     pub node_name: String,
     /// Its address on the network.
     pub address: Ipv4Addr,
+    /// Its IPv6 address there, if the network carries that.
+    pub address_v6: Option<Ipv6Addr>,
     /// Other names it answers to on the network.
     pub aliases: Vec<String>,
     /// Ports it exposes.
     pub ports: Vec<PortRecord>,
     /// Labels of the container.
     pub labels: BTreeMap<String, String>,
+}
+
+impl EndpointRecord {
+    /// Its addresses on the network, that of IPv4 first.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        let v6 = self.address_v6.map(IpAddr::V6);
+        std::iter::once(IpAddr::V4(self.address)).chain(v6)
+    }
 }
 
 /// A place that answers for a service: an address or host name, and a port.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use etcd_client::{Compare, CompareOp, DeleteOptions, GetOptions, TxnOp};
-use ipnetwork::Ipv4Network;
+use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 
 use crate::backoff::Backoff;
 use crate::claim::ClaimRecord;
@@ -18,7 +18,7 @@ use crate::wire::Record;
 
 mod choice;
 
-use choice::{Claims, LAST_VNI, choose};
+use choice::{Choice, Claims, LAST_VNI, choose};
 
 /// A network to be created.
 #[derive(Clone, Debug, Default)]
@@ -29,10 +29,14 @@ pub struct NetworkRequest {
     pub driver: String,
     /// The subnet, or `None` to take the first free one of `pools`.
     pub subnet: Option<Ipv4Network>,
-    /// Pools in order of preference, each with the prefix length to take of it.
-    pub pools: Vec<(Ipv4Network, u8)>,
+    /// Whether it carries IPv6, too.
+    pub v6: bool,
+    /// The subnet of IPv6, or `None` to take the first free one of `pools`.
+    pub subnet_v6: Option<Ipv6Network>,
+    /// Pools of either family in order of preference, each with the prefix length to take of it.
+    pub pools: Vec<(IpNetwork, u8)>,
     /// Subnets to keep clear of, such as the host's routes.
-    pub avoid: Vec<Ipv4Network>,
+    pub avoid: Vec<IpNetwork>,
     /// The VNI, or `None` to take the first free one from 4096 up.
     pub vni: Option<u32>,
     /// Without a way out of the mesh.
@@ -62,9 +66,9 @@ pub enum CreateNetworkError {
     #[error("subnet {subnet} overlaps {with} of network {network}")]
     SubnetOverlaps {
         /// The subnet asked for.
-        subnet: Ipv4Network,
+        subnet: IpNetwork,
         /// The one it overlaps.
-        with: Ipv4Network,
+        with: IpNetwork,
         /// Name of the network that has it.
         network: String,
     },
@@ -72,9 +76,9 @@ pub enum CreateNetworkError {
     #[error("subnet {subnet} overlaps {with}, to which this host has a route")]
     SubnetRouted {
         /// The subnet asked for.
-        subnet: Ipv4Network,
+        subnet: IpNetwork,
         /// The route it overlaps.
-        with: Ipv4Network,
+        with: IpNetwork,
     },
     /// No subnet is left in any pool.
     #[error("no free subnet is left in the address pools, give one with --subnet")]
@@ -130,7 +134,7 @@ pub enum RemoveNetworkError {
 }
 
 impl Registry {
-    /// Creates a network: its record, name, VNI and subnet in one transaction, or none of them.
+    /// Creates a network: its record, name, VNI and subnets in one transaction, or none of them.
     ///
     /// # Errors
     ///
@@ -146,8 +150,7 @@ impl Registry {
         let mut backoff = Backoff::contention();
         for _ in 0..ATTEMPTS {
             let claims = self.claims(&request.name).await?;
-            let (vni, subnet) = choose(&request, &claims)?;
-            let network = record(&request, vni, subnet);
+            let network = record(&request, choose(&request, &claims)?);
             if self.claim_network(&network, claims.revision).await? {
                 return Ok(network);
             }
@@ -307,13 +310,15 @@ impl Registry {
     }
 }
 
-/// The keys that keep a network's name, VNI and subnet for it.
-fn claimed_keys(network: &NetworkRecord) -> [String; 3] {
+/// The keys that keep a network's name, VNI and subnets for it.
+fn claimed_keys(network: &NetworkRecord) -> impl Iterator<Item = String> {
+    let subnets = network.subnets();
     [
         format!("{NETWORK_NAMES}{}", network.name),
         format!("{VNIS}{}", network.vni),
-        format!("{SUBNETS}{}", network.subnet),
     ]
+    .into_iter()
+    .chain(subnets.map(|subnet| format!("{SUBNETS}{subnet}")))
 }
 
 fn deletions(network: &NetworkRecord) -> Vec<TxnOp> {
@@ -327,14 +332,15 @@ fn deletions(network: &NetworkRecord) -> Vec<TxnOp> {
     ops
 }
 
-fn record(request: &NetworkRequest, vni: u32, subnet: Ipv4Network) -> NetworkRecord {
+fn record(request: &NetworkRequest, choice: Choice) -> NetworkRecord {
     let id: [u8; 32] = rand::random();
     NetworkRecord {
         id: id.iter().map(|byte| format!("{byte:02x}")).collect(),
         name: request.name.clone(),
         driver: request.driver.clone(),
-        vni,
-        subnet,
+        vni: choice.vni,
+        subnet: choice.subnet,
+        subnet_v6: choice.subnet_v6,
         internal: request.internal,
         attachable: request.attachable,
         mtu: request.mtu,

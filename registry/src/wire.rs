@@ -4,10 +4,10 @@
 //! older daemon does not undo what a newer one wrote.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU16;
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -87,10 +87,10 @@ pub(crate) fn fields_of<W: Serialize>(wire: &W) -> Map<String, Value> {
     }
 }
 
-/// A network with no host bits set, so that each has one spelling and one key.
-fn canonical(field: &'static str, cidr: Ipv4Network) -> Result<Ipv4Network, DecodeError> {
+/// Refuses a network with host bits set, so that each has one spelling and one key.
+fn check_canonical(field: &'static str, cidr: IpNetwork) -> Result<(), DecodeError> {
     if cidr.ip() == cidr.network() {
-        Ok(cidr)
+        Ok(())
     } else {
         let value = cidr.to_string();
         Err(DecodeError::Field { field, value })
@@ -181,6 +181,8 @@ struct NetworkWire {
     vni: u32,
     subnet: Ipv4Network,
     #[serde(default)]
+    subnet_v6: Option<Ipv6Network>,
+    #[serde(default)]
     internal: bool,
     #[serde(default)]
     attachable: bool,
@@ -204,8 +206,13 @@ impl Record for NetworkRecord {
                 value,
             });
         }
+        check_canonical("subnet", wire.subnet.into())?;
+        if let Some(subnet) = wire.subnet_v6 {
+            check_canonical("subnet_v6", subnet.into())?;
+        }
         Ok(Self {
-            subnet: canonical("subnet", wire.subnet)?,
+            subnet: wire.subnet,
+            subnet_v6: wire.subnet_v6,
             id: wire.id,
             name: wire.name,
             driver: wire.driver,
@@ -226,6 +233,7 @@ impl Record for NetworkRecord {
             driver: self.driver.clone(),
             vni: self.vni,
             subnet: self.subnet,
+            subnet_v6: self.subnet_v6,
             internal: self.internal,
             attachable: self.attachable,
             mtu: self.mtu,
@@ -239,7 +247,7 @@ impl Record for NetworkRecord {
 #[derive(Deserialize, Serialize)]
 struct BlockWire {
     network: String,
-    cidr: Ipv4Network,
+    cidr: IpNetwork,
     node: String,
     incarnation: u64,
 }
@@ -252,7 +260,7 @@ impl Record for BlockRecord {
             node,
             incarnation,
         } = parse(value)?;
-        let cidr = canonical("cidr", cidr)?;
+        check_canonical("cidr", cidr)?;
         Ok(Self {
             network,
             cidr,
@@ -294,6 +302,8 @@ struct EndpointWire {
     node_name: String,
     address: Ipv4Addr,
     #[serde(default)]
+    address_v6: Option<Ipv6Addr>,
+    #[serde(default)]
     aliases: Vec<String>,
     #[serde(default)]
     ports: Vec<PortWire>,
@@ -319,6 +329,7 @@ impl Record for EndpointRecord {
             node: wire.node,
             node_name: wire.node_name,
             address: wire.address,
+            address_v6: wire.address_v6,
             aliases: wire.aliases,
             labels: wire.labels,
         })
@@ -339,6 +350,7 @@ impl Record for EndpointRecord {
             node: self.node.clone(),
             node_name: self.node_name.clone(),
             address: self.address,
+            address_v6: self.address_v6,
             aliases: self.aliases.clone(),
             ports: self.ports.iter().map(port).collect(),
             labels: self.labels.clone(),

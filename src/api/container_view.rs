@@ -1,7 +1,6 @@
 //! A container as `inspect` shows it.
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::Ipv4Addr;
 use std::path::Path;
 
 use bollard_stubs::models::{
@@ -192,6 +191,7 @@ fn volumes_view(targets: &BTreeSet<String>) -> Option<HashMap<String, HashMap<()
 fn network_settings(record: &Record, around: &Surroundings<'_>) -> NetworkSettings {
     let running = matches!(record.phase, Phase::Running { .. });
     let default = record.endpoints.get(DEFAULT_NETWORK).filter(|_| running);
+    let v6 = default.and_then(|endpoint| endpoint.v6);
     let ports = if running {
         ports::published_view(&record.config.exposed, &record.published)
     } else {
@@ -212,11 +212,11 @@ fn network_settings(record: &Record, around: &Surroundings<'_>) -> NetworkSettin
         ports: Some(ports),
         endpoint_id: Some(String::new()),
         gateway: Some(address(default.and_then(|endpoint| endpoint.gateway))),
-        global_ipv6_address: Some(String::new()),
-        global_ipv6_prefix_len: Some(0),
+        global_ipv6_address: Some(address(v6.map(|v6| v6.address))),
+        global_ipv6_prefix_len: Some(v6.map_or(0, |v6| i64::from(v6.block.prefix()))),
         ip_address: Some(address(default.map(|endpoint| endpoint.address))),
         ip_prefix_len: Some(default.map_or(0, |endpoint| i64::from(endpoint.block.prefix()))),
-        ipv6_gateway: Some(String::new()),
+        ipv6_gateway: Some(address(v6.and_then(|v6| v6.gateway))),
         mac_address: Some(
             default
                 .map(|endpoint| mac(endpoint.mac))
@@ -252,7 +252,8 @@ fn endpoint(record: &Record, name: &str, running: bool) -> EndpointSettings {
     let asked = record.config.endpoints.get(name);
     let known = record.endpoints.get(name);
     let live = known.filter(|_| running);
-    let wanted = asked.and_then(|asked| asked.address);
+    let v6 = live.and_then(|live| live.v6);
+    let wanted = asked.filter(|asked| asked.address.is_some() || asked.address_v6.is_some());
     let aliases = known
         .map(|known| &known.aliases)
         .or(asked.map(|asked| &asked.aliases))
@@ -265,7 +266,8 @@ fn endpoint(record: &Record, name: &str, running: bool) -> EndpointSettings {
     };
     EndpointSettings {
         ipam_config: wanted.map(|wanted| EndpointIpamConfig {
-            ipv4_address: Some(wanted.to_string()),
+            ipv4_address: wanted.address.map(|address| address.to_string()),
+            ipv6_address: wanted.address_v6.map(|address| address.to_string()),
             ..EndpointIpamConfig::default()
         }),
         aliases: aliases.filter(|aliases| !aliases.is_empty()),
@@ -283,9 +285,9 @@ fn endpoint(record: &Record, name: &str, running: bool) -> EndpointSettings {
         gw_priority: asked
             .map(|asked| asked.gateway_priority)
             .filter(|priority| *priority != 0),
-        ipv6_gateway: Some(String::new()),
-        global_ipv6_address: Some(String::new()),
-        global_ipv6_prefix_len: Some(0),
+        ipv6_gateway: Some(address(v6.and_then(|v6| v6.gateway))),
+        global_ipv6_address: Some(address(v6.map(|v6| v6.address))),
+        global_ipv6_prefix_len: Some(v6.map_or(0, |v6| i64::from(v6.block.prefix()))),
         ..EndpointSettings::default()
     }
 }
@@ -319,7 +321,7 @@ pub(crate) fn add_old_aliases(shown: &mut ContainerInspectResponse) {
     }
 }
 
-fn address(address: Option<Ipv4Addr>) -> String {
+fn address(address: Option<impl ToString>) -> String {
     address
         .map(|address| address.to_string())
         .unwrap_or_default()

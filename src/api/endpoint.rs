@@ -1,7 +1,7 @@
 //! How a container wants to stand in its networks: `NetworkingConfig.EndpointsConfig` and the body of `connect`.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use bollard_stubs::models::EndpointSettings;
 use nuncio_overlay::MacAddr;
@@ -22,7 +22,8 @@ pub(crate) fn requests(
     for (name, settings) in asked {
         let request = request(&name, settings)?;
         let is_default = DEFAULT_NAMES.contains(&name.as_str());
-        if is_default && (request.address.is_some() || !request.aliases.is_empty()) {
+        let asks_address = request.address.is_some() || request.address_v6.is_some();
+        if is_default && (asks_address || !request.aliases.is_empty()) {
             return Err(on_default_network(&request));
         }
         match mode {
@@ -60,9 +61,7 @@ pub(crate) fn request(
     settings: EndpointSettings,
 ) -> Result<EndpointRequest, Refusal> {
     let ipam = settings.ipam_config.unwrap_or_default();
-    let given = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
     let asked = [
-        (given(&ipam.ipv6_address), "--ip6"),
         (
             ipam.link_local_ips
                 .is_some_and(|addresses| !addresses.is_empty()),
@@ -88,6 +87,14 @@ pub(crate) fn request(
             ))
         })?),
     };
+    let address_v6 = match ipam.ipv6_address.as_deref() {
+        None | Some("") => None,
+        Some(text) => Some(text.parse::<Ipv6Addr>().map_err(|_| {
+            Refusal::invalid(format!(
+                "invalid IPv6 address: {text}: expected one of network {network}"
+            ))
+        })?),
+    };
     let aliases = settings.aliases.unwrap_or_default();
     if let Some(alias) = aliases.iter().find(|alias| !is_name(alias)) {
         let message = format!(
@@ -104,6 +111,7 @@ pub(crate) fn request(
     Ok(EndpointRequest {
         aliases,
         address,
+        address_v6,
         links,
         mac: mac(settings.mac_address.as_deref())?,
         gateway_priority: settings.gw_priority.unwrap_or_default(),
@@ -161,10 +169,14 @@ fn is_name(text: &str) -> bool {
 }
 
 fn on_default_network(request: &EndpointRequest) -> Refusal {
-    Refusal::invalid(match request.address {
-        Some(_) => "user specified IP address is supported on user defined networks only",
-        None => "network-scoped alias is supported only for containers in user defined networks",
-    })
+    Refusal::invalid(
+        match request.address.is_some() || request.address_v6.is_some() {
+            true => "user specified IP address is supported on user defined networks only",
+            false => {
+                "network-scoped alias is supported only for containers in user defined networks"
+            }
+        },
+    )
 }
 
 #[cfg(test)]
@@ -225,6 +237,14 @@ mod tests {
             (
                 json!({"bridge": {"IPAMConfig": {"IPv4Address": "172.17.0.9"}}}),
                 "user defined networks only",
+            ),
+            (
+                json!({"bridge": {"IPAMConfig": {"IPv6Address": "fd00::9"}}}),
+                "user defined networks only",
+            ),
+            (
+                json!({"x": {"IPAMConfig": {"IPv6Address": "10.0.0.9"}}}),
+                "invalid IPv6 address: 10.0.0.9",
             ),
             (
                 json!({"default": {"Aliases": ["x"]}}),

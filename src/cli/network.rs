@@ -199,7 +199,7 @@ struct ConnectArgs {
     #[arg(long, value_name = "IP")]
     ip: Option<Ipv4Addr>,
 
-    /// Its IPv6 address: refused, there is only IPv4
+    /// Its IPv6 address there
     #[arg(long, value_name = "IP")]
     ip6: Option<Ipv6Addr>,
 

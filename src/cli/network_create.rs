@@ -54,7 +54,7 @@ pub(super) struct CreateArgs {
           require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
     ipv4: bool,
 
-    /// Whether it carries IPv6: refused
+    /// Carry IPv6, too: of a --subnet of its own, or one out of fd00::/8
     #[arg(long)]
     ipv6: bool,
 

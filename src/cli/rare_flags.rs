@@ -78,7 +78,7 @@ pub(super) struct RareFlags {
     #[arg(long, value_name = "MAC")]
     pub(super) mac_address: Option<String>,
 
-    /// IPv6 address in its network: refused, there is only IPv4
+    /// IPv6 address in its network
     #[arg(long, value_name = "IP")]
     pub(super) ip6: Option<Ipv6Addr>,
 

@@ -1,17 +1,19 @@
 //! This host's part of the address space: blocks claimed from the registry, addresses out of them.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
-use anyhow::Context;
-use ipnetwork::Ipv4Network;
-use nuncio_overlay::{AddressBook, AllocateError, MacAddr, host_routes};
+use anyhow::{Context, bail};
+use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
+use nuncio_overlay::{
+    AddressBook, AllocateError, LEAST_MTU_V6, MacAddr, gateway6_of, has_ipv6, host_routes,
+};
 use nuncio_registry::NetworkRecord;
 
 use super::config::EndpointRequest;
 use super::container::locked;
 use super::networks::{LocalNetwork, Network};
-use super::record::Endpoint;
+use super::record::{Endpoint, EndpointV6};
 use super::refusal::Refusal;
 use super::sealing::require_tun;
 use super::{Daemon, state_file};
@@ -34,23 +36,43 @@ pub(super) fn open_book(data_root: &Path) -> anyhow::Result<AddressBook> {
 }
 
 impl Daemon {
-    /// This host's blocks of a network.
-    pub(super) fn own_blocks(&self, network: &str) -> Vec<Ipv4Network> {
+    /// This host's blocks of a network, of either family.
+    pub(super) fn own_blocks(&self, network: &str) -> Vec<IpNetwork> {
         locked(&self.blocks)
             .get(network)
             .cloned()
             .unwrap_or_default()
     }
 
-    pub(super) async fn claim_block(&self, network: &NetworkRecord) -> anyhow::Result<()> {
+    /// Those out of one of the network's subnets.
+    pub(super) fn blocks_in(&self, network: &str, subnet: IpNetwork) -> Vec<IpNetwork> {
+        let mut blocks = self.own_blocks(network);
+        blocks.retain(|block| block.is_ipv6() == subnet.is_ipv6());
+        blocks
+    }
+
+    /// Takes a further block of one of the network's subnets for this host.
+    pub(super) async fn claim_block(
+        &self,
+        network: &NetworkRecord,
+        subnet: IpNetwork,
+    ) -> anyhow::Result<()> {
         let held = self.own_blocks(&network.id);
         let known = self.registry.blocks_of(&network.id, &self.node.id).await?;
-        let block = match known.into_iter().find(|block| !held.contains(&block.cidr)) {
+        let mut known = known.into_iter();
+        let is_left = |cidr: &IpNetwork| cidr.is_ipv6() == subnet.is_ipv6() && !held.contains(cidr);
+        let block = match known.find(|block| is_left(&block.cidr)) {
             Some(block) => block,
             None => {
                 let avoid = host_routes().await?;
                 self.registry
-                    .claim_block(network, &self.node.id, self.node.incarnation, &avoid)
+                    .claim_block(
+                        network,
+                        subnet,
+                        &self.node.id,
+                        self.node.incarnation,
+                        &avoid,
+                    )
                     .await?
             }
         };
@@ -81,23 +103,28 @@ impl Daemon {
     fn allocate_local(
         &self,
         network: &LocalNetwork,
+        subnet: IpNetwork,
         held: &[(String, Ipv4Addr)],
         owner: &str,
-        wanted: Option<Ipv4Addr>,
-    ) -> anyhow::Result<(Ipv4Addr, Ipv4Network)> {
+        wanted: Option<IpAddr>,
+    ) -> anyhow::Result<(IpAddr, IpNetwork)> {
+        let pools = network.pools();
+        let mut pools = pools.iter();
+        let pool = pools.find(|pool| pool.subnet == subnet);
+        let pool = pool.context("a subnet that is not the network's")?;
         let mut addresses = locked(&self.addresses);
-        let all = [network.subnet];
+        let all = [subnet];
         let refused = |error| match error {
             error @ AllocateError::Write(_) => anyhow::Error::from(error),
             error => Refusal::conflict(error.to_string()).into(),
         };
-        for (holder, address) in held {
-            let noted = addresses.allocate(&network.id, &all, holder, Some(*address));
+        for (holder, address) in held.iter().filter(|_| subnet.is_ipv4()) {
+            let noted = addresses.allocate(&network.id, &all, holder, Some((*address).into()));
             if let Err(error @ AllocateError::Write(_)) = noted {
                 return Err(error.into()); // else a container has had it before, or it is nobody's to get
             }
         }
-        for (what, address) in &network.reserved {
+        for (what, address) in &pool.reserved {
             let holder = format!("reserved:{what}");
             addresses
                 .allocate(&network.id, &all, &holder, Some(*address))
@@ -105,30 +132,82 @@ impl Daemon {
         }
         let blocks = match wanted {
             Some(_) => all,
-            None => [network.range.unwrap_or(network.subnet)],
+            None => [pool.range.unwrap_or(subnet)],
         };
         let address = addresses
             .allocate(&network.id, &blocks, owner, wanted)
             .map_err(refused)?;
-        Ok((address, network.subnet))
+        Ok((address, subnet))
     }
 
-    /// Gives `owner` an address in a network, and with it the host a further block when the last is full.
+    /// Gives `owner` an IPv4 address in a network, and tells the block that it is out of.
     pub(super) async fn allocate(
         &self,
         network: &Network,
         owner: &str,
         wanted: Option<Ipv4Addr>,
     ) -> anyhow::Result<(Ipv4Addr, Ipv4Network)> {
+        let (subnet, wanted) = (network.subnet().into(), wanted.map(IpAddr::V4));
+        match self.allocate_in(network, subnet, owner, wanted).await? {
+            (IpAddr::V4(address), IpNetwork::V4(block)) => Ok((address, block)),
+            (address, block) => bail!("{address} of {block} is not IPv4"),
+        }
+    }
+
+    /// Gives `owner` its place in the IPv6 of a network, of which `subnet` is.
+    async fn allocate_v6(
+        &self,
+        network: &Network,
+        subnet: Ipv6Network,
+        owner: &str,
+        request: &EndpointRequest,
+    ) -> anyhow::Result<EndpointV6> {
+        self.require_v6(network.name(), network.is_sealed()).await?;
+        let (subnet, wanted) = (subnet.into(), request.address_v6.map(IpAddr::V6));
+        match self.allocate_in(network, subnet, owner, wanted).await? {
+            (IpAddr::V6(address), IpNetwork::V6(block)) => Ok(EndpointV6 {
+                address,
+                block,
+                gateway: (!network.internal()).then(|| gateway6_of(block)),
+            }),
+            (address, block) => bail!("{address} of {block} is not IPv6"),
+        }
+    }
+
+    /// Refuses IPv6 where this host cannot carry it.
+    pub(super) async fn require_v6(&self, network: &str, sealed: bool) -> anyhow::Result<()> {
+        if !has_ipv6() {
+            bail!(Refusal::invalid(format!(
+                "network {network} carries IPv6, which this host's kernel has not, or has turned off at boot (ipv6.disable=1)"
+            )));
+        }
+        let mtu = self.mtu(sealed).await?;
+        if mtu < LEAST_MTU_V6 {
+            bail!(Refusal::invalid(format!(
+                "network {network} carries IPv6, which needs an MTU of {LEAST_MTU_V6}: the underlay leaves {mtu}"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Gives `owner` an address in one of a network's subnets, and with it the host a further block when the last is
+    /// full.
+    async fn allocate_in(
+        &self,
+        network: &Network,
+        subnet: IpNetwork,
+        owner: &str,
+        wanted: Option<IpAddr>,
+    ) -> anyhow::Result<(IpAddr, IpNetwork)> {
         let network = match network {
             Network::Local(network) => {
                 let held = self.held_by_bridge(network).await?;
-                return self.allocate_local(network, &held, owner, wanted);
+                return self.allocate_local(network, subnet, &held, owner, wanted);
             }
             Network::Mesh(network) => network,
         };
         loop {
-            let blocks = self.own_blocks(&network.id);
+            let blocks = self.blocks_in(&network.id, subnet);
             let id = &network.id;
             let allocated = if blocks.is_empty() {
                 Err(AllocateError::Full {
@@ -147,7 +226,7 @@ impl Daemon {
                     ));
                 }
                 Err(AllocateError::Full { .. }) => {
-                    self.claim_block(network).await?;
+                    self.claim_block(network, subnet).await?;
                 }
                 Err(error @ AllocateError::Write(_)) => return Err(error.into()),
                 Err(error) => return Err(Refusal::conflict(error.to_string()).into()),
@@ -165,12 +244,27 @@ impl Daemon {
         if network.is_sealed() {
             require_tun(network.name())?;
         }
+        let subnet_v6 = network.subnet_v6();
+        if let (None, Some(address)) = (subnet_v6, request.address_v6) {
+            bail!(Refusal::invalid(format!(
+                "invalid endpoint settings: no configured subnet contains IP address {address}: network {} carries no IPv6",
+                network.name()
+            )));
+        }
         let (address, block) = self.allocate(network, container, request.address).await?;
+        let v6 = match subnet_v6 {
+            Some(subnet) => Some(
+                self.allocate_v6(network, subnet, container, request)
+                    .await?,
+            ),
+            None => None,
+        };
         Ok(Endpoint {
             network_id: network.id().to_owned(),
             address,
             block,
             gateway: (!network.internal()).then(|| network.gateway(block)),
+            v6,
             mac: request
                 .mac
                 .unwrap_or_else(|| MacAddr::of_address(address).0),

@@ -156,6 +156,7 @@ impl Daemon {
             options: request.options,
             labels: BTreeMap::new(),
             created,
+            v6: None,
         })
     }
 
@@ -184,6 +185,7 @@ pub(super) fn adopt(request: &mut NetworkCreate, bridge: &HostBridge) -> Result<
     let options = NetworkOptions::parse(&request.options)?;
     let refused = [
         (request.internal, "--internal"),
+        (request.v6.is_some(), "--ipv6"),
         (!options.icc, "--opt enable_icc=false"),
         (options.mtu.is_some(), "an MTU"),
     ];
@@ -220,6 +222,7 @@ pub(super) fn adopt(request: &mut NetworkCreate, bridge: &HostBridge) -> Result<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::daemon::network_edit::CreateV6;
 
     fn adopted(
         request: NetworkCreate,
@@ -282,7 +285,12 @@ mod tests {
             subnet: "10.9.0.0/16".parse().ok(),
             ..create()
         };
+        let dual = NetworkCreate {
+            v6: Some(CreateV6::default()),
+            ..create()
+        };
         for (request, addresses, words) in [
+            (dual, &["192.168.7.5/24"][..], "--ipv6"),
             (internal, &["192.168.7.5/24"][..], "--internal"),
             (
                 option("com.docker.network.bridge.enable_icc", "false"),

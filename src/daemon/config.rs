@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -360,6 +360,8 @@ impl fmt::Display for NetworkMode {
 pub(crate) struct EndpointRequest {
     pub(crate) aliases: Vec<String>,
     pub(crate) address: Option<Ipv4Addr>,
+    #[serde(default)]
+    pub(crate) address_v6: Option<Ipv6Addr>,
     pub(crate) links: Vec<LinkRequest>,
     /// `None`: made of the address.
     #[serde(default)]

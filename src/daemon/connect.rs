@@ -1,5 +1,6 @@
 //! Putting a container into a network and taking it out again, while it runs or not.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -32,8 +33,9 @@ impl Daemon {
             );
             return Err(Refusal::forbidden(message).into());
         }
-        if network.is_default() && (request.address.is_some() || !request.aliases.is_empty()) {
-            let message = if request.address.is_some() {
+        let asks_address = request.address.is_some() || request.address_v6.is_some();
+        if network.is_default() && (asks_address || !request.aliases.is_empty()) {
+            let message = if asks_address {
                 "user specified IP address is supported on user defined networks only"
             } else {
                 "network-scoped alias is supported only for containers in user defined networks"
@@ -63,7 +65,15 @@ impl Daemon {
         network: &Network,
         request: &EndpointRequest,
     ) -> anyhow::Result<()> {
-        let mut endpoint = self.make_endpoint(network, &container.id, request).await?;
+        let made = self.make_endpoint(network, &container.id, request).await;
+        let mut endpoint = match made {
+            Ok(endpoint) => endpoint,
+            Err(error) => {
+                // It may have got an address of one family.
+                locked(&self.addresses).release_one(network.id(), &container.id)?;
+                return Err(error);
+            }
+        };
         endpoint.index = free_index(&container.view()).context("more than 255 networks")?;
         let link = veth_name(&container.id, endpoint.index);
         container.update(|record| record.endpoints.insert(network.name().to_owned(), endpoint))?;
@@ -137,7 +147,9 @@ impl Daemon {
             return Ok(());
         }
         let record = container.view();
-        if let Some((name, _)) = record.way_out() {
+        let ways = [record.way_out(), record.way_out_v6()];
+        let names: BTreeSet<&str> = ways.into_iter().flatten().map(|(name, _)| name).collect();
+        for name in names {
             let next = match name {
                 DEFAULT_NETWORK => self.default_network(),
                 name => Some(self.find_network(name).await?),

@@ -9,7 +9,7 @@ pub(crate) const NAME_SERVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
 /// `/etc/hosts`: loopback, the container itself, then `--add-host` and links.
 pub(crate) fn hosts(
     hostname: &str,
-    addresses: &[Ipv4Addr],
+    addresses: &[IpAddr],
     extra: &[String],
     links: &[String],
 ) -> String {

@@ -1,7 +1,7 @@
 //! What the kernel should hold for this host: segments and published ports.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use nuncio_overlay::{
     Carrier, HostAccess, HostState, Linked, MacAddr, Member, Peer, Published, Reach, Segment, Vni,
@@ -28,8 +28,8 @@ impl Daemon {
                     id: network.id.clone(),
                     bridge: wanted.bridge(),
                     adopted: network.adopted,
-                    subnet: network.subnet,
-                    blocks: vec![network.subnet],
+                    subnets: network.pools().iter().map(|pool| pool.subnet).collect(),
+                    blocks: network.pools().iter().map(|pool| pool.subnet).collect(),
                     vxlan: None,
                     peers: Vec::new(),
                     mtu: wanted.mtu(sight.mtu),
@@ -56,9 +56,9 @@ impl Daemon {
             record.published.iter().filter_map(move |published| {
                 Some(Published {
                     protocol: overlay_protocol(published.port.protocol),
-                    host_address: published.host_address,
+                    host_address: published.host_address.map(IpAddr::V4),
                     host_port: published.host_port,
-                    target: SocketAddrV4::new(target?, published.port.number),
+                    target: SocketAddr::new(target?.into(), published.port.number),
                 })
             })
         });
@@ -105,7 +105,7 @@ impl Daemon {
             id: record.id.clone(),
             bridge: network.bridge(),
             adopted: false,
-            subnet: record.subnet,
+            subnets: record.subnets().collect(),
             blocks: self.own_blocks(&record.id),
             vxlan: Some(Vxlan {
                 carrier: if sealed {
@@ -218,7 +218,7 @@ impl Daemon {
         }
         let allowed = active.iter().filter(|record| outfit::names_host(record));
         let allowed = allowed.flat_map(|record| within(record, network));
-        HostAccess::Only(allowed.map(|endpoint| endpoint.address).collect())
+        HostAccess::Only(allowed.flat_map(Endpoint::addresses).collect())
     }
 
     /// The bridge's addresses at which the ambassador stands in for containers on other hosts.
@@ -232,7 +232,7 @@ impl Daemon {
 }
 
 /// A container's place in a network, if it is in it.
-fn within<'a>(record: &'a Record, network: &str) -> Option<&'a Endpoint> {
+pub(super) fn within<'a>(record: &'a Record, network: &str) -> Option<&'a Endpoint> {
     let mut endpoints = record.endpoints.values();
     endpoints.find(|endpoint| endpoint.network_id == network)
 }
@@ -243,7 +243,7 @@ fn members(active: &[Record], network: &str) -> Vec<Member> {
         Some(Member {
             link: veth_name(&record.id, endpoint.index),
             mac: MacAddr(endpoint.mac),
-            addresses: vec![endpoint.address.into()],
+            addresses: endpoint.addresses().collect(),
         })
     };
     active.iter().filter_map(member).collect()

@@ -63,7 +63,7 @@ use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 use nuncio_overlay::{AddressBook, HostState, Kernel, PathStates, Paths, default_underlay_address};
 use nuncio_registry::{
     Catalog, ConnectOptions, Mirror, NetworkRecord, Presence, Registry, embedded,
@@ -126,7 +126,7 @@ pub(crate) struct Daemon {
     pub(crate) events: EventLog,
     local_networks: Mutex<BTreeMap<String, LocalNetwork>>,
     /// This host's blocks by network id.
-    blocks: Mutex<BTreeMap<String, Vec<Ipv4Network>>>,
+    blocks: Mutex<BTreeMap<String, Vec<IpNetwork>>>,
     addresses: Mutex<AddressBook>,
     /// Where each link's forward led when that was last known.
     link_targets: Mutex<BTreeMap<String, Vec<Ipv4Addr>>>,

@@ -1,19 +1,21 @@
 //! Networks that come and go at the user's word.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
-use ipnetwork::Ipv4Network;
-use nuncio_overlay::{gateway_of, host_routes};
-use nuncio_registry::{CreateNetworkError, NetworkRequest, RemoveNetworkError};
+use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
+use nuncio_overlay::{gateway, host_routes};
+use nuncio_registry::{
+    CreateNetworkError, NetworkRequest, RemoveNetworkError, first_free, overlapping,
+};
 
 use super::Daemon;
 use super::adopted::adopt;
 use super::container::locked;
 use super::network_options::{BRIDGE, NetworkOptions};
-use super::networks::{LocalNetwork, Network, pools};
+use super::networks::{LocalNetwork, LocalV6, Network, Pool, pools};
 use super::refusal::Refusal;
 use super::sealing::{ENCRYPTED, require_tun};
 
@@ -30,6 +32,9 @@ const LOCAL_POOLS: [(Ipv4Addr, u8, u8); 2] = [
 /// The prefix of a subnet with two addresses besides its own and that of broadcasts.
 const SMALLEST: u8 = 30;
 
+/// Prefix length of the smallest subnet of IPv6: beside this host's address it has room for a container or two.
+const SMALLEST_V6: u8 = 126;
+
 /// What `network create` asks for.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct NetworkCreate {
@@ -42,10 +47,30 @@ pub(crate) struct NetworkCreate {
     pub(crate) range: Option<Ipv4Network>,
     /// Addresses of the subnet that no container is to have, and what for.
     pub(crate) reserved: BTreeMap<String, Ipv4Addr>,
+    /// `--ipv6`, and what is said of its addresses.
+    pub(crate) v6: Option<CreateV6>,
     pub(crate) internal: bool,
     pub(crate) attachable: bool,
     pub(crate) options: BTreeMap<String, String>,
     pub(crate) labels: BTreeMap<String, String>,
+}
+
+/// The IPv6 that a network is to carry.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct CreateV6 {
+    pub(crate) subnet: Option<Ipv6Network>,
+    pub(crate) gateway: Option<Ipv6Addr>,
+    pub(crate) range: Option<Ipv6Network>,
+    pub(crate) reserved: BTreeMap<String, Ipv6Addr>,
+}
+
+impl NetworkCreate {
+    /// The subnets that are asked for.
+    fn subnets(&self) -> impl Iterator<Item = IpNetwork> {
+        let v6 = self.v6.as_ref().and_then(|v6| v6.subnet);
+        let v4 = self.subnet.map(IpNetwork::V4);
+        v4.into_iter().chain(v6.map(IpNetwork::V6))
+    }
 }
 
 impl Daemon {
@@ -75,15 +100,20 @@ impl Daemon {
         let mut routes = host_routes().await?;
         if let Some(bridge) = &bridge {
             adopt(&mut request, bridge)?;
-            let own = |route: &Ipv4Network| {
+            let own = |route: &IpNetwork| {
                 let mut own = bridge.addresses.iter();
                 own.any(|address| {
-                    (address.network(), address.prefix()) == (route.ip(), route.prefix())
+                    let network = (IpAddr::V4(address.network()), address.prefix());
+                    network == (route.ip(), route.prefix())
                 })
             };
             routes.retain(|route| !own(route));
         }
-        if let Some(subnet) = request.subnet {
+        if request.v6.is_some() {
+            let sealed = request.options.contains_key(ENCRYPTED);
+            self.require_v6(&request.name, sealed).await?;
+        }
+        for subnet in request.subnets() {
             if subnet.ip() != subnet.network() {
                 let right = format!("{}/{}", subnet.network(), subnet.prefix());
                 return Err(Refusal::invalid(format!(
@@ -91,16 +121,18 @@ impl Daemon {
                 ))
                 .into());
             }
-            if subnet.prefix() > SMALLEST {
+            let smallest = if subnet.is_ipv6() {
+                SMALLEST_V6
+            } else {
+                SMALLEST
+            };
+            if subnet.prefix() > smallest {
                 return Err(Refusal::invalid(format!(
-                    "subnet {subnet} is too small for a gateway and a container: /{SMALLEST} is the smallest"
+                    "subnet {subnet} is too small for a gateway and a container: /{smallest} is the smallest"
                 ))
                 .into());
             }
-            if let Some(route) = routes
-                .iter()
-                .find(|route| route.prefix() > 0 && route.overlaps(subnet))
-            {
+            if let Some(route) = overlapping(subnet, &routes) {
                 let message = format!(
                     "subnet {subnet} overlaps {route}, to which this host has a route: choose another with --subnet"
                 );
@@ -132,27 +164,31 @@ impl Daemon {
     async fn create_overlay(
         &self,
         request: NetworkCreate,
-        mut avoid: Vec<Ipv4Network>,
+        mut avoid: Vec<IpNetwork>,
     ) -> anyhow::Result<String> {
         refuse_addressing(&request)?;
         if request.options.contains_key(ENCRYPTED) {
             require_tun(&request.name)?;
         }
         self.fits_underlay(&request).await?;
-        avoid.extend(
-            locked(&self.local_networks)
-                .values()
-                .map(|network| network.subnet),
-        );
+        for network in locked(&self.local_networks).values() {
+            avoid.extend(network.pools().iter().map(|pool| pool.subnet));
+        }
         let configured = &self.options.pools;
+        let mut pools = match configured.is_empty() {
+            true => pools(&OVERLAY_POOLS),
+            false => configured
+                .iter()
+                .map(|(pool, size)| ((*pool).into(), *size))
+                .collect(),
+        };
+        pools.extend(unique_local(&self.node.id));
         let created = self
             .registry
             .create_network(NetworkRequest {
-                pools: if configured.is_empty() {
-                    pools(&OVERLAY_POOLS)
-                } else {
-                    configured.clone()
-                },
+                pools,
+                v6: request.v6.is_some(),
+                subnet_v6: request.v6.and_then(|v6| v6.subnet),
                 name: request.name.clone(),
                 driver: "overlay".into(),
                 subnet: request.subnet,
@@ -196,7 +232,7 @@ impl Daemon {
         &self,
         request: NetworkCreate,
         adopted: bool,
-        routes: &[Ipv4Network],
+        routes: &[IpNetwork],
     ) -> anyhow::Result<String> {
         if request.options.contains_key(ENCRYPTED) {
             bail!(Refusal::invalid(format!(
@@ -204,35 +240,42 @@ impl Daemon {
                 request.name
             )));
         }
-        let mut used: Vec<Ipv4Network> = routes
-            .iter()
-            .copied()
-            .filter(|route| route.prefix() > 0)
-            .collect();
-        used.extend(self.all_networks().iter().map(Network::subnet));
-        let subnet = match request.subnet {
-            Some(subnet) => match used.iter().find(|other| other.overlaps(subnet)) {
-                Some(other) => bail!(Refusal::conflict(format!(
+        let mut used = routes.to_vec();
+        used.extend(self.all_networks().iter().flat_map(Network::subnets));
+        for subnet in request.subnets() {
+            if let Some(other) = overlapping(subnet, &used) {
+                bail!(Refusal::conflict(format!(
                     "subnet {subnet} overlaps {other} of another network"
-                ))),
-                None => subnet,
-            },
-            None => free_subnet(&pools(&LOCAL_POOLS), &used)
-                .context("no free subnet is left for bridge networks: give one with --subnet")?,
-        };
-        let gateway = request.gateway.unwrap_or(gateway_of(subnet));
-        if !adopted && gateway != gateway_of(subnet) {
-            bail!(Refusal::unsupported(format!(
-                "network {}: not built: --gateway {gateway}; only the first address of {subnet}",
-                request.name
-            )));
+                )));
+            }
         }
-        let unusable = [subnet.network(), gateway, subnet.broadcast()];
-        let mut reserved = request.reserved.iter();
-        if let Some((what, address)) = reserved.find(|(_, address)| unusable.contains(address)) {
-            bail!(Refusal::forbidden(format!(
-                "failed to allocate secondary ip address ({what}:{address}): Address already in use"
-            )));
+        let none_left = "no free subnet is left for bridge networks: give one with --subnet";
+        let subnet = match request.subnet {
+            Some(subnet) => subnet,
+            None => match first_free(&pools(&LOCAL_POOLS), &used) {
+                Some(IpNetwork::V4(subnet)) => subnet,
+                _ => bail!(none_left),
+            },
+        };
+        let v6 = match request.v6 {
+            None => None,
+            Some(v6) => {
+                let pool = unique_local(&self.node.id);
+                let free = || match first_free(pool.as_slice(), &used) {
+                    Some(IpNetwork::V6(subnet)) => Some(subnet),
+                    _ => None,
+                };
+                let subnet = v6.subnet.or_else(free).context(none_left)?;
+                check_gateway(&request.name, v6.gateway, subnet)?;
+                Some(LocalV6 {
+                    subnet,
+                    range: v6.range,
+                    reserved: v6.reserved,
+                })
+            }
+        };
+        if !adopted {
+            check_gateway(&request.name, request.gateway, subnet)?;
         }
         let network = LocalNetwork {
             v: 1,
@@ -241,13 +284,15 @@ impl Daemon {
             subnet,
             range: request.range,
             reserved: request.reserved,
+            v6,
             internal: request.internal,
             adopted,
-            gateway: adopted.then_some(gateway),
+            gateway: request.gateway.filter(|_| adopted),
             options: request.options,
             labels: request.labels,
             created: jiff::Timestamp::now().to_string(),
         };
+        network.pools().iter().try_for_each(check_reserved)?;
         let id = network.id.clone();
         self.keep_local(network)?;
         Ok(id)
@@ -312,10 +357,17 @@ impl Daemon {
 
 /// Every host hands out addresses of an overlay from blocks of its own, of which it is the gateway.
 fn refuse_addressing(request: &NetworkCreate) -> Result<(), Refusal> {
+    let v6 = request.v6.clone().unwrap_or_default();
     let asked = [
-        (request.gateway.is_some(), "--gateway"),
-        (request.range.is_some(), "--ip-range"),
-        (!request.reserved.is_empty(), "--aux-address"),
+        (
+            request.gateway.is_some() || v6.gateway.is_some(),
+            "--gateway",
+        ),
+        (request.range.is_some() || v6.range.is_some(), "--ip-range"),
+        (
+            !(request.reserved.is_empty() && v6.reserved.is_empty()),
+            "--aux-address",
+        ),
     ];
     match asked.iter().find(|(asked, _)| *asked) {
         Some((_, flag)) => Err(Refusal::unsupported(format!(
@@ -337,18 +389,54 @@ fn in_use(network: &str, users: &[String]) -> Refusal {
     ))
 }
 
-fn free_subnet(pools: &[(Ipv4Network, u8)], used: &[Ipv4Network]) -> Option<Ipv4Network> {
-    pools.iter().find_map(|(pool, prefix)| {
-        let step = 1u32 << (32 - prefix);
-        let count = 1u32 << (prefix - pool.prefix());
-        (0..count)
-            .filter_map(|index| {
-                Ipv4Network::new(
-                    Ipv4Addr::from(u32::from(pool.network()) + index * step),
-                    *prefix,
-                )
-                .ok()
-            })
-            .find(|subnet| !used.iter().any(|other| other.overlaps(*subnet)))
-    })
+/// Of a bridge this host has the first address.
+fn check_gateway(
+    network: &str,
+    asked: Option<impl Into<IpAddr>>,
+    subnet: impl Into<IpNetwork>,
+) -> Result<(), Refusal> {
+    let (asked, subnet) = (asked.map(Into::into), subnet.into());
+    match asked.filter(|asked| *asked != gateway(subnet)) {
+        None => Ok(()),
+        Some(gateway) => Err(Refusal::unsupported(format!(
+            "network {network}: not built: --gateway {gateway}; only the first address of {subnet}"
+        ))),
+    }
+}
+
+/// Refuses to keep back addresses that no container could have anyway.
+fn check_reserved(pool: &Pool) -> Result<(), Refusal> {
+    let subnet = pool.subnet;
+    let last = (!subnet.is_ipv6()).then(|| subnet.broadcast());
+    let unusable = [Some(subnet.network()), pool.gateway, last];
+    let mut reserved = pool.reserved.iter();
+    match reserved.find(|(_, address)| unusable.contains(&Some(**address))) {
+        None => Ok(()),
+        Some((what, address)) => Err(Refusal::forbidden(format!(
+            "failed to allocate secondary ip address ({what}:{address}): Address already in use"
+        ))),
+    }
+}
+
+/// Where networks that carry IPv6 get their subnets, a /64 each: a unique local /48, whose 40 bits are to be drawn at
+/// random (RFC 4193 §3.2), as those of the host's id were.
+fn unique_local(node: &str) -> Option<(IpNetwork, u8)> {
+    let drawn = u128::from_str_radix(node, 16).ok()? >> 88;
+    let first = Ipv6Addr::from(0xfd << 120 | drawn << 80);
+    Some((IpNetwork::new(first.into(), 48).ok()?, 64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_has_a_unique_local_prefix() {
+        let (pool, size) = unique_local("0123456789abcdef0123456789abcdef").expect("digits");
+        assert_eq!(
+            (pool.to_string().as_str(), size),
+            ("fd01:2345:6789::/48", 64)
+        );
+        assert!(unique_local("not digits").is_none());
+    }
 }

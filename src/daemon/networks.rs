@@ -1,13 +1,13 @@
 //! The networks this host knows: the mesh's, from the registry, and bridges of its own.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
-use ipnetwork::Ipv4Network;
-use nuncio_overlay::{bridge_name, gateway_of, host_routes};
+use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
+use nuncio_overlay::{bridge_name, gateway, gateway_of, host_routes};
 use nuncio_registry::{NetworkRecord, NetworkRequest};
 use serde::{Deserialize, Serialize};
 
@@ -40,6 +40,9 @@ pub(crate) struct LocalNetwork {
     /// Addresses that no container gets, and what for.
     #[serde(default)]
     pub(crate) reserved: BTreeMap<String, Ipv4Addr>,
+    /// What it carries of IPv6.
+    #[serde(default)]
+    pub(crate) v6: Option<LocalV6>,
     pub(crate) internal: bool,
     /// Its bridge was there before, and is not ours.
     #[serde(default)]
@@ -50,6 +53,49 @@ pub(crate) struct LocalNetwork {
     pub(crate) options: BTreeMap<String, String>,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) created: String,
+}
+
+/// The IPv6 of a bridge network.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct LocalV6 {
+    pub(crate) subnet: Ipv6Network,
+    #[serde(default)]
+    pub(crate) range: Option<Ipv6Network>,
+    #[serde(default)]
+    pub(crate) reserved: BTreeMap<String, Ipv6Addr>,
+}
+
+impl LocalNetwork {
+    /// What is said of its addresses, those of IPv4 first.
+    pub(crate) fn pools(&self) -> Vec<Pool> {
+        let ip = |(what, address): (&String, &Ipv4Addr)| (what.clone(), (*address).into());
+        let v4 = Pool {
+            subnet: self.subnet.into(),
+            gateway: Some(self.gateway.unwrap_or(gateway_of(self.subnet)).into()),
+            range: self.range.map(IpNetwork::V4),
+            reserved: self.reserved.iter().map(ip).collect(),
+        };
+        let ip = |(what, address): (&String, &Ipv6Addr)| (what.clone(), (*address).into());
+        let v6 = self.v6.as_ref().map(|v6| Pool {
+            subnet: v6.subnet.into(),
+            gateway: Some(gateway(v6.subnet.into())),
+            range: v6.range.map(IpNetwork::V6),
+            reserved: v6.reserved.iter().map(ip).collect(),
+        });
+        std::iter::once(v4).chain(v6).collect()
+    }
+}
+
+/// A network's addresses of one family.
+#[derive(Clone, Debug)]
+pub(crate) struct Pool {
+    pub(crate) subnet: IpNetwork,
+    /// This host's; an overlay in which it has no block has none here.
+    pub(crate) gateway: Option<IpAddr>,
+    /// Where containers get addresses that ask for none; `None`: all of it.
+    pub(crate) range: Option<IpNetwork>,
+    /// Addresses that no container gets, and what for.
+    pub(crate) reserved: BTreeMap<String, IpAddr>,
 }
 
 /// A network, wherever it is written down.
@@ -79,6 +125,21 @@ impl Network {
         match self {
             Self::Mesh(network) => network.subnet,
             Self::Local(network) => network.subnet,
+        }
+    }
+
+    /// Its subnets, that of IPv4 first.
+    pub(crate) fn subnets(&self) -> Vec<IpNetwork> {
+        match self {
+            Self::Mesh(network) => network.subnets().collect(),
+            Self::Local(network) => network.pools().iter().map(|pool| pool.subnet).collect(),
+        }
+    }
+
+    pub(crate) fn subnet_v6(&self) -> Option<Ipv6Network> {
+        match self {
+            Self::Mesh(network) => network.subnet_v6,
+            Self::Local(network) => network.v6.as_ref().map(|v6| v6.subnet),
         }
     }
 
@@ -152,10 +213,7 @@ pub(crate) struct NetworkView {
     pub(crate) name: String,
     pub(crate) driver: String,
     pub(crate) scope: &'static str,
-    pub(crate) subnet: Option<Ipv4Network>,
-    pub(crate) gateway: Option<Ipv4Addr>,
-    pub(crate) range: Option<Ipv4Network>,
-    pub(crate) reserved: BTreeMap<String, Ipv4Addr>,
+    pub(crate) pools: Vec<Pool>,
     pub(crate) internal: bool,
     pub(crate) attachable: bool,
     pub(crate) vni: Option<u32>,
@@ -174,6 +232,8 @@ pub(crate) struct NetworkEndpoint {
     pub(crate) mac: [u8; 6],
     pub(crate) address: Ipv4Addr,
     pub(crate) prefix: u8,
+    /// Its IPv6 address, with the prefix length.
+    pub(crate) v6: Option<(Ipv6Addr, u8)>,
 }
 
 /// Reads this host's own networks.
@@ -192,10 +252,12 @@ pub(crate) fn load_local(directory: &Path) -> anyhow::Result<BTreeMap<String, Lo
     Ok(networks)
 }
 
-pub(super) fn pools(pools: &[(Ipv4Addr, u8, u8)]) -> Vec<(Ipv4Network, u8)> {
+pub(super) fn pools(pools: &[(Ipv4Addr, u8, u8)]) -> Vec<(IpNetwork, u8)> {
     pools
         .iter()
-        .filter_map(|(base, prefix, size)| Some((Ipv4Network::new(*base, *prefix).ok()?, *size)))
+        .filter_map(|(base, prefix, size)| {
+            Some((IpNetwork::new((*base).into(), *prefix).ok()?, *size))
+        })
         .collect()
 }
 
@@ -226,7 +288,7 @@ impl Daemon {
             .mesh_default()
             .context("the default network is missing")?;
         if self.own_blocks(&network.id).is_empty() {
-            self.claim_block(&network).await?;
+            self.claim_block(&network, network.subnet.into()).await?;
         }
         Ok(())
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use ipnetwork::IpNetwork;
 use nuncio_runtime::{
     BindOptions, ContainerSpec, DeviceRule, LogOptions, Mount, MountKind, Namespace, Ulimit,
 };
@@ -13,7 +14,7 @@ use super::container::Container;
 use super::files::{self, NAME_SERVER, Resolving};
 use super::limits::resources;
 use super::networks::{DEFAULT_NETWORK, Network};
-use super::record::Record;
+use super::record::{Endpoint, Record};
 use super::refusal::Refusal;
 use super::{Daemon, link};
 
@@ -165,11 +166,8 @@ impl Daemon {
             return Ok(());
         }
         let hostname = hostname_of(record);
-        let addresses: Vec<_> = record
-            .endpoints
-            .values()
-            .map(|endpoint| endpoint.address)
-            .collect();
+        let endpoints = record.endpoints.values();
+        let addresses: Vec<_> = endpoints.flat_map(Endpoint::addresses).collect();
         let extra: Vec<String> = host
             .extra_hosts
             .iter()
@@ -228,8 +226,11 @@ impl Daemon {
         let gateway = self.default_network().and_then(|network| match &network {
             Network::Local(local) => Some(network.gateway(local.subnet)),
             Network::Mesh(record) => {
-                let block = self.own_blocks(&record.id).first().copied();
-                block.map(|block| network.gateway(block))
+                let mut blocks = self.own_blocks(&record.id).into_iter();
+                blocks.find_map(|block| match block {
+                    IpNetwork::V4(block) => Some(network.gateway(block)),
+                    IpNetwork::V6(_) => None,
+                })
             }
         });
         match (entry.strip_suffix(HOST_GATEWAY), gateway) {

@@ -190,6 +190,7 @@ pub(super) fn registrations(
             node: node.id.clone(),
             node_name: node.name.clone(),
             address: endpoint.address,
+            address_v6: endpoint.v6.map(|v6| v6.address),
             aliases: endpoint.aliases.clone(),
             ports: record.config.exposed.iter().map(record_of).collect(),
             labels: record.config.labels.clone(),

@@ -1,9 +1,9 @@
 //! A container as it lies on disk: what was asked, and what became of it.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::{Ipv4Network, Ipv6Network};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -95,7 +95,16 @@ impl Record {
     /// The network that leads out of the container: of those with a gateway the one with the highest priority, and of
     /// several the one that it joined first.
     pub(crate) fn way_out(&self) -> Option<(&str, &Endpoint)> {
-        let out = |(_, endpoint): &(&String, &Endpoint)| endpoint.gateway.is_some();
+        self.leading(|endpoint| endpoint.gateway.is_some())
+    }
+
+    /// The same of IPv6, which not every network carries.
+    pub(crate) fn way_out_v6(&self) -> Option<(&str, &Endpoint)> {
+        self.leading(|endpoint| endpoint.v6.is_some_and(|v6| v6.gateway.is_some()))
+    }
+
+    fn leading(&self, leads_out: impl Fn(&Endpoint) -> bool) -> Option<(&str, &Endpoint)> {
+        let out = |(_, endpoint): &(&String, &Endpoint)| leads_out(endpoint);
         let rank = |(_, endpoint): &(&String, &Endpoint)| {
             (std::cmp::Reverse(endpoint.gateway_priority), endpoint.index)
         };
@@ -112,6 +121,9 @@ pub(crate) struct Endpoint {
     /// The host's block that the address is out of.
     pub(crate) block: Ipv4Network,
     pub(crate) gateway: Option<Ipv4Addr>,
+    /// Of a network that carries IPv6.
+    #[serde(default)]
+    pub(crate) v6: Option<EndpointV6>,
     pub(crate) mac: [u8; 6],
     pub(crate) aliases: Vec<String>,
     /// Its link is `eth<index>` inside.
@@ -120,6 +132,23 @@ pub(crate) struct Endpoint {
     /// Of the networks with a way out, the one with the highest is it.
     #[serde(default)]
     pub(crate) gateway_priority: i64,
+}
+
+impl Endpoint {
+    /// Its addresses, that of IPv4 first.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        let v6 = self.v6.map(|v6| IpAddr::V6(v6.address));
+        std::iter::once(IpAddr::V4(self.address)).chain(v6)
+    }
+}
+
+/// A container's IPv6 address in one network.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct EndpointV6 {
+    pub(crate) address: Ipv6Addr,
+    /// The host's block that the address is out of.
+    pub(crate) block: Ipv6Network,
+    pub(crate) gateway: Option<Ipv6Addr>,
 }
 
 /// A host port that leads to a container's port.

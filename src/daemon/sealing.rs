@@ -100,7 +100,7 @@ impl Daemon {
         for network in sealed {
             document.links.push(LinkDocument {
                 name: vxlan_name(&network.id),
-                subnets: vec![network.subnet.into()],
+                subnets: network.subnets().collect(),
                 mtu: network.mtu.unwrap_or(u16::MAX).min(sight.sealed_mtu),
             });
             let blocks = sight.catalog.blocks_of(&network.id);
@@ -112,7 +112,7 @@ impl Daemon {
                     let peer = peers
                         .entry(&node.id)
                         .or_insert_with(|| peer(node, wireguard));
-                    peer.blocks.push(block.cidr.into());
+                    peer.blocks.push(block.cidr);
                 }
             }
         }

@@ -5,7 +5,7 @@
 //! has to ask another for it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::{NonZeroU16, NonZeroU32};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -55,6 +55,8 @@ pub(crate) struct Member {
     pub(super) id: String,
     pub(super) node: String,
     pub(super) address: Ipv4Addr,
+    #[serde(default)]
+    pub(super) address_v6: Option<Ipv6Addr>,
     pub(super) ports: Vec<Port>,
     /// Its share of newcomers, against the other members'.
     #[serde(default = "usual")]
@@ -62,6 +64,14 @@ pub(crate) struct Member {
     /// Whether it is only to be used while it takes connections.
     #[serde(default)]
     pub(super) checked: bool,
+}
+
+impl Member {
+    /// Its addresses, that of IPv4 first.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        let v6 = self.address_v6.map(IpAddr::V6);
+        std::iter::once(IpAddr::V4(self.address)).chain(v6)
+    }
 }
 
 fn usual() -> NonZeroU16 {
@@ -277,6 +287,7 @@ impl Daemon {
                 id: record.id.clone(),
                 node: self.node.id.clone(),
                 address: endpoint.address,
+                address_v6: endpoint.v6.map(|v6| v6.address),
                 ports: record.config.exposed.clone(),
                 weight: weight_of(&record.config.labels),
                 checked: is_checked(&record.config.labels),
@@ -289,6 +300,7 @@ impl Daemon {
                     id: endpoint.id.clone(),
                     node: endpoint.node.clone(),
                     address: endpoint.address,
+                    address_v6: endpoint.address_v6,
                     ports: endpoint.ports.iter().map(port_of).collect(),
                     weight: weight_of(&endpoint.labels),
                     checked: is_checked(&endpoint.labels),
@@ -323,15 +335,18 @@ impl Daemon {
 
     fn service_address(&self, network: &Network, name: &str) -> Option<Ipv4Addr> {
         let blocks = match network {
-            Network::Local(network) => vec![network.subnet],
-            Network::Mesh(network) => self.own_blocks(&network.id),
+            Network::Local(network) => vec![network.subnet.into()],
+            Network::Mesh(network) => self.blocks_in(&network.id, network.subnet.into()),
         };
         let owner = owner(network.id(), name);
         let allocated = locked(&self.addresses).allocate(network.id(), &blocks, &owner, None);
         let told = |error: &nuncio_overlay::AllocateError| {
             tracing::warn!(service = name, %error, "a service goes without an address");
         };
-        allocated.inspect_err(told).ok()
+        match allocated.inspect_err(told).ok()? {
+            IpAddr::V4(address) => Some(address),
+            IpAddr::V6(_) => None, // of a block of IPv4 there is none
+        }
     }
 
     fn keep_services(&self, known: &KnownServices) {
@@ -397,6 +412,7 @@ mod tests {
             id: id.to_owned(),
             node: node.to_owned(),
             address: [10, 1, 0, 2].into(),
+            address_v6: None,
             ports: vec!["6379/tcp".parse().expect("a port")],
             weight: usual(),
             checked: false,

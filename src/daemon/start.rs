@@ -1,10 +1,12 @@
 //! Starting a container: from its record to a running process, or back to nothing.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use anyhow::Context;
-use nuncio_overlay::{AttachRequest, MacAddr, NetNs, attach, veth_name};
+use ipnetwork::IpNetwork;
+use nuncio_overlay::{AttachRequest, MacAddr, NetNs, Place, attach, veth_name};
 use nuncio_runtime::{Shim, bundle};
 
 use super::config::{ContainerConfig, EndpointRequest, NetworkMode, Port};
@@ -12,7 +14,7 @@ use super::container::Container;
 use super::health::Health;
 use super::networks::{DEFAULT_NETWORK, Network};
 use super::outfit::owns_namespace;
-use super::record::{Phase, PublishedPort, StartFailure};
+use super::record::{Endpoint, Phase, PublishedPort, StartFailure};
 use super::refusal::Refusal;
 use super::services::service_of;
 use super::{Daemon, ports};
@@ -230,17 +232,28 @@ impl Daemon {
             .endpoints
             .get(network.name())
             .context("an endpoint that is not written down")?;
-        let leads_out = record
-            .way_out()
-            .is_some_and(|(_, out)| out.index == endpoint.index);
+        let leads_out = |way: Option<(&str, &Endpoint)>| {
+            way.is_some_and(|(_, out)| out.index == endpoint.index)
+        };
+        let v4 = Place {
+            address: IpNetwork::new(endpoint.address.into(), endpoint.block.prefix())?,
+            gateway: (endpoint.gateway.filter(|_| leads_out(record.way_out()))).map(IpAddr::V4),
+            subnet: network.subnet().into(),
+        };
+        let mut places = vec![v4];
+        if let Some((v6, subnet)) = endpoint.v6.zip(network.subnet_v6()) {
+            places.push(Place {
+                address: IpNetwork::new(v6.address.into(), v6.block.prefix())?,
+                gateway: (v6.gateway.filter(|_| leads_out(record.way_out_v6()))).map(IpAddr::V6),
+                subnet: subnet.into(),
+            });
+        }
         Ok(AttachRequest {
             netns: container.netns.clone(),
             container_link: format!("eth{}", endpoint.index),
             host_link: veth_name(&container.id, endpoint.index),
             bridge: network.bridge(),
-            address: ipnetwork::Ipv4Network::new(endpoint.address, endpoint.block.prefix())?,
-            gateway: endpoint.gateway.filter(|_| leads_out),
-            subnet: network.subnet(),
+            places,
             mac: MacAddr(endpoint.mac),
             mtu: self.mtu_in(network).await?,
             isolated: !self.icc(network) && !network.is_adopted(),

@@ -5,11 +5,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
+use ipnetwork::IpNetwork;
+use nuncio_overlay::gateway;
+use nuncio_registry::NetworkRecord;
 use nuncio_runtime::{Attach, AttachOptions};
 
 use super::Daemon;
 use super::container::Container;
-use super::networks::{DEFAULT_NETWORK, Network, NetworkEndpoint, NetworkView};
+use super::networks::{DEFAULT_NETWORK, Network, NetworkEndpoint, NetworkView, Pool};
 use super::record::Phase;
 use super::refusal::Refusal;
 use crate::cli::daemon::RegistryChoice;
@@ -120,10 +123,7 @@ impl Daemon {
             name: name.into(),
             driver: driver.into(),
             scope: "local",
-            subnet: None,
-            gateway: None,
-            range: None,
-            reserved: [].into(),
+            pools: Vec::new(),
             internal: false,
             attachable: false,
             vni: None,
@@ -170,6 +170,7 @@ impl Daemon {
                     mac: endpoint.mac,
                     address: endpoint.address,
                     prefix: endpoint.block.prefix(),
+                    v6: endpoint.v6.map(|v6| (v6.address, v6.block.prefix())),
                 })
             })
             .collect();
@@ -183,6 +184,9 @@ impl Daemon {
                 mac: nuncio_overlay::MacAddr::of_address(endpoint.address).0,
                 address: endpoint.address,
                 prefix: network.subnet().prefix(),
+                v6: endpoint
+                    .address_v6
+                    .zip(network.subnet_v6().map(|subnet| subnet.prefix())),
             }
         }));
         let mut peers: Vec<(String, IpAddr)> = catalog
@@ -192,9 +196,9 @@ impl Daemon {
             .collect();
         peers.sort();
         peers.dedup();
-        let block = match network {
-            Network::Local(network) => Some(network.subnet),
-            Network::Mesh(record) => self.own_blocks(&record.id).first().copied(),
+        let pools = match network {
+            Network::Local(network) => network.pools(),
+            Network::Mesh(record) => self.mesh_pools(record),
         };
         let (driver, scope, vni, attachable) = match network {
             Network::Mesh(record) if record.name == DEFAULT_NETWORK => {
@@ -215,19 +219,12 @@ impl Daemon {
                 local.created.clone(),
             ),
         };
-        let (range, reserved) = match network {
-            Network::Local(local) => (local.range, local.reserved.clone()),
-            Network::Mesh(_) => (None, [].into()),
-        };
         NetworkView {
             id: network.id().to_owned(),
             name: network.name().to_owned(),
             driver: driver.into(),
             scope,
-            subnet: Some(network.subnet()),
-            gateway: block.map(|block| network.gateway(block)),
-            range,
-            reserved,
+            pools,
             internal: network.internal(),
             attachable,
             vni,
@@ -237,6 +234,22 @@ impl Daemon {
             endpoints,
             peers,
         }
+    }
+
+    /// Of an overlay every host is the gateway of its own blocks.
+    fn mesh_pools(&self, network: &NetworkRecord) -> Vec<Pool> {
+        let blocks = self.own_blocks(&network.id);
+        let own = |subnet: IpNetwork| {
+            let mut blocks = blocks.iter().copied();
+            blocks.find(|block| block.is_ipv6() == subnet.is_ipv6())
+        };
+        let pool = |subnet| Pool {
+            subnet,
+            gateway: own(subnet).map(gateway),
+            range: None,
+            reserved: [].into(),
+        };
+        network.subnets().map(pool).collect()
     }
 
     pub(crate) fn info(&self) -> anyhow::Result<DaemonInfo> {

@@ -1,7 +1,7 @@
 //! The names that containers of user-defined networks resolve.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use nuncio_overlay::{NamesDocument, Offer, Subscriber, Zone};
 
@@ -11,7 +11,7 @@ use super::networks::Network;
 use super::offers::offers;
 use super::plane::{Sight, port_of};
 use super::record::Record;
-use super::services::Service;
+use super::services::{Member, Service};
 
 impl Daemon {
     /// The names that containers of user-defined networks resolve.
@@ -44,7 +44,7 @@ impl Daemon {
             domain: Some(network.name().to_owned()),
             ..Zone::default()
         };
-        let mut add = |address: Ipv4Addr, id: &str, name: &str, aliases: &[String]| {
+        let mut add = |address: IpAddr, id: &str, name: &str, aliases: &[String]| {
             let short = id.get(..12).unwrap_or(id).to_owned();
             for name in [name.to_owned(), short]
                 .into_iter()
@@ -63,14 +63,11 @@ impl Daemon {
                 .values()
                 .filter(|endpoint| endpoint.network_id == network.id())
             {
-                add(
-                    endpoint.address,
-                    &record.id,
-                    &record.name,
-                    &endpoint.aliases,
-                );
                 let offers = offers(&record.config.exposed, &record.config.labels);
-                zone.offers.insert(endpoint.address, offers);
+                for address in endpoint.addresses() {
+                    add(address, &record.id, &record.name, &endpoint.aliases);
+                    zone.offers.insert(address, offers.clone());
+                }
             }
         }
         let elsewhere = sight
@@ -78,15 +75,12 @@ impl Daemon {
             .endpoints_in(network.id())
             .filter(|endpoint| endpoint.node != self.node.id);
         for endpoint in elsewhere {
-            add(
-                endpoint.address,
-                &endpoint.id,
-                &endpoint.name,
-                &endpoint.aliases,
-            );
             let ports: Vec<_> = endpoint.ports.iter().map(port_of).collect();
             let offers = offers(&ports, &endpoint.labels);
-            zone.offers.insert(endpoint.address, offers);
+            for address in endpoint.addresses() {
+                add(address, &endpoint.id, &endpoint.name, &endpoint.aliases);
+                zone.offers.insert(address, offers.clone());
+            }
         }
         for service in &sight.services {
             if service.network == network.id() {
@@ -156,23 +150,20 @@ fn upstream(server: IpAddr) -> SocketAddr {
 /// A service has its name to itself: a container that is called the same is found by its short id, and as one of
 /// the service's by `tasks.NAME`.
 fn enter(service: &Service, zone: &mut Zone) {
-    let tasks: Vec<_> = service
-        .members
-        .iter()
-        .map(|member| member.address)
-        .collect();
+    let members = service.members.iter();
+    let tasks: Vec<_> = members.flat_map(Member::addresses).collect();
     let found = match service.address {
-        Some(address) if !service.ports().is_empty() => vec![address],
+        Some(address) if !service.ports().is_empty() => vec![address.into()],
         _ => tasks.clone(), // there is no port to listen on, or no address to listen at
     };
     let names = &mut zone.names;
     names.retain(|name, _| !name.eq_ignore_ascii_case(&service.name));
     names.insert(format!("tasks.{}", service.name), tasks);
     names.insert(service.name.clone(), found);
-    if let Some(address) = service.address {
+    if let Some(address) = service.address.map(IpAddr::V4) {
         zone.reverse.insert(address, service.name.clone());
         let members = service.members.iter();
-        let offers = members.filter_map(|member| zone.offers.get(&member.address));
+        let offers = members.filter_map(|member| zone.offers.get(&member.address.into()));
         let mut all: Vec<Offer> = offers.flatten().cloned().collect();
         all.sort();
         all.dedup();
@@ -182,15 +173,18 @@ fn enter(service: &Service, zone: &mut Zone) {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
-    use crate::daemon::services::Member;
 
     #[test]
     fn a_service_has_its_name_to_itself() {
         let mut zone = Zone::default();
         let own = Ipv4Addr::from([10, 1, 0, 2]);
+        let own_v6 = own.to_ipv6_mapped();
+        let both = [IpAddr::V4(own), own_v6.into()];
         for name in ["Redis", "0123456789ab"] {
-            zone.names.insert(name.to_owned(), vec![own]);
+            zone.names.insert(name.to_owned(), vec![own.into()]);
         }
         let mut service = Service {
             network: "0".to_owned(),
@@ -201,6 +195,7 @@ mod tests {
                 id: "0123456789abcdef".to_owned(),
                 node: "n".to_owned(),
                 address: own,
+                address_v6: Some(own_v6),
                 ports: vec!["6379/tcp".parse().expect("a port")],
                 weight: std::num::NonZeroU16::MIN,
                 checked: false,
@@ -209,10 +204,10 @@ mod tests {
         enter(&service, &mut zone);
         let names: Vec<_> = zone.names.keys().map(String::as_str).collect();
         assert_eq!(names, ["0123456789ab", "redis", "tasks.redis"]);
-        assert_eq!(zone.names["redis"], [Ipv4Addr::from([10, 1, 0, 9])]);
-        assert_eq!(zone.names["tasks.redis"], [own]);
+        assert_eq!(zone.names["redis"], [IpAddr::from([10, 1, 0, 9])]);
+        assert_eq!(zone.names["tasks.redis"], both);
         service.members[0].ports.clear();
         enter(&service, &mut zone);
-        assert_eq!(zone.names["redis"], [own], "nobody listens at the address");
+        assert_eq!(zone.names["redis"], both, "nobody listens at the address");
     }
 }

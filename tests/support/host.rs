@@ -1,7 +1,7 @@
 //! One host: a namespace, directories, and perhaps a daemon.
 
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
@@ -21,6 +21,8 @@ pub(super) const NUNCIO: &str = env!("CARGO_BIN_EXE_nuncio");
 pub(crate) struct Host {
     /// Where the other hosts reach it.
     pub(crate) address: Ipv4Addr,
+    /// Where they do if they are to use IPv6.
+    address_v6: Mutex<Option<Ipv6Addr>>,
     daemon: Mutex<Option<Child>>,
     flags: Mutex<Vec<String>>,
     environment: Mutex<Vec<(String, String)>>,
@@ -51,6 +53,7 @@ impl Host {
         let remains = Remains::of(directory.path());
         Self {
             address,
+            address_v6: Mutex::default(),
             daemon: Mutex::default(),
             flags: Mutex::default(),
             environment: Mutex::default(),
@@ -91,7 +94,21 @@ impl Host {
 
     /// The registry that its daemon embeds, as the others name it.
     pub(crate) fn registry_url(&self) -> String {
-        format!("http://{}:2379", self.address)
+        format!("http://{}", SocketAddr::new(self.advertised(), 2379))
+    }
+
+    /// Gives it an IPv6 address on the underlay, at which the daemons to come are found by others.
+    pub(crate) fn use_v6(&self) -> Ipv6Addr {
+        let [.., last] = self.address.octets();
+        let address = Ipv6Addr::new(0xfd00, 198, 0, 0, 0, 0, 0, last.into());
+        self.ip(&format!("address add {address}/64 dev eth0 nodad"));
+        *self.address_v6.lock().expect("no test panics here") = Some(address);
+        address
+    }
+
+    fn advertised(&self) -> IpAddr {
+        let v6 = *self.address_v6.lock().expect("no test panics here");
+        v6.map_or(self.address.into(), IpAddr::V6)
     }
 
     /// Starts the daemon and returns when it answers.
@@ -209,7 +226,7 @@ impl Host {
             .arg("-H")
             .arg(self.url())
             .arg("--advertise-addr")
-            .arg(self.address.to_string());
+            .arg(self.advertised().to_string());
         command
             .arg("--node-name")
             .arg(format!("host-{}", self.number));

@@ -1,14 +1,16 @@
 //! A shorter way between containers of one network on two hosts. A packet is taken off where it comes in, before bridge,
 //! routing, connection tracking and the rules of packets have seen it, and put where these would have brought it.
 //!
-//! It is for packets that they would pass on unchanged, whatever came before them: from a container's own address to a peer's
+//! It is for packets of IPv4 that they would pass on unchanged, whatever came before them: from a container's own address to a peer's
 //! block, and from there to a container. Links, published ports, services that are relayed, what is encrypted, this host
 //! itself and all that a rule might forbid go the long way, as does everything while this table is not there.
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use ipnetwork::Ipv4Network;
+
 use super::{Batch, quoted, set};
-use crate::{Carrier, Member, Peer, Reach, Segment, Vxlan, gateway_of};
+use crate::{Carrier, Member, Reach, Segment, Vxlan, gateway_of, segment};
 
 /// The table's family and name, as nft's commands take them.
 pub(crate) const TABLE: &str = "netdev nuncio";
@@ -36,7 +38,8 @@ struct Way<'a> {
     bridge: &'a str,
     vxlan: &'a Vxlan,
     members: Vec<(&'a Member, Vec<Ipv4Addr>)>,
-    peers: Vec<&'a Peer>,
+    /// The blocks of IPv4 of those peers to which a route's MTU is the link's.
+    blocks: Vec<Ipv4Network>,
 }
 
 impl<'a> Way<'a> {
@@ -53,14 +56,14 @@ impl<'a> Way<'a> {
             .collect();
         // What may be too long for its way must be told so, which only the long way does.
         let peers = segment.peers.iter().filter(|peer| peer.mtu.is_none());
-        let peers: Vec<_> = peers.collect();
+        let blocks: Vec<_> = peers.filter_map(|peer| segment::v4(peer.block)).collect();
         let open = segment.icc && segment.reach == Reach::Routed && vxlan.carrier == Carrier::Vxlan;
-        (open && is_there(&vxlan.link) && !members.is_empty() && !peers.is_empty()).then_some(
+        (open && is_there(&vxlan.link) && !members.is_empty() && !blocks.is_empty()).then_some(
             Self {
                 bridge: &segment.bridge,
                 vxlan,
                 members,
-                peers,
+                blocks,
             },
         )
     }
@@ -80,10 +83,8 @@ impl<'a> Way<'a> {
             let Member { link, mac, .. } = member;
             format!("\"{link}\" . {mac} . {address}")
         });
-        let blocks = self
-            .peers
-            .iter()
-            .map(|peer| format!("{} : {}", peer.block, gateway_of(peer.block)));
+        let blocks = self.blocks.iter();
+        let blocks = blocks.map(|block| format!("{block} : {}", gateway_of(*block)));
         format!(
             "iifname . ether saddr . ip saddr {} ip ttl > 1 fwd ip to ip daddr map {} device \"{}\"",
             set(own).unwrap_or_default(),
@@ -94,7 +95,7 @@ impl<'a> Way<'a> {
 
     /// From a peer's block to the container that has the address, as if the host had sent it.
     fn inward(&self) -> String {
-        let blocks = set(self.peers.iter().map(|peer| peer.block));
+        let blocks = set(&self.blocks);
         let addresses = self.each(|_, address| address.to_string());
         let macs = self.each(|member, address| format!("{address} : {}", member.mac));
         let links = self.each(|member, address| format!("{address} : \"{}\"", member.link));

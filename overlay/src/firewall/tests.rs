@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+
 use super::*;
 use crate::{Carrier, MacAddr, Member, Peer, Protocol, Vni};
 
@@ -8,7 +10,7 @@ pub(super) fn mesh() -> Segment {
         id: "mesh".to_owned(),
         bridge: "nb-1".to_owned(),
         adopted: false,
-        subnet: "10.1.0.0/16".parse().unwrap(),
+        subnets: vec!["10.1.0.0/16".parse().unwrap()],
         blocks: vec!["10.1.1.0/24".parse().unwrap()],
         vxlan: Some(Vxlan {
             carrier: Carrier::Vxlan,
@@ -44,7 +46,7 @@ pub(super) fn links_only() -> Segment {
     Segment {
         id: "bridge".to_owned(),
         bridge: "nuncio0".to_owned(),
-        subnet: "172.17.0.0/16".parse().unwrap(),
+        subnets: vec!["172.17.0.0/16".parse().unwrap()],
         blocks: vec!["172.17.1.0/24".parse().unwrap()],
         vxlan: Some(Vxlan {
             link: "nx-0".to_owned(),
@@ -82,7 +84,7 @@ pub(super) fn local() -> Segment {
     Segment {
         id: "local".to_owned(),
         bridge: "nb-2".to_owned(),
-        subnet: "10.2.0.0/24".parse().unwrap(),
+        subnets: vec!["10.2.0.0/24".parse().unwrap()],
         blocks: vec!["10.2.0.0/24".parse().unwrap()],
         vxlan: None,
         peers: Vec::new(),
@@ -93,6 +95,41 @@ pub(super) fn local() -> Segment {
     }
 }
 
+fn dual() -> Segment {
+    let mut segment = Segment {
+        id: "dual".to_owned(),
+        bridge: "nb-3".to_owned(),
+        subnets: vec![
+            "10.3.0.0/16".parse().unwrap(),
+            "fd00:3::/64".parse().unwrap(),
+        ],
+        blocks: vec![
+            "10.3.1.0/24".parse().unwrap(),
+            "fd00:3:0:0:1::/80".parse().unwrap(),
+        ],
+        vxlan: Some(Vxlan {
+            link: "nx-3".to_owned(),
+            ..mesh().vxlan.unwrap()
+        }),
+        members: vec![member("nv-5", "10.3.1.2"), member("nv-6", "10.3.1.3")],
+        host_access: HostAccess::Only(vec![
+            "10.3.1.2".parse().unwrap(),
+            "fd00:3:0:0:1::2".parse().unwrap(),
+        ]),
+        ..mesh()
+    };
+    for (member, last) in segment.members.iter_mut().zip(2..) {
+        let address = Ipv6Addr::new(0xfd00, 3, 0, 0, 1, 0, 0, last);
+        member.addresses.push(address.into());
+    }
+    segment.peers[0].block = "10.3.2.0/24".parse().unwrap();
+    segment.peers.push(Peer {
+        block: "fd00:3:0:0:2::/80".parse().unwrap(),
+        ..segment.peers[0].clone()
+    });
+    segment
+}
+
 fn published() -> Vec<Published> {
     let port = |host_address: Option<&str>, host_port| Published {
         protocol: Protocol::Tcp,
@@ -100,11 +137,19 @@ fn published() -> Vec<Published> {
         host_port,
         target: "172.17.1.2:6379".parse().unwrap(),
     };
+    let port_v6 = |host_address, host_port| Published {
+        target: "[fd00:3:0:0:1::2]:6379".parse().unwrap(),
+        ..port(host_address, host_port)
+    };
     vec![
         port(None, 6379),
         port(Some("192.0.2.1"), 6379),
         port(Some("127.0.0.1"), 6380),
         port(Some("0.0.0.0"), 6381),
+        port_v6(None, 6379),
+        port_v6(Some("2001:db8::1"), 6379),
+        port_v6(Some("::1"), 6380),
+        port_v6(Some("::"), 6381),
     ]
 }
 
@@ -116,7 +161,7 @@ fn nothing_needs_no_table() {
 #[test]
 fn renders_as_reviewed() {
     let state = HostState {
-        segments: vec![links_only(), mesh(), local()],
+        segments: vec![links_only(), mesh(), local(), dual()],
         published: published(),
         shortcut: true,
     };

@@ -39,31 +39,31 @@ pub(super) async fn forget_stale(netlink: &Netlink, state: &HostState) -> io::Re
 
 fn is_stale(flow: &UdpFlow, state: &HostState, local: &HashSet<IpAddr>) -> bool {
     let (asked, answers) = (flow.asked, flow.answers);
-    let links = |segment: &Segment| segment.local_addresses.contains(asked.ip());
+    let links = |segment: &Segment| {
+        let mut addresses = segment.local_addresses.iter();
+        addresses.any(|address| asked.ip() == *address)
+    };
     // Neither those pass by, nor are they at an address where the ambassador listens itself.
-    if !local.contains(&IpAddr::V4(*asked.ip()))
-        || asked.ip().is_loopback()
-        || state.segments.iter().any(links)
+    if !local.contains(&asked.ip()) || asked.ip().is_loopback() || state.segments.iter().any(links)
     {
         return false;
     }
     let published = state.published.iter().find(|published| {
         published.protocol == Protocol::Udp
             && published.host_port == asked.port()
+            && published.target.is_ipv4() == asked.is_ipv4()
             && published
-                .host_address
-                .is_none_or(|address| address == *asked.ip())
+                .only_at()
+                .is_none_or(|address| address == asked.ip())
     });
     match published {
         Some(published) => published.target != answers,
         None => {
             let ours = |address| {
-                state
-                    .segments
-                    .iter()
-                    .any(|segment| segment.subnet.contains(address))
+                let mut subnets = state.segments.iter().flat_map(|segment| &segment.subnets);
+                subnets.any(|subnet| subnet.contains(address))
             };
-            answers.ip() != asked.ip() && ours(*answers.ip())
+            answers.ip() != asked.ip() && ours(answers.ip())
         }
     }
 }

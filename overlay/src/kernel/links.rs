@@ -1,6 +1,6 @@
 use std::{
     collections::{HashMap, HashSet},
-    io,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -16,6 +16,9 @@ use crate::{
     netlink::{Link, VxlanSettings},
     tun,
 };
+
+/// `addr_gen_mode` of a link that makes itself no IPv6 address (`IN6_ADDR_GEN_MODE_NONE`).
+const NO_ADDRESS: &str = "1";
 
 /// Links by name.
 pub(super) type Links = HashMap<String, Link>;
@@ -130,7 +133,7 @@ impl Pass<'_> {
         let link = self.netlink.link(name).await?.ok_or(Errno::ENODEV)?;
         self.netlink.set_mtu(link.index, segment.mtu).await?;
         answer_arp(segment)?;
-        without_ipv6(name)
+        set_ipv6(segment, name).map(drop)
     }
 
     async fn mend_bridge(&self, segment: &Segment, link: &Link) -> io::Result<bool> {
@@ -144,6 +147,7 @@ impl Pass<'_> {
             self.netlink.set_mtu(link.index, segment.mtu).await?;
             mended = true;
         }
+        mended |= set_ipv6(segment, &segment.bridge)?;
         if link.stp {
             self.netlink.set_no_stp(link.index).await?;
             mended = true;
@@ -195,7 +199,7 @@ impl Pass<'_> {
         self.netlink
             .add_vxlan(&vxlan.link, settings, vxlan.mac, segment.mtu)
             .await?;
-        without_ipv6(&vxlan.link)
+        set_ipv6(segment, &vxlan.link).map(drop)
     }
 
     async fn mend_vxlan(&self, segment: &Segment, vxlan: &Vxlan, link: &Link) -> io::Result<bool> {
@@ -208,6 +212,7 @@ impl Pass<'_> {
             self.netlink.set_mtu(link.index, segment.mtu).await?;
             mended = true;
         }
+        mended |= set_ipv6(segment, &vxlan.link)?;
         if link.arp {
             self.netlink.set_no_arp(link.index).await?;
             mended = true;
@@ -238,8 +243,7 @@ impl Pass<'_> {
     async fn make_tun(&self, segment: &Segment, name: &str) -> io::Result<()> {
         tun::make(name).map_err(io::Error::other)?;
         let link = self.netlink.link(name).await?.ok_or(Errno::ENODEV)?;
-        self.mend_tun(segment, &link).await?;
-        without_ipv6(name)
+        self.mend_tun(segment, &link).await.map(drop)
     }
 
     async fn mend_tun(&self, segment: &Segment, link: &Link) -> io::Result<bool> {
@@ -252,6 +256,7 @@ impl Pass<'_> {
             self.netlink.set_mtu(link.index, segment.mtu).await?;
             mended = true;
         }
+        mended |= set_ipv6(segment, &link.name)?;
         if !link.up {
             self.netlink.set_up(link.index).await?;
             mended = true;
@@ -312,13 +317,32 @@ fn answer_arp(segment: &Segment) -> io::Result<bool> {
         .try_fold(false, |any, changed| Ok(any | changed?))
 }
 
-/// The overlay carries IPv4; a link-local address on each bridge would be a way around the rules.
-fn without_ipv6(link: &str) -> io::Result<()> {
-    let setting = PathBuf::from(format!("/proc/sys/net/ipv6/conf/{link}/disable_ipv6"));
-    match set_sysctl(&setting, "1") {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()), // a kernel without IPv6
-        other => other.map(drop),
+/// Has a link of ours carry IPv6 if its network does, and nothing of it else; tells whether that was to be changed.
+///
+/// It gets no address of its own making, which would be a way around the rules, and believes no router. The MTU comes
+/// first: with one below 1280 all these settings go, and are not what they were when they come back.
+fn set_ipv6(segment: &Segment, link: &str) -> io::Result<bool> {
+    let settings = PathBuf::from(format!("/proc/sys/net/ipv6/conf/{link}"));
+    let disable = settings.join("disable_ipv6");
+    if !segment.has_v6() {
+        return match set_sysctl(&disable, "1") {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false), // a kernel without IPv6
+            other => other,
+        };
     }
+    let own = settings.join("addr_gen_mode");
+    if fs::read_to_string(&own)?.trim() != NO_ADDRESS {
+        set_sysctl(&disable, "1")?; // so that the one it has made goes
+    }
+    let changed = [
+        (&own, NO_ADDRESS),
+        (&settings.join("accept_ra"), "0"),
+        (&disable, "0"),
+    ]
+    .map(|(path, value)| set_sysctl(path, value));
+    changed
+        .into_iter()
+        .try_fold(false, |any, changed| Ok(any | changed?))
 }
 
 /// Whether the kernel takes it as a link's name, and nft within quotes.

@@ -13,7 +13,7 @@ use std::{
     io,
 };
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 
 use self::kept::{Brought, Kept};
 pub use self::links::is_link_name;
@@ -21,7 +21,7 @@ use self::pass::{Pass, Passed};
 pub use self::report::{Object, ReconcileError, ReconcileFailure, Report};
 use self::shortcut::Shortcut;
 use crate::{
-    HostState, Published, firewall,
+    HostState, Published, Segment, firewall,
     netlink::{Netlink, Ruleset},
     nft::NftError,
 };
@@ -32,7 +32,7 @@ pub struct Kernel {
     /// What the last pass left standing: what is missing of it now is drift.
     standing: HashSet<Object>,
     /// The MTUs that routes were last given: other ones that are wanted now are no drift.
-    fitted: HashMap<Ipv4Network, u32>,
+    fitted: HashMap<IpNetwork, u32>,
     /// What was drift and is mended, until somebody asks.
     repaired: Vec<Object>,
     rules: Kept,
@@ -82,6 +82,9 @@ impl Kernel {
         let mut pass = Pass::new(&self.netlink, &self.standing, &self.fitted);
         if !state.segments.is_empty() {
             pass.forwarding();
+        }
+        if state.segments.iter().any(Segment::has_v6) {
+            pass.forwarding_v6();
         }
         let ruleset = self.ruleset.as_ref();
         let links = pass.links(&state.segments).await;

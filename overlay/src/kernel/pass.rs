@@ -4,19 +4,23 @@ use std::{
     path::Path,
 };
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 
 use super::{Object, ReconcileError, ReconcileFailure, Report};
 use crate::netlink::Netlink;
 
 /// Whether this namespace forwards packets.
 const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
+/// Whether it forwards those of IPv6.
+const FORWARDING_V6: &str = "/proc/sys/net/ipv6/conf/all/forwarding";
+/// The settings of IPv6 of each link, and of `all` and `default`.
+const LINKS_V6: &str = "/proc/sys/net/ipv6/conf";
 
 /// One reconciliation under way.
 pub(super) struct Pass<'k> {
     pub(super) netlink: &'k Netlink,
     before: &'k HashSet<Object>,
-    pub(super) fitted: &'k HashMap<Ipv4Network, u32>,
+    pub(super) fitted: &'k HashMap<IpNetwork, u32>,
     standing: HashSet<Object>,
     report: Report,
     repaired: Vec<Object>,
@@ -34,7 +38,7 @@ impl<'k> Pass<'k> {
     pub(super) fn new(
         netlink: &'k Netlink,
         before: &'k HashSet<Object>,
-        fitted: &'k HashMap<Ipv4Network, u32>,
+        fitted: &'k HashMap<IpNetwork, u32>,
     ) -> Self {
         Self {
             netlink,
@@ -128,10 +132,20 @@ impl<'k> Pass<'k> {
 
     /// Lets this namespace, and no other, route.
     pub(super) fn forwarding(&mut self) {
-        match set_sysctl(Path::new(FORWARDING), "1") {
-            Ok(false) => self.stands(false, Object::Forwarding),
-            Ok(true) => self.made(Object::Forwarding, false, Ok(())),
-            Err(error) => self.made(Object::Forwarding, false, Err(error)),
+        let set = set_sysctl(Path::new(FORWARDING), "1");
+        self.set(Object::Forwarding, set);
+    }
+
+    /// Lets it route IPv6.
+    pub(super) fn forwarding_v6(&mut self) {
+        self.set(Object::ForwardingV6, forward_v6());
+    }
+
+    fn set(&mut self, object: Object, set: io::Result<bool>) {
+        match set {
+            Ok(false) => self.stands(false, object),
+            Ok(true) => self.made(object, false, Ok(())),
+            Err(error) => self.made(object, false, Err(error)),
         }
     }
 
@@ -140,6 +154,30 @@ impl<'k> Pass<'k> {
         result
             .map_err(|source| self.fail(ReconcileFailure::List { what, source }))
             .ok()
+    }
+}
+
+/// Who routes takes no router's word any more (`accept_ra` of 1), unless told to in spite of that (2): without it a host
+/// that has its own way out from a router would lose that.
+fn forward_v6() -> io::Result<bool> {
+    let forwarding = Path::new(FORWARDING_V6);
+    if fs::read_to_string(forwarding)?.trim() == "1" {
+        return Ok(false);
+    }
+    for link in fs::read_dir(LINKS_V6)? {
+        let accept = link?.path().join("accept_ra");
+        // A link may go meanwhile, and what it said with it.
+        if fs::read_to_string(&accept).is_ok_and(|value| value.trim() == "1") {
+            fs::write(&accept, "2").or_else(gone)?;
+        }
+    }
+    fs::write(forwarding, "1").map(|()| true)
+}
+
+fn gone(error: io::Error) -> io::Result<()> {
+    match error.kind() {
+        io::ErrorKind::NotFound => Ok(()),
+        _ => Err(error),
     }
 }
 

@@ -1,6 +1,6 @@
-use std::{fmt, io, net::Ipv4Addr};
+use std::{fmt, io, net::IpAddr};
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 
 use crate::{MacAddr, nft::NftError};
 
@@ -28,14 +28,16 @@ impl Report {
 pub enum Object {
     /// The setting that lets this namespace route.
     Forwarding,
+    /// The same of IPv6.
+    ForwardingV6,
     /// A bridge, a VXLAN device or a container's link.
     Link(String),
     /// An address of a link.
-    Address(Ipv4Network, String),
+    Address(IpNetwork, String),
     /// A route to a peer's block.
-    Route(Ipv4Network, String),
-    /// A permanent neighbour: the gateway of a peer's block.
-    Neighbour(Ipv4Addr, String),
+    Route(IpNetwork, String),
+    /// A permanent neighbour: the next hop to a peer's block.
+    Neighbour(IpAddr, String),
     /// A row of a VXLAN device's forwarding table.
     Fdb(MacAddr, String),
     /// The nft table.
@@ -49,7 +51,7 @@ impl Object {
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
-            Self::Forwarding => "setting",
+            Self::Forwarding | Self::ForwardingV6 => "setting",
             Self::Link(_) => "link",
             Self::Address(..) => "address",
             Self::Route(..) => "route",
@@ -64,6 +66,7 @@ impl fmt::Display for Object {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Forwarding => write!(f, "net.ipv4.ip_forward"),
+            Self::ForwardingV6 => write!(f, "net.ipv6.conf.all.forwarding"),
             Self::Link(name) => write!(f, "link {name}"),
             Self::Address(address, link) => write!(f, "address {address} of {link}"),
             Self::Route(block, link) => write!(f, "route to {block} over {link}"),

@@ -1,14 +1,14 @@
 use std::{
     collections::{HashMap, HashSet},
     hash::Hash,
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv6Addr},
 };
 
-use ipnetwork::{IpNetwork, Ipv4Network};
+use ipnetwork::IpNetwork;
 
 use super::{Object, links::Links, pass::Pass};
 use crate::{
-    Carrier, MacAddr, Segment, gateway_of,
+    Carrier, MacAddr, Peer, Segment, gateway,
     netlink::{FdbRow, Neighbour, Route},
 };
 
@@ -20,9 +20,9 @@ trait Row: Copy + Eq + Hash {
 }
 
 impl Row for Route {
-    type Key = Ipv4Network;
+    type Key = IpNetwork;
 
-    fn key(&self) -> Ipv4Network {
+    fn key(&self) -> IpNetwork {
         self.destination
     }
 
@@ -32,9 +32,9 @@ impl Row for Route {
 }
 
 impl Row for Neighbour {
-    type Key = (u32, Ipv4Addr);
+    type Key = (u32, IpAddr);
 
-    fn key(&self) -> (u32, Ipv4Addr) {
+    fn key(&self) -> (u32, IpAddr) {
         (self.link, self.address)
     }
 
@@ -56,7 +56,7 @@ impl Row for FdbRow {
 }
 
 /// An address and its link; whole, it is its own key.
-impl Row for (u32, Ipv4Network) {
+impl Row for (u32, IpNetwork) {
     type Key = Self;
 
     fn key(&self) -> Self {
@@ -203,11 +203,9 @@ impl Pass<'_> {
             .collect();
         let found: Vec<_> = found
             .into_iter()
-            .filter_map(|row| match row.address {
-                IpNetwork::V4(address) => {
-                    Some((row.ours || ours.contains(&row.link), (row.link, address)))
-                }
-                IpNetwork::V6(_) => None,
+            .map(|row| {
+                let is_ours = row.ours || ours.contains(&row.link);
+                (is_ours, (row.link, row.address))
             })
             .filter(|(ours, row)| *ours || wanted.contains(row))
             .map(|(_, row)| row)
@@ -231,8 +229,12 @@ impl Pass<'_> {
     }
 }
 
+/// What the host asks from for the containers to which it passes packets of IPv6 on: the kernel asks from no other
+/// address than a link-local one then.
+const LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+
 /// The gateway of each block, with the block's prefix, and the listeners' addresses; these alone on somebody else's bridge.
-fn own_addresses(segment: &Segment) -> impl Iterator<Item = Ipv4Network> {
+fn own_addresses(segment: &Segment) -> impl Iterator<Item = IpNetwork> {
     let blocks: &[_] = if segment.adopted {
         &[]
     } else {
@@ -240,23 +242,25 @@ fn own_addresses(segment: &Segment) -> impl Iterator<Item = Ipv4Network> {
     };
     let gateways = blocks
         .iter()
-        .filter_map(|block| Ipv4Network::new(gateway_of(*block), block.prefix()).ok());
-    gateways.chain(
+        .filter_map(|block| IpNetwork::new(gateway(*block), block.prefix()).ok());
+    let link_local = IpNetwork::new(LINK_LOCAL.into(), 64).ok();
+    let link_local = link_local.filter(|_| blocks.iter().any(IpNetwork::is_ipv6));
+    gateways.chain(link_local).chain(
         segment
             .local_addresses
             .iter()
-            .map(|address| Ipv4Network::from(*address)),
+            .map(|address| IpNetwork::from(IpAddr::V4(*address))),
     )
 }
 
 /// What routes to peers are given as MTU, by the peers' blocks.
-pub(super) fn fitted(segments: &[Segment]) -> HashMap<Ipv4Network, u32> {
+pub(super) fn fitted(segments: &[Segment]) -> HashMap<IpNetwork, u32> {
     let peers = segments.iter().flat_map(|segment| &segment.peers);
     let fitted = peers.filter_map(|peer| Some((peer.block, u32::from(peer.mtu?))));
     fitted.collect()
 }
 
-/// One route per peer's block, and with VXLAN one neighbour and one forwarding row.
+/// One route per peer's block, and with VXLAN one neighbour for it, and one forwarding row per peer.
 #[derive(Default)]
 struct Wanted {
     routes: HashSet<Route>,
@@ -275,14 +279,16 @@ impl Wanted {
                 continue;
             };
             let link = link.index;
-            let source = segment.blocks.first().map(|block| gateway_of(*block));
             for peer in &segment.peers {
-                let gateway = gateway_of(peer.block);
-                let destination = Ipv4Network::new(peer.block.network(), peer.block.prefix());
+                let is_v6 = peer.block.is_ipv6();
+                let mut blocks = segment.blocks.iter();
+                let own = blocks.find(|block| block.is_ipv6() == is_v6);
+                let gateway = next_hop(peer);
+                let destination = IpNetwork::new(peer.block.network(), peer.block.prefix());
                 wanted.routes.extend(destination.map(|destination| Route {
                     destination,
                     gateway: Some(gateway),
-                    source,
+                    source: own.map(|block| crate::gateway(*block)),
                     link,
                     mtu: peer.mtu.map(u32::from),
                 }));
@@ -305,6 +311,15 @@ impl Wanted {
     }
 }
 
+/// Where a peer's block begins: at its gateway; over IPv6 at the link-local address of its end of the tunnel, since
+/// the kernel refuses there as next hop what it has another route to just then, as after somebody changed ours.
+fn next_hop(peer: &Peer) -> IpAddr {
+    match peer.block {
+        IpNetwork::V4(_) => gateway(peer.block),
+        IpNetwork::V6(_) => peer.mac.link_local().into(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -312,7 +327,7 @@ mod tests {
     fn row(last: u8, mac: u8) -> Neighbour {
         Neighbour {
             link: 7,
-            address: Ipv4Addr::new(10, 0, 0, last),
+            address: [10, 0, 0, last].into(),
             mac: MacAddr([2, 0, 0, 0, 0, mac]),
         }
     }

@@ -1,6 +1,6 @@
 use std::{
     collections::BTreeMap,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     path::PathBuf,
 };
 
@@ -34,14 +34,14 @@ pub struct Zone {
     #[serde(default)]
     pub domain: Option<String>,
     /// Addresses by name, as far as they may be told now. A name without any is known, but has no answer.
-    pub names: BTreeMap<String, Vec<Ipv4Addr>>,
+    pub names: BTreeMap<String, Vec<IpAddr>>,
     /// The one name to tell for an address; for others the first in the alphabet is told.
     #[serde(default)]
-    pub reverse: BTreeMap<Ipv4Addr, String>,
+    pub reverse: BTreeMap<IpAddr, String>,
     /// What is offered at an address: a query for the SRV records of `_PORT._PROTOCOL.NAME` gets those of the
     /// name's addresses that fit.
     #[serde(default)]
-    pub offers: BTreeMap<Ipv4Addr, Vec<Offer>>,
+    pub offers: BTreeMap<IpAddr, Vec<Offer>>,
 }
 
 /// A port that a container offers.
@@ -69,7 +69,7 @@ pub struct Subscriber {
     pub networks: Vec<String>,
     /// Names that only it knows, such as those of its links. They come before all others.
     #[serde(default)]
-    pub aliases: BTreeMap<String, Vec<Ipv4Addr>>,
+    pub aliases: BTreeMap<String, Vec<IpAddr>>,
     /// Servers that it asks instead of the document's; none: the document's.
     #[serde(default)]
     pub upstreams: Vec<SocketAddr>,

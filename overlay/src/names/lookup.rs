@@ -1,6 +1,6 @@
 use std::{
     collections::BTreeMap,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
 };
 
 use super::{
@@ -20,16 +20,16 @@ pub(super) struct Table {
 #[derive(Debug, Default)]
 struct Names {
     domain: Option<String>,
-    addresses: BTreeMap<String, Vec<Ipv4Addr>>,
-    names: BTreeMap<Ipv4Addr, String>,
-    offers: BTreeMap<Ipv4Addr, Vec<Offer>>,
+    addresses: BTreeMap<String, Vec<IpAddr>>,
+    names: BTreeMap<IpAddr, String>,
+    offers: BTreeMap<IpAddr, Vec<Offer>>,
 }
 
 /// What there is to say about a name.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) enum Found {
     /// It is known here; a query for anything but addresses gets an empty answer.
-    Addresses(Vec<Ipv4Addr>),
+    Addresses(Vec<IpAddr>),
     /// It is an address of ours, whose name this is.
     Name(String),
     /// It can only be one of ours and is not.
@@ -100,7 +100,7 @@ impl Table {
         &self,
         subscriber: &Subscriber,
         asked: &Asked<'_>,
-        addresses: &[Ipv4Addr],
+        addresses: &[IpAddr],
     ) -> Vec<Place> {
         let mut places = Vec::new();
         for zone in self.zones_of(subscriber) {
@@ -140,11 +140,7 @@ impl Table {
         }
     }
 
-    fn addresses<'a>(
-        &'a self,
-        subscriber: &'a Subscriber,
-        name: &str,
-    ) -> Option<&'a Vec<Ipv4Addr>> {
+    fn addresses<'a>(&'a self, subscriber: &'a Subscriber, name: &str) -> Option<&'a Vec<IpAddr>> {
         subscriber.aliases.get(name).or_else(|| {
             self.zones_of(subscriber).find_map(|zone| {
                 let without = || {
@@ -166,7 +162,7 @@ impl Table {
 }
 
 impl Names {
-    fn name_of(&self, address: Ipv4Addr) -> Option<String> {
+    fn name_of(&self, address: IpAddr) -> Option<String> {
         let name = self.names.get(&address)?;
         Some(match &self.domain {
             Some(domain) => format!("{name}.{domain}"),
@@ -183,8 +179,12 @@ fn elsewhere(subscriber: &Subscriber) -> Found {
     }
 }
 
-/// The address that a name like `2.0.17.172.in-addr.arpa` asks for.
-fn reversed(name: &str) -> Option<Ipv4Addr> {
+/// The address that a name like `2.0.17.172.in-addr.arpa` asks for, or, of IPv6, one that has a label for each half
+/// of a byte (RFC 3596 §2.5).
+fn reversed(name: &str) -> Option<IpAddr> {
+    if let Some(halves) = name.strip_suffix(".ip6.arpa") {
+        return reversed_v6(halves).map(IpAddr::V6);
+    }
     let mut octets = [0; 4];
     let mut labels = name.strip_suffix(".in-addr.arpa")?.split('.');
     for octet in octets.iter_mut().rev() {
@@ -193,8 +193,18 @@ fn reversed(name: &str) -> Option<Ipv4Addr> {
     labels.next().is_none().then(|| octets.into())
 }
 
-fn lower(names: BTreeMap<String, Vec<Ipv4Addr>>) -> BTreeMap<String, Vec<Ipv4Addr>> {
-    let mut lower = BTreeMap::<String, Vec<Ipv4Addr>>::new();
+fn reversed_v6(name: &str) -> Option<Ipv6Addr> {
+    let mut bits = 0;
+    let mut labels = name.split('.');
+    for position in 0..32 {
+        let label = labels.next().filter(|label| label.len() == 1)?;
+        bits |= u128::from_str_radix(label, 16).ok()? << (4 * position);
+    }
+    labels.next().is_none().then(|| bits.into())
+}
+
+fn lower(names: BTreeMap<String, Vec<IpAddr>>) -> BTreeMap<String, Vec<IpAddr>> {
+    let mut lower = BTreeMap::<String, Vec<IpAddr>>::new();
     for (name, addresses) in names {
         lower.entry(plain(&name)).or_default().extend(addresses);
     }
@@ -239,7 +249,7 @@ mod tests {
     }
 
     fn addresses(addresses: &[[u8; 4]]) -> Found {
-        Found::Addresses(addresses.iter().copied().map(Ipv4Addr::from).collect())
+        Found::Addresses(addresses.iter().copied().map(IpAddr::from).collect())
     }
 
     #[test]
@@ -291,6 +301,22 @@ mod tests {
             Found::Name("secret".to_owned())
         );
         assert_eq!(find("a", "3.0.9.10.in-addr.arpa"), Found::Elsewhere);
+    }
+
+    #[test]
+    fn an_address_of_ipv6_is_asked_for_by_halves_of_bytes() {
+        let zeros = "0.".repeat(27);
+        let name = format!("2.{zeros}0.0.d.f.ip6.arpa");
+        assert_eq!(reversed(&name), Some("fd00::2".parse().unwrap()));
+        for wrong in [
+            format!("2.{zeros}0.0.d.ip6.arpa"),
+            format!("2.{zeros}0.0.d.f.0.ip6.arpa"),
+            format!("2.{zeros}0.0.d.g.ip6.arpa"),
+            format!("2.{zeros}0.0.d.+f.ip6.arpa"),
+            "ip6.arpa".to_owned(),
+        ] {
+            assert_eq!(reversed(&wrong), None, "{wrong}");
+        }
     }
 
     #[test]

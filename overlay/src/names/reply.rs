@@ -1,5 +1,5 @@
 use std::{
-    net::Ipv4Addr,
+    net::IpAddr,
     sync::atomic::{AtomicUsize, Ordering},
 };
 
@@ -7,7 +7,7 @@ use hickory_proto::{
     op::{Edns, Message, MessageType, Metadata, OpCode, Query, ResponseCode},
     rr::{
         DNSClass, Name, RData, Record, RecordType,
-        rdata::{A, PTR},
+        rdata::{A, AAAA, PTR},
     },
 };
 
@@ -92,7 +92,7 @@ pub(super) fn reply(table: &Table, subscriber: &str, query: &[u8], transport: Tr
             &message,
             ResponseCode::NoError,
             true,
-            a_records(question, addresses),
+            address_records(question, addresses),
             transport,
         ),
         (Found::Name(name), _) => encoded(
@@ -122,14 +122,28 @@ pub(super) fn reply(table: &Table, subscriber: &str, query: &[u8], transport: Tr
     }
 }
 
-fn a_records(question: &Query, mut addresses: Vec<Ipv4Addr>) -> Vec<Record> {
-    if !matches!(question.query_type(), RecordType::A | RecordType::ANY) || addresses.is_empty() {
+/// The addresses of the family asked for; a name that has none of it is known nevertheless.
+fn address_records(question: &Query, mut addresses: Vec<IpAddr>) -> Vec<Record> {
+    addresses.retain(|address| match question.query_type() {
+        RecordType::A => address.is_ipv4(),
+        RecordType::AAAA => address.is_ipv6(),
+        kind => kind == RecordType::ANY,
+    });
+    if addresses.is_empty() {
         return Vec::new();
     }
     let turn = TURN.fetch_add(1, Ordering::Relaxed) % addresses.len();
     addresses.rotate_left(turn);
-    let record = |address| Record::from_rdata(question.name().clone(), TTL, RData::A(A(address)));
+    let record = |address| address_record(question.name().clone(), address);
     addresses.into_iter().map(record).collect()
+}
+
+pub(super) fn address_record(name: Name, address: IpAddr) -> Record {
+    let data = match address {
+        IpAddr::V4(address) => RData::A(A(address)),
+        IpAddr::V6(address) => RData::AAAA(AAAA(address)),
+    };
+    Record::from_rdata(name, TTL, data)
 }
 
 fn ptr_records(question: &Query, name: &str) -> Vec<Record> {

@@ -1,16 +1,16 @@
 //! Ports as they are asked for by name (RFC 2782).
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use hickory_proto::{
     op::Query,
-    rr::{
-        Name, RData, Record,
-        rdata::{A, SRV},
-    },
+    rr::{Name, RData, Record, rdata::SRV},
 };
 
-use super::{Offer, reply::TTL};
+use super::{
+    Offer,
+    reply::{TTL, address_record},
+};
 use crate::Protocol;
 
 /// `_PORT._PROTOCOL.NAME`.
@@ -27,7 +27,7 @@ pub(super) struct Asked<'a> {
 pub(super) struct Place {
     pub(super) target: String,
     pub(super) port: u16,
-    pub(super) address: Ipv4Addr,
+    pub(super) address: IpAddr,
 }
 
 impl<'a> Asked<'a> {
@@ -68,7 +68,7 @@ pub(super) fn records(question: &Query, mut places: Vec<Place>) -> (Vec<Record>,
         if answers.last() != Some(&srv) {
             answers.push(srv);
         }
-        let address = Record::from_rdata(target, TTL, RData::A(A(place.address)));
+        let address = address_record(target, place.address);
         if !addresses.contains(&address) {
             addresses.push(address);
         }

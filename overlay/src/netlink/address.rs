@@ -1,9 +1,12 @@
-use std::{io, net::IpAddr};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use futures_util::TryStreamExt;
-use ipnetwork::{IpNetwork, Ipv4Network};
+use ipnetwork::IpNetwork;
 use netlink_packet_route::address::{
-    AddressAttribute, AddressMessage, AddressProtocol, AddressScope,
+    AddressAttribute, AddressFlags, AddressMessage, AddressProtocol, AddressScope,
 };
 use rtnetlink::AddressMessageBuilder;
 
@@ -27,22 +30,34 @@ impl Netlink {
         Ok(messages.iter().filter_map(Address::read).collect())
     }
 
-    pub(crate) async fn add_address(&self, link: u32, address: Ipv4Network) -> io::Result<()> {
+    /// One of IPv6 is good at once: nobody else is asked whether he has it (RFC 4862 §5.4), since addresses are
+    /// handed out, and a container would start without it meanwhile.
+    pub(crate) async fn add_address(&self, link: u32, address: IpNetwork) -> io::Result<()> {
         let mut request = self
             .handle
             .address()
-            .add(link, address.ip().into(), address.prefix())
+            .add(link, address.ip(), address.prefix())
             .replace();
-        let mark = AddressAttribute::Protocol(AddressProtocol::Other(OURS));
-        request.message_mut().attributes.push(mark);
+        let attributes = &mut request.message_mut().attributes;
+        attributes.push(AddressAttribute::Protocol(AddressProtocol::Other(OURS)));
+        if address.is_ipv6() {
+            attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+        }
         request.execute().await.map_err(to_io)
     }
 
-    pub(crate) async fn delete_address(&self, link: u32, address: Ipv4Network) -> io::Result<()> {
-        let message = AddressMessageBuilder::<std::net::Ipv4Addr>::new()
-            .index(link)
-            .address(address.ip(), address.prefix())
-            .build();
+    pub(crate) async fn delete_address(&self, link: u32, address: IpNetwork) -> io::Result<()> {
+        let prefix = address.prefix();
+        let message = match address {
+            IpNetwork::V4(address) => AddressMessageBuilder::<Ipv4Addr>::new()
+                .index(link)
+                .address(address.ip(), prefix)
+                .build(),
+            IpNetwork::V6(address) => AddressMessageBuilder::<Ipv6Addr>::new()
+                .index(link)
+                .address(address.ip(), prefix)
+                .build(),
+        };
         self.handle
             .address()
             .del(message)

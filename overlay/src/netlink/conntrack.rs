@@ -1,9 +1,6 @@
 //! Flows of UDP that connection tracking knows, and their end.
 
-use std::{
-    io,
-    net::{IpAddr, SocketAddrV4},
-};
+use std::{io, net::SocketAddr};
 
 use futures_util::StreamExt as _;
 use netlink_packet_core::{
@@ -13,7 +10,7 @@ use netlink_packet_netfilter::{
     NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
     conntrack::{ConntrackAttribute, ConntrackMessage, IPTuple, ProtoTuple, Protocol, Tuple},
 };
-use netlink_sys::{SocketAddr, protocols::NETLINK_NETFILTER};
+use netlink_sys::protocols::NETLINK_NETFILTER;
 use rtnetlink::proto::{self, ConnectionHandle};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -27,9 +24,9 @@ pub(crate) struct Conntrack {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct UdpFlow {
     /// Where the client sends to.
-    pub(crate) asked: SocketAddrV4,
+    pub(crate) asked: SocketAddr,
     /// Who answers: another one if the target was rewritten.
-    pub(crate) answers: SocketAddrV4,
+    pub(crate) answers: SocketAddr,
     /// What the kernel knows it by.
     original: Vec<Tuple>,
 }
@@ -44,14 +41,16 @@ impl Conntrack {
         })
     }
 
-    /// All flows of UDP over IPv4.
+    /// All flows of UDP, over IPv4 and IPv6.
     pub(crate) async fn udp_flows(&self) -> io::Result<Vec<UdpFlow>> {
         let mut flows = Vec::new();
-        let all = ConntrackMessage::Get(Vec::new());
-        self.request(all, NLM_F_DUMP, |attributes| {
-            flows.extend(UdpFlow::read(attributes));
-        })
-        .await?;
+        for family in [NetfilterProtoFamily::IPv4, NetfilterProtoFamily::IPv6] {
+            let all = ConntrackMessage::Get(Vec::new());
+            self.request(family, all, NLM_F_DUMP, |attributes| {
+                flows.extend(UdpFlow::read(attributes));
+            })
+            .await?;
+        }
         Ok(flows)
     }
 
@@ -59,7 +58,11 @@ impl Conntrack {
     pub(crate) async fn forget(&self, flow: &UdpFlow) -> io::Result<()> {
         let original = ConntrackAttribute::CtaTupleOrig(flow.original.clone());
         let delete = ConntrackMessage::Delete(vec![original]);
-        match self.request(delete, NLM_F_ACK, |_| {}).await {
+        let family = match flow.asked {
+            SocketAddr::V4(_) => NetfilterProtoFamily::IPv4,
+            SocketAddr::V6(_) => NetfilterProtoFamily::IPv6,
+        };
+        match self.request(family, delete, NLM_F_ACK, |_| {}).await {
             // It has ended by itself.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             result => result,
@@ -68,16 +71,19 @@ impl Conntrack {
 
     async fn request(
         &self,
+        family: NetfilterProtoFamily,
         message: ConntrackMessage,
         flags: u16,
         mut take: impl FnMut(&[ConntrackAttribute]),
     ) -> io::Result<()> {
         let mut header = NetlinkHeader::default();
         header.flags = NLM_F_REQUEST | flags;
-        let family = NetfilterHeader::new(NetfilterProtoFamily::IPv4, 0, 0);
+        let family = NetfilterHeader::new(family, 0, 0);
         let message = NetfilterMessage::new(family, message);
         let request = NetlinkMessage::new(header, NetlinkPayload::from(message));
-        let answers = self.handle.request(request, SocketAddr::new(0, 0));
+        let answers = self
+            .handle
+            .request(request, netlink_sys::SocketAddr::new(0, 0));
         let mut answers = answers.map_err(io::Error::other)?;
         while let Some(answer) = answers.next().await {
             match answer.payload {
@@ -111,8 +117,8 @@ impl UdpFlow {
     }
 }
 
-/// Source and destination, if it is UDP over IPv4.
-fn ends(tuple: &[Tuple]) -> Option<(SocketAddrV4, SocketAddrV4)> {
+/// Source and destination, if it is UDP.
+fn ends(tuple: &[Tuple]) -> Option<(SocketAddr, SocketAddr)> {
     let (mut source, mut destination) = (None, None);
     let (mut source_port, mut destination_port) = (None, None);
     let mut is_udp = false;
@@ -121,10 +127,8 @@ fn ends(tuple: &[Tuple]) -> Option<(SocketAddrV4, SocketAddrV4)> {
             Tuple::Ip(addresses) => {
                 for address in addresses {
                     match address {
-                        IPTuple::SourceAddress(IpAddr::V4(address)) => source = Some(*address),
-                        IPTuple::DestinationAddress(IpAddr::V4(address)) => {
-                            destination = Some(*address);
-                        }
+                        IPTuple::SourceAddress(address) => source = Some(*address),
+                        IPTuple::DestinationAddress(address) => destination = Some(*address),
                         _ => {}
                     }
                 }
@@ -145,7 +149,7 @@ fn ends(tuple: &[Tuple]) -> Option<(SocketAddrV4, SocketAddrV4)> {
     }
     is_udp.then_some(())?;
     Some((
-        SocketAddrV4::new(source?, source_port?),
-        SocketAddrV4::new(destination?, destination_port?),
+        SocketAddr::new(source?, source_port?),
+        SocketAddr::new(destination?, destination_port?),
     ))
 }

@@ -1,7 +1,4 @@
-use std::{
-    io,
-    net::{IpAddr, Ipv4Addr},
-};
+use std::{io, net::IpAddr};
 
 use futures_util::TryStreamExt;
 use netlink_packet_route::{
@@ -19,7 +16,7 @@ use crate::MacAddr;
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(crate) struct Neighbour {
     pub(crate) link: u32,
-    pub(crate) address: Ipv4Addr,
+    pub(crate) address: IpAddr,
     pub(crate) mac: MacAddr,
 }
 
@@ -33,7 +30,8 @@ pub(crate) struct FdbRow {
 
 impl Netlink {
     pub(crate) async fn neighbours(&self) -> io::Result<Vec<Neighbour>> {
-        let messages = self.neighbour_messages(AddressFamily::Inet).await?;
+        let mut messages = self.neighbour_messages(AddressFamily::Inet).await?;
+        messages.extend(self.neighbour_messages(AddressFamily::Inet6).await?);
         let permanent = messages
             .iter()
             .filter(|message| message.header.state == NeighbourState::Permanent);
@@ -43,16 +41,19 @@ impl Netlink {
     pub(crate) async fn replace_neighbour(&self, neighbour: Neighbour) -> io::Result<()> {
         let table = self.handle.neighbours();
         let request = table
-            .add(neighbour.link, neighbour.address.into())
+            .add(neighbour.link, neighbour.address)
             .link_layer_address(&neighbour.mac.0)
             .replace();
         request.execute().await.map_err(to_io)
     }
 
     /// Forgets what MAC an address has; that it was not known is no error.
-    pub(crate) async fn delete_neighbour(&self, link: u32, address: Ipv4Addr) -> io::Result<()> {
+    pub(crate) async fn delete_neighbour(&self, link: u32, address: IpAddr) -> io::Result<()> {
         let mut message = NeighbourMessage::default();
-        message.header.family = AddressFamily::Inet;
+        message.header.family = match address {
+            IpAddr::V4(_) => AddressFamily::Inet,
+            IpAddr::V6(_) => AddressFamily::Inet6,
+        };
         message.header.ifindex = link;
         message.attributes = vec![NeighbourAttribute::Destination(address.into())];
         match self
@@ -113,7 +114,8 @@ impl Netlink {
 impl Neighbour {
     fn read(message: &NeighbourMessage) -> Option<Self> {
         let address = match destination(message)? {
-            NeighbourAddress::Inet(address) => *address,
+            NeighbourAddress::Inet(address) => (*address).into(),
+            NeighbourAddress::Inet6(address) => (*address).into(),
             _ => return None,
         };
         Some(Self {

@@ -4,23 +4,26 @@ use std::{
 };
 
 use futures_util::TryStreamExt;
-use ipnetwork::Ipv4Network;
-use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric,
-    RouteProtocol, RouteScope, RouteType,
+use ipnetwork::IpNetwork;
+use netlink_packet_route::{
+    AddressFamily,
+    route::{
+        RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric,
+        RouteProtocol, RouteScope, RouteType,
+    },
 };
 use nix::errno::Errno;
 use rtnetlink::RouteMessageBuilder;
 
 use super::{Netlink, OURS, to_io};
 
-/// An IPv4 route of the main table.
+/// A route of the main table.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(crate) struct Route {
-    pub(crate) destination: Ipv4Network,
-    pub(crate) gateway: Option<Ipv4Addr>,
+    pub(crate) destination: IpNetwork,
+    pub(crate) gateway: Option<IpAddr>,
     /// Source address of connections from this host itself.
-    pub(crate) source: Option<Ipv4Addr>,
+    pub(crate) source: Option<IpAddr>,
     pub(crate) link: u32,
     /// Bytes of the greatest IP packet that goes there; `None`: as the link has it.
     pub(crate) mtu: Option<u32>,
@@ -53,18 +56,18 @@ impl Netlink {
         found.as_ref().and_then(Way::read).ok_or_else(none)
     }
 
-    /// The unicast routes that leave through one link.
+    /// The unicast routes that leave through one link, of IPv4 and then of IPv6.
     pub(crate) async fn routes(&self) -> io::Result<Vec<Route>> {
-        let all = RouteMessageBuilder::<Ipv4Addr>::new().build();
-        let messages: Vec<_> = self
-            .handle
-            .route()
-            .get(all)
-            .execute()
-            .try_collect()
-            .await
-            .map_err(to_io)?;
-        Ok(messages.iter().filter_map(Route::read).collect())
+        let mut routes = Vec::new();
+        for all in [
+            RouteMessageBuilder::<Ipv4Addr>::new().build(),
+            RouteMessageBuilder::<Ipv6Addr>::new().build(),
+        ] {
+            let dump = self.handle.route().get(all).execute();
+            let messages: Vec<_> = dump.try_collect().await.map_err(to_io)?;
+            routes.extend(messages.iter().filter_map(Route::read));
+        }
+        Ok(routes)
     }
 
     /// Adds the route, or puts it in the place of the one to the same destination.
@@ -97,12 +100,7 @@ impl Way {
         for attribute in &message.attributes {
             match attribute {
                 RouteAttribute::Oif(index) => way.link = *index,
-                RouteAttribute::Gateway(RouteAddress::Inet(address)) => {
-                    way.gateway = Some((*address).into());
-                }
-                RouteAttribute::Gateway(RouteAddress::Inet6(address)) => {
-                    way.gateway = Some((*address).into());
-                }
+                RouteAttribute::Gateway(address) => way.gateway = ip(address),
                 RouteAttribute::Metrics(metrics) => way.mtu = mtu_of(metrics),
                 _ => {}
             }
@@ -124,20 +122,23 @@ impl Route {
         if header.table != RouteHeader::RT_TABLE_MAIN || header.kind != RouteType::Unicast {
             return None;
         }
-        let mut destination = Ipv4Addr::UNSPECIFIED;
+        let mut destination = match header.address_family {
+            AddressFamily::Inet6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+            _ => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        };
         let (mut gateway, mut source, mut link, mut mtu) = (None, None, None, None);
         for attribute in &message.attributes {
             match attribute {
-                RouteAttribute::Destination(RouteAddress::Inet(address)) => destination = *address,
-                RouteAttribute::Gateway(RouteAddress::Inet(address)) => gateway = Some(*address),
-                RouteAttribute::PrefSource(RouteAddress::Inet(address)) => source = Some(*address),
+                RouteAttribute::Destination(address) => destination = ip(address)?,
+                RouteAttribute::Gateway(address) => gateway = ip(address),
+                RouteAttribute::PrefSource(address) => source = ip(address),
                 RouteAttribute::Oif(index) => link = Some(*index),
                 RouteAttribute::Metrics(metrics) => mtu = mtu_of(metrics),
                 _ => {}
             }
         }
         Some(Self {
-            destination: Ipv4Network::new(destination, header.destination_prefix_length).ok()?,
+            destination: IpNetwork::new(destination, header.destination_prefix_length).ok()?,
             gateway,
             source,
             link: link?,
@@ -145,27 +146,39 @@ impl Route {
         })
     }
 
-    /// A gateway is taken to be on the link, whatever the addresses of the link are.
+    /// A gateway is taken to be on the link, whatever the addresses of the link are. One of IPv6 that is not
+    /// link-local has to be on one of its networks.
     fn message(self) -> RouteMessage {
-        let destination = self.destination;
-        let mut builder = RouteMessageBuilder::<Ipv4Addr>::new()
-            .destination_prefix(destination.network(), destination.prefix())
-            .output_interface(self.link);
-        if let Some(gateway) = self.gateway {
-            builder = builder.gateway(gateway);
-        }
-        if let Some(source) = self.source {
-            builder = builder.pref_source(source);
-        }
-        let mut message = builder.build();
-        if let Some(mtu) = self.mtu {
-            let metrics = RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)]);
-            message.attributes.push(metrics);
-        }
+        let mut message = match self.destination {
+            IpNetwork::V4(_) => RouteMessageBuilder::<Ipv4Addr>::new().build(),
+            IpNetwork::V6(_) => RouteMessageBuilder::<Ipv6Addr>::new().build(),
+        };
+        message.header.destination_prefix_length = self.destination.prefix();
         message.header.protocol = RouteProtocol::Other(OURS);
-        if self.gateway.is_some() {
-            message.header.flags |= RouteFlags::Onlink;
+        message.attributes = vec![
+            RouteAttribute::Destination(self.destination.network().into()),
+            RouteAttribute::Oif(self.link),
+        ];
+        if let Some(gateway) = self.gateway {
+            let attribute = RouteAttribute::Gateway(gateway.into());
+            message.attributes.push(attribute);
+            if gateway.is_ipv4() {
+                message.header.flags |= RouteFlags::Onlink;
+            }
         }
+        let source = self.source.map(RouteAddress::from);
+        let source = source.map(RouteAttribute::PrefSource);
+        let mtu = self.mtu.map(RouteMetric::Mtu);
+        let metrics = mtu.map(|mtu| RouteAttribute::Metrics(vec![mtu]));
+        message.attributes.extend(source.into_iter().chain(metrics));
         message
+    }
+}
+
+fn ip(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(address) => Some((*address).into()),
+        RouteAddress::Inet6(address) => Some((*address).into()),
+        _ => None,
     }
 }

@@ -24,6 +24,11 @@ use crate::firewall;
 const NFTA_TABLE: u16 = 1;
 /// `struct nfgenmsg`, after which the attributes begin.
 const NFGENMSG: usize = 4;
+/// `struct netconfmsg` and its padding, after which the attributes begin.
+const NETCONFMSG: usize = 4;
+/// Which link a setting is of, `NETCONFA_IFINDEX`, and what stands there for all of them.
+const NETCONFA_IFINDEX: u16 = 1;
+const ALL_LINKS: i32 = -1;
 /// Messages that are thrown away at once; the rest waits.
 const MOST_AT_ONCE: usize = 10_000;
 
@@ -33,7 +38,7 @@ const MOST_AT_ONCE: usize = 10_000;
 /// Who asks for nothing but changes is also told of those that nuncio makes: these cannot be told apart.
 pub struct ChangeWatch {
     route: BoxStream<'static, NetlinkPayload<RouteNetlinkMessage>>,
-    /// Of `net.ipv4.ip_forward`, in messages that the crate cannot read.
+    /// Of `net.ipv4.ip_forward` and its like, in messages that the crate cannot read.
     settings: TokioSocket,
     rules: TokioSocket,
     /// Our links by index, and whether rows of peers lie there.
@@ -53,11 +58,19 @@ impl ChangeWatch {
             MulticastGroup::Neigh,
             MulticastGroup::Ipv4Ifaddr,
             MulticastGroup::Ipv4Route,
+            MulticastGroup::Ipv6Ifaddr,
+            MulticastGroup::Ipv6Route,
         ])?;
         let mut watch = Self {
             route: route.map(|(message, _)| message.payload).boxed(),
-            settings: listen(NETLINK_ROUTE, MulticastGroup::Ipv4Netconf as u32)?,
-            rules: listen(NETLINK_NETFILTER, libc::NFNLGRP_NFTABLES as u32)?,
+            settings: listen(
+                NETLINK_ROUTE,
+                &[
+                    MulticastGroup::Ipv4Netconf as u32,
+                    MulticastGroup::Ipv6Netconf as u32,
+                ],
+            )?,
+            rules: listen(NETLINK_NETFILTER, &[libc::NFNLGRP_NFTABLES as u32])?,
             ours: HashMap::new(),
             _connection: AbortOnDropHandle::new(tokio::spawn(connection)),
         };
@@ -140,20 +153,22 @@ impl ChangeWatch {
 }
 
 /// Any such route may be in the place of one of ours, and needs not name one of our links for that. Those of the kernel
-/// itself go with addresses.
+/// itself go with addresses, and those that routers tell of are told again and again.
 fn is_set_by_hand(route: &RouteMessage) -> bool {
     route.header.table == RouteHeader::RT_TABLE_MAIN
-        && route.header.protocol != RouteProtocol::Kernel
+        && ![RouteProtocol::Kernel, RouteProtocol::Ra].contains(&route.header.protocol)
 }
 
 fn has_rows(link: &Link) -> bool {
     link.leads_to_peers()
 }
 
-fn listen(protocol: isize, group: u32) -> io::Result<TokioSocket> {
+fn listen(protocol: isize, groups: &[u32]) -> io::Result<TokioSocket> {
     let mut socket = TokioSocket::new(protocol)?;
     socket.socket_mut().bind(&SocketAddr::new(0, 0))?;
-    socket.socket_mut().add_membership(group)?;
+    for group in groups {
+        socket.socket_mut().add_membership(*group)?;
+    }
     Ok(socket)
 }
 
@@ -183,9 +198,15 @@ fn messages(mut datagram: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     })
 }
 
-/// It is told for each link that goes, too.
-fn sets_forwarding(kind: u16, _: &[u8]) -> bool {
+/// Whether a message is about a setting of all links; it is told of each link that comes or goes, too.
+fn sets_forwarding(kind: u16, body: &[u8]) -> bool {
+    let Some(attributes) = body.get(NETCONFMSG..) else {
+        return false;
+    };
     kind == libc::RTM_NEWNETCONF
+        && NlasIterator::new(attributes).flatten().any(|attribute| {
+            attribute.kind() == NETCONFA_IFINDEX && attribute.value() == ALL_LINKS.to_ne_bytes()
+        })
 }
 
 /// Whether a message of nf_tables is about our table, of whatever family.
@@ -243,12 +264,29 @@ mod tests {
         assert!(!heard(datagram(&[elsewhere])).expect("no error"));
     }
 
+    #[test]
+    fn a_setting_of_all_links_is_known_among_those_of_one() {
+        let of_link = |index: i32| {
+            let mut body = vec![libc::AF_INET6 as u8, 0, 0, 0, 8, 0, 1, 0];
+            body.extend(index.to_ne_bytes());
+            body
+        };
+        assert!(sets_forwarding(libc::RTM_NEWNETCONF, &of_link(ALL_LINKS)));
+        assert!(!sets_forwarding(libc::RTM_NEWNETCONF, &of_link(7)));
+        assert!(!sets_forwarding(
+            libc::RTM_NEWNETCONF + 1,
+            &of_link(ALL_LINKS)
+        ));
+    }
+
     proptest! {
         #[test]
         fn whatever_comes_is_read(bytes in proptest::collection::vec(any::<u8>(), 0..200), kind: u16) {
             for (kind, body) in messages(&bytes) {
                 names_our_table(kind, body);
+                sets_forwarding(kind, body);
             }
+            sets_forwarding(libc::RTM_NEWNETCONF, &bytes);
             names_our_table(10 << 8 | kind & 0xff, &bytes);
         }
     }

@@ -28,7 +28,7 @@ use self::{
     packet::{Cookie, least},
     sockets::Sockets,
 };
-use crate::{Carrier, HostState, MacAddr, Vni, gateway_of};
+use crate::{Carrier, HostState, MacAddr, Vni, gateway_of, segment};
 
 /// Changes of targets that may wait; who makes more waits himself.
 const AIMS: usize = 16;
@@ -78,13 +78,17 @@ impl PathTarget {
     pub fn of(state: &HostState, most: u16) -> Vec<Self> {
         let mut targets = BTreeMap::new();
         for segment in &state.segments {
-            let (Some(vxlan), Some(block)) = (&segment.vxlan, segment.blocks.first()) else {
+            let own = segment.blocks.iter().copied().find_map(segment::v4);
+            let (Some(vxlan), Some(own)) = (&segment.vxlan, own) else {
                 continue;
             };
             if vxlan.carrier != Carrier::Vxlan {
                 continue;
             }
             for peer in &segment.peers {
+                let Some(block) = segment::v4(peer.block) else {
+                    continue;
+                };
                 targets.entry(peer.vtep).or_insert_with(|| Self {
                     vtep: peer.vtep,
                     local: vxlan.local,
@@ -92,8 +96,8 @@ impl PathTarget {
                     vni: vxlan.vni,
                     mac: peer.mac,
                     source_mac: vxlan.mac,
-                    gateway: gateway_of(peer.block),
-                    source: gateway_of(*block),
+                    gateway: gateway_of(block),
+                    source: gateway_of(own),
                     most,
                 });
             }

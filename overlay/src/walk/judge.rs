@@ -13,7 +13,7 @@ use super::{
     look::{Host, Inside},
     rules::{Packet, dropped},
 };
-use crate::{Carrier, Protocol, firewall, gateway_of};
+use crate::{Carrier, Protocol, firewall, gateway, gateway_of};
 
 pub(super) fn judge(
     request: &WalkRequest,
@@ -46,7 +46,7 @@ pub(super) fn judge(
     };
     findings.push(port(request, host));
     findings.push(bridge(request, host));
-    let on_bridge = request.attached.subnet.contains(request.other) && request.peer.is_none();
+    let on_bridge = request.subnet.contains(request.other) && request.peer.is_none();
     if !on_bridge {
         findings.push(forwarding(host));
     }
@@ -86,7 +86,7 @@ fn link(request: &WalkRequest, inside: &Inside) -> Finding {
 }
 
 fn address(request: &WalkRequest, inside: &Inside) -> Finding {
-    let (wanted, name) = (request.attached.address, &request.attached.container_link);
+    let (wanted, name) = (request.address, &request.attached.container_link);
     let has = inside
         .addresses
         .iter()
@@ -105,12 +105,12 @@ fn address(request: &WalkRequest, inside: &Inside) -> Finding {
 
 fn route(request: &WalkRequest, inside: &Inside) -> Finding {
     let (attached, other) = (&request.attached, request.other);
-    let gateway = gateway_of(attached.address);
-    let near = attached.address.contains(other);
-    let mend = if attached.subnet.contains(other) {
+    let gateway = gateway_of(request.address);
+    let near = request.address.contains(other);
+    let mend = if request.subnet.contains(other) {
         format!(
             "ip route replace {} via {gateway} dev {}",
-            attached.subnet, attached.container_link
+            request.subnet, attached.container_link
         )
     } else {
         format!(
@@ -133,7 +133,7 @@ fn route(request: &WalkRequest, inside: &Inside) -> Finding {
             }
         }
         // It may well be in several networks, of which another one leads there.
-        Ok(way) if !attached.subnet.contains(other) && Some(way.link) != link => Finding::fine(
+        Ok(way) if !request.subnet.contains(other) && Some(way.link) != link => Finding::fine(
             Hop::Route,
             format_args!("{other} goes out by another network"),
         ),
@@ -195,11 +195,10 @@ fn bridge(request: &WalkRequest, host: &Host) -> Finding {
         return Finding::broken(Hop::Bridge, format_args!("{name} is down"), mend);
     }
     let missing = request.segment.blocks.iter().find(|block| {
-        block.contains(request.attached.address.ip())
-            && !host.has(link.index, gateway_of(**block).into())
+        block.contains(request.address.ip().into()) && !host.has(link.index, gateway(**block))
     });
     if let Some(block) = missing {
-        let gateway = gateway_of(*block);
+        let gateway = gateway(*block);
         let mend = format!("ip address add {gateway}/{} dev {name}", block.prefix());
         return Finding::broken(
             Hop::Bridge,
@@ -294,7 +293,7 @@ fn forwarded(request: &WalkRequest, host: &Host, on_bridge: bool) -> Packet {
             .as_ref()
             .map_or_else(|_| String::new(), |way| host.name(way.link)),
     };
-    let own = request.attached.address.ip();
+    let own = request.address.ip();
     let (from, to, source, target) = if request.outward {
         (bridge, beyond, own, request.other)
     } else {

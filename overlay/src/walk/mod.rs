@@ -8,6 +8,8 @@ mod rules;
 
 use std::{fmt, net::Ipv4Addr};
 
+use ipnetwork::Ipv4Network;
+
 use crate::{AttachRequest, Peer, Protocol, Segment};
 
 pub use self::{
@@ -20,6 +22,10 @@ pub use self::{
 pub struct WalkRequest {
     /// How the container was attached.
     pub attached: AttachRequest,
+    /// Its address of IPv4, with the prefix of its block. IPv6 is not walked.
+    pub address: Ipv4Network,
+    /// The IPv4 addresses of the whole network.
+    pub subnet: Ipv4Network,
     /// Its network.
     pub segment: Segment,
     /// The other end's address.

@@ -1,16 +1,16 @@
 use std::{
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::Path,
     sync::mpsc,
     thread::{self, JoinHandle},
 };
 
 use anyhow::{Context, Result};
-use ipnetwork::Ipv4Network;
+use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use nix::sched::{CloneFlags, setns};
 use nuncio_overlay::{
-    AttachRequest, Carrier, HostAccess, HostState, Kernel, MacAddr, Member, Peer, Reach,
-    ReconcileError, Report, Segment, Vni, Vxlan, attach, bridge_name, gateway_of, inner_mtu,
+    AttachRequest, Carrier, HostAccess, HostState, Kernel, MacAddr, Member, Peer, Place, Reach,
+    ReconcileError, Report, Segment, Vni, Vxlan, attach, bridge_name, gateway, inner_mtu,
     vxlan_name,
 };
 use tokio::runtime::Runtime;
@@ -28,10 +28,14 @@ pub struct Host {
     thread: Option<JoinHandle<()>>,
 }
 
-/// A network that all hosts of a test agree on: host `n` has block `10.<id>.<n>.0/24`.
+/// A network that all hosts of a test agree on: host `n` has block `10.<id>.<n>.0/24`, and of one that carries IPv6
+/// `fd00:<id>:0:0:<n>::/80`.
 #[derive(Clone)]
 pub struct Network {
     pub number: u8,
+    pub v6: bool,
+    /// Hosts speak to each other over IPv6.
+    pub over_v6: bool,
     pub internal: bool,
     pub icc: bool,
     pub reach: Reach,
@@ -42,10 +46,20 @@ impl Network {
     pub fn new(number: u8) -> Self {
         Self {
             number,
+            v6: false,
+            over_v6: false,
             internal: false,
             icc: true,
             reach: Reach::Routed,
             carrier: Carrier::Vxlan,
+        }
+    }
+
+    /// One that carries both families.
+    pub fn dual(number: u8) -> Self {
+        Self {
+            v6: true,
+            ..Self::new(number)
         }
     }
 
@@ -63,31 +77,62 @@ impl Network {
         Ipv4Network::new(start, 24).expect("24 bits are a prefix")
     }
 
+    pub fn subnet_v6(&self) -> Ipv6Network {
+        let start = Ipv6Addr::new(0xfd00, self.number.into(), 0, 0, 0, 0, 0, 0);
+        Ipv6Network::new(start, 64).expect("64 bits are a prefix")
+    }
+
+    pub fn block_v6(&self, host: &Host) -> Ipv6Network {
+        let [.., last] = host.address.octets();
+        let start = Ipv6Addr::new(0xfd00, self.number.into(), 0, 0, last.into(), 0, 0, 0);
+        Ipv6Network::new(start, 80).expect("80 bits are a prefix")
+    }
+
+    fn blocks(&self, host: &Host) -> Vec<IpNetwork> {
+        let v6 = self.v6.then(|| self.block_v6(host).into());
+        std::iter::once(self.block(host).into()).chain(v6).collect()
+    }
+
+    fn subnets(&self) -> Vec<IpNetwork> {
+        let v6 = self.v6.then(|| self.subnet_v6().into());
+        std::iter::once(self.subnet().into()).chain(v6).collect()
+    }
+
+    fn vtep(&self, host: &Host) -> IpAddr {
+        match self.over_v6 {
+            true => host.address_v6().into(),
+            false => host.address.into(),
+        }
+    }
+
     /// What `host` shall make of it, knowing `peers`.
     pub fn segment(&self, host: &Host, peers: &[&Host]) -> Segment {
         let mac = |address: Ipv4Addr| MacAddr::of_node(&address.to_string());
-        let peer = |peer: &&Host| Peer {
-            block: self.block(peer),
-            vtep: peer.address.into(),
-            mac: mac(peer.address),
-            mtu: None,
-        };
+        let peers = peers.iter().flat_map(|peer| {
+            let blocks = self.blocks(peer).into_iter();
+            blocks.map(|block| Peer {
+                block,
+                vtep: self.vtep(peer),
+                mac: mac(peer.address),
+                mtu: None,
+            })
+        });
         Segment {
             id: self.id(),
             bridge: bridge_name(&self.id()),
             adopted: false,
-            subnet: self.subnet(),
-            blocks: vec![self.block(host)],
+            subnets: self.subnets(),
+            blocks: self.blocks(host),
             vxlan: Some(Vxlan {
                 carrier: self.carrier,
                 link: vxlan_name(&self.id()),
                 vni: Vni::try_from(u32::from(self.number)).expect("8 bits fit 24"),
-                local: host.address.into(),
+                local: self.vtep(host),
                 port: 4789,
                 mac: mac(host.address),
             }),
-            peers: peers.iter().map(peer).collect(),
-            mtu: inner_mtu(1500, false).expect("1500 is enough"),
+            peers: peers.collect(),
+            mtu: inner_mtu(1500, self.over_v6).expect("1500 is enough"),
             internal: self.internal,
             icc: self.icc,
             masquerade: true,
@@ -98,6 +143,23 @@ impl Network {
             host_access: HostAccess::Only(Vec::new()),
         }
     }
+}
+
+impl Network {
+    fn address(&self, host: &Host, last: u8) -> Ipv4Addr {
+        let [a, b, c, _] = self.block(host).network().octets();
+        Ipv4Addr::new(a, b, c, last)
+    }
+
+    fn address_v6(&self, host: &Host, last: u8) -> Ipv6Addr {
+        Ipv6Addr::from(u128::from(self.block_v6(host).network()) + u128::from(last))
+    }
+}
+
+/// Of the host that has `address`.
+pub(super) fn underlay_v6(address: Ipv4Addr) -> Ipv6Addr {
+    let [.., last] = address.octets();
+    Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, last.into())
 }
 
 /// Joins all hosts in the network.
@@ -140,6 +202,11 @@ impl Host {
             jobs: Some(jobs),
             thread: Some(thread),
         })
+    }
+
+    /// Its address on the underlay's other family.
+    pub fn address_v6(&self) -> Ipv6Addr {
+        underlay_v6(self.address)
     }
 
     /// Runs `work` in the host's namespace.
@@ -187,37 +254,48 @@ impl Host {
         segment.context("join first")?.members.push(Member {
             link: request.host_link.clone(),
             mac: request.mac,
-            addresses: vec![request.address.ip().into()],
+            addresses: request.places.iter().map(|at| at.address.ip()).collect(),
         });
         self.reconcile()?;
-        let address = request.address.ip();
         self.attach(request)?;
-        Ok(Container { pod, address })
+        Ok(self.in_place(network, last, pod))
     }
 
     /// Starts a container with the address that ends in `last`.
     pub fn container(&self, network: &Network, last: u8) -> Result<Container> {
         let pod = Pod::new()?;
-        let request = self.request(network, last, &pod.path);
-        let address = request.address.ip();
-        self.attach(request)?;
-        Ok(Container { pod, address })
+        self.attach(self.request(network, last, &pod.path))?;
+        Ok(self.in_place(network, last, pod))
+    }
+
+    fn in_place(&self, network: &Network, last: u8, pod: Pod) -> Container {
+        Container {
+            pod,
+            address: network.address(self, last),
+            address_v6: network.address_v6(self, last),
+        }
     }
 
     pub fn request(&self, network: &Network, last: u8, netns: &Path) -> AttachRequest {
-        let block = network.block(self);
-        let [a, b, c, _] = block.network().octets();
-        let address = Ipv4Addr::new(a, b, c, last);
+        let address = network.address(self, last);
+        let place = |address: IpAddr, block: IpNetwork, subnet| Place {
+            address: IpNetwork::new(address, block.prefix()).expect("a block's prefix"),
+            gateway: (!network.internal).then(|| gateway(block)),
+            subnet,
+        };
+        let addresses = [address.into(), network.address_v6(self, last).into()];
+        let blocks = network.blocks(self).into_iter().zip(network.subnets());
+        let places = addresses.into_iter().zip(blocks);
         AttachRequest {
             netns: netns.to_owned(),
             container_link: "eth0".to_owned(),
             host_link: format!("nv-{}-{last}", network.number),
             bridge: bridge_name(&network.id()),
-            address: Ipv4Network::new(address, 24).expect("24 bits are a prefix"),
-            gateway: (!network.internal).then(|| gateway_of(block)),
-            subnet: network.subnet(),
+            places: places
+                .map(|(address, (block, subnet))| place(address, block, subnet))
+                .collect(),
             mac: MacAddr::of_address(address),
-            mtu: 1450,
+            mtu: inner_mtu(1500, network.over_v6).expect("1500 is enough"),
             isolated: !network.icc,
         }
     }
@@ -236,6 +314,8 @@ impl Drop for Host {
 pub struct Container {
     pub pod: Pod,
     pub address: Ipv4Addr,
+    /// Which it has if its network carries IPv6.
+    pub address_v6: Ipv6Addr,
 }
 
 impl Container {

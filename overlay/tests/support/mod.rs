@@ -26,7 +26,7 @@ use nuncio_overlay::NetNs;
 
 pub use self::{
     host::{Container, Host, Network, join},
-    traffic::{Server, UdpServer, reach, send_udp},
+    traffic::{Server, UdpServer, reach, reach_at, send_udp},
 };
 
 static COUNT: AtomicUsize = AtomicUsize::new(0);
@@ -83,6 +83,8 @@ impl Underlay {
             self.namespace
                 .ip(&format!("link set {port} up master wire"))?;
             host.ip(&format!("addr add {address}/24 dev eth0"))?;
+            let v6 = host::underlay_v6(address);
+            host.ip(&format!("addr add {v6}/64 dev eth0 nodad"))?;
             host.ip("link set eth0 up")?;
         }
         Host::start(host, address)

@@ -1,6 +1,6 @@
 use std::{
     io::{ErrorKind, Read, Write},
-    net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     path::Path,
     thread::{self, JoinHandle},
     time::Duration,
@@ -28,10 +28,10 @@ pub struct Server {
 
 impl Server {
     pub fn start(netns: &Path) -> Result<Self> {
-        Self::start_at(netns, Ipv4Addr::UNSPECIFIED)
+        Self::start_at(netns, Ipv6Addr::UNSPECIFIED.into())
     }
 
-    pub fn start_at(netns: &Path, address: Ipv4Addr) -> Result<Self> {
+    pub fn start_at(netns: &Path, address: IpAddr) -> Result<Self> {
         let listener = within(netns, || Ok(TcpListener::bind((address, 0))?))?;
         let port = listener.local_addr()?.port();
         listener.set_nonblocking(true)?;
@@ -61,7 +61,7 @@ async fn serve(listener: TcpListener, mut stopped: oneshot::Receiver<()>) {
             _ = &mut stopped => return,
             accepted = listener.accept() => {
                 let Ok((stream, client)) = accepted else { continue };
-                let greeting = client.ip().to_string();
+                let greeting = client.ip().to_canonical().to_string();
                 if let Ok(mut stream) = stream.into_std() {
                     let _ = stream.write_all(greeting.as_bytes()); // the client tells if it fails
                 }
@@ -82,8 +82,12 @@ impl Drop for Server {
 /// Connects from inside a namespace. Returns the source address the server saw, or `None` if the
 /// packets were dropped.
 pub fn reach(netns: &Path, target: Ipv4Addr, port: u16) -> Result<Option<String>> {
+    reach_at(netns, (target, port).into())
+}
+
+/// [`reach`] of either family.
+pub fn reach_at(netns: &Path, target: SocketAddr) -> Result<Option<String>> {
     within(netns, || {
-        let target = SocketAddr::from((target, port));
         let mut stream = match TcpStream::connect_timeout(&target, DROPPED) {
             Ok(stream) => stream,
             Err(error) if is_dropped(error.kind()) => return Ok(None),
@@ -109,7 +113,7 @@ pub struct UdpServer {
 
 impl UdpServer {
     pub fn start(netns: &Path) -> Result<Self> {
-        let socket = within(netns, || Ok(UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?))?;
+        let socket = within(netns, || Ok(UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))?))?;
         let port = socket.local_addr()?.port();
         Ok(Self { socket, port })
     }
@@ -119,7 +123,10 @@ impl UdpServer {
         self.socket.set_read_timeout(Some(DROPPED))?;
         let mut buffer = [0; 2048];
         match self.socket.recv_from(&mut buffer) {
-            Ok((length, from)) => Ok(Some((String::from_utf8(buffer[..length].to_vec())?, from))),
+            Ok((length, from)) => {
+                let from = SocketAddr::new(from.ip().to_canonical(), from.port());
+                Ok(Some((String::from_utf8(buffer[..length].to_vec())?, from)))
+            }
             Err(error) if is_dropped(error.kind()) => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -127,7 +134,13 @@ impl UdpServer {
 }
 
 /// Sends a datagram from inside a namespace, with the source address given.
-pub fn send_udp(netns: &Path, source: Ipv4Addr, target: SocketAddrV4, text: &str) -> Result<()> {
+pub fn send_udp(
+    netns: &Path,
+    source: impl Into<IpAddr>,
+    target: impl Into<SocketAddr>,
+    text: &str,
+) -> Result<()> {
+    let (source, target) = (source.into(), target.into());
     within(netns, || {
         let socket = UdpSocket::bind((source, 0)).with_context(|| format!("bind {source}"))?;
         socket.send_to(text.as_bytes(), target)?;

@@ -14,6 +14,7 @@ pub(crate) fn endpoint(id: &str, node: &str, last: u8) -> EndpointRecord {
         node: node.to_owned(),
         node_name: node.to_owned(),
         address: [10, 0, 0, last].into(),
+        address_v6: None,
         aliases: vec!["web".to_owned()],
         ports: vec![
             PortRecord {

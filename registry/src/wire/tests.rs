@@ -13,6 +13,13 @@ fn cidr() -> impl Strategy<Value = Ipv4Network> {
     })
 }
 
+fn cidr_v6() -> impl Strategy<Value = Ipv6Network> {
+    (any::<u128>(), 0u8..=128).prop_map(|(bits, prefix)| {
+        let loose = Ipv6Network::new(bits.into(), prefix).unwrap();
+        Ipv6Network::new(loose.network(), prefix).unwrap()
+    })
+}
+
 fn strings() -> impl Strategy<Value = BTreeMap<String, String>> {
     btree_map("\\PC{0,8}", "\\PC{0,8}", 0..4)
 }
@@ -31,20 +38,21 @@ fn endpoint() -> impl Strategy<Value = EndpointRecord> {
     );
     (
         names,
-        any::<Ipv4Addr>(),
+        any::<(Ipv4Addr, Option<Ipv6Addr>)>(),
         vec("\\PC{0,8}", 0..3),
         vec(port, 0..4),
         strings(),
     )
         .prop_map(
-            |((network, id, name, node, node_name), address, aliases, ports, labels)| {
+            |((network, id, name, node, node_name), addresses, aliases, ports, labels)| {
                 EndpointRecord {
                     network,
                     id,
                     name,
                     node,
                     node_name,
-                    address,
+                    address: addresses.0,
+                    address_v6: addresses.1,
                     aliases,
                     ports,
                     labels,
@@ -61,10 +69,11 @@ fn network() -> impl Strategy<Value = NetworkRecord> {
         any::<Option<u16>>(),
         0u32..1 << 24,
     );
-    (texts, cidr(), flags, strings(), strings()).prop_map(
+    let subnets = (cidr(), prop::option::of(cidr_v6()));
+    (texts, subnets, flags, strings(), strings()).prop_map(
         |(
             (id, name, driver, created),
-            subnet,
+            (subnet, subnet_v6),
             (internal, attachable, mtu, vni),
             options,
             labels,
@@ -75,6 +84,7 @@ fn network() -> impl Strategy<Value = NetworkRecord> {
                 driver,
                 vni,
                 subnet,
+                subnet_v6,
                 internal,
                 attachable,
                 mtu,
@@ -116,7 +126,8 @@ proptest! {
     }
 
     #[test]
-    fn blocks_come_back(cidr in cidr(), network in "\\PC{1,8}", node in "\\PC{1,8}", incarnation: u64) {
+    fn blocks_come_back(v4 in cidr(), v6 in prop::option::of(cidr_v6()), network in "\\PC{1,8}", node in "\\PC{1,8}", incarnation: u64) {
+        let cidr = v6.map_or(v4.into(), IpNetwork::from);
         let record = BlockRecord { network, cidr, node, incarnation };
         prop_assert_eq!(BlockRecord::decode(&record.encode(None)).unwrap(), record);
     }
@@ -136,6 +147,17 @@ proptest! {
         let newer = matches!(refused, Err(DecodeError::Version { .. }));
         prop_assert!(newer);
     }
+}
+
+#[test]
+fn what_a_daemon_without_ipv6_wrote_is_read() {
+    let network = json!({"v": 1, "id": "n", "name": "n", "driver": "overlay", "vni": 5, "subnet": "10.0.0.0/16"});
+    let network = NetworkRecord::decode(network.to_string().as_bytes()).unwrap();
+    assert_eq!(network.subnet_v6, None);
+    let endpoint =
+        json!({"v": 1, "network": "n", "id": "c", "name": "c", "node": "a", "address": "10.0.0.2"});
+    let endpoint = EndpointRecord::decode(endpoint.to_string().as_bytes()).unwrap();
+    assert_eq!(endpoint.address_v6, None);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use etcd_client::{GetOptions, PutOptions};
 use ipnetwork::Ipv4Network;
 use nuncio_registry::{
     ClaimBlockError, CreateNetworkError, NetworkRequest, NodeRecord, RegisterNodeError, Registry,
-    ReleaseBlockError, RemoveNetworkError, ServiceRecord, Upstream,
+    ReleaseBlockError, RemoveNetworkError, ServiceRecord, Upstream, overlapping,
 };
 use tokio::task::JoinSet;
 
@@ -16,6 +16,7 @@ use crate::backend::Backend;
 on_both!(
     parallel_blocks_differ,
     parallel_networks_do_not_overlap,
+    a_network_may_carry_both_families,
     one_name_one_network,
     what_is_taken_is_named,
     blocks_run_out,
@@ -33,7 +34,7 @@ fn request(name: &str) -> NetworkRequest {
     NetworkRequest {
         name: name.to_owned(),
         driver: "overlay".to_owned(),
-        pools: vec![(net("10.64.0.0/12"), 20)],
+        pools: vec![(net("10.64.0.0/12").into(), 20)],
         ..NetworkRequest::default()
     }
 }
@@ -63,18 +64,19 @@ async fn parallel_blocks_differ(backend: Backend) -> Result<()> {
         Box::pin(async move {
             let avoid = ["10.0.2.0/23".parse().unwrap()];
             registry
-                .claim_block(&network, &format!("n{i}"), 1, &avoid)
+                .claim_block(&network, network.subnet.into(), &format!("n{i}"), 1, &avoid)
                 .await
         })
     })
     .await?;
     let blocks: Vec<_> = claimed.into_iter().collect::<Result<_, _>>()?;
+    let avoid = ["10.0.2.0/23".parse().unwrap()];
     let distinct: BTreeSet<_> = blocks.iter().map(|block| block.cidr).collect();
     assert_eq!(distinct.len(), 40);
     assert!(
         distinct
             .iter()
-            .all(|cidr| cidr.prefix() == 24 && !cidr.overlaps(net("10.0.2.0/23")))
+            .all(|cidr| cidr.prefix() == 24 && overlapping(*cidr, &avoid).is_none())
     );
     for block in &blocks {
         let owned = registry.blocks_of(&network.id, &block.node).await?;
@@ -102,6 +104,57 @@ async fn parallel_networks_do_not_overlap(backend: Backend) -> Result<()> {
         );
     }
     assert_eq!(registry.networks().await?.len(), 24);
+    Ok(())
+}
+
+async fn a_network_may_carry_both_families(backend: Backend) -> Result<()> {
+    let registry = backend.registry().await?;
+    let dual = |name: &str| NetworkRequest {
+        v6: true,
+        pools: vec![
+            (net("10.64.0.0/12").into(), 20),
+            ("fd00:5::/48".parse().unwrap(), 64),
+        ],
+        avoid: vec!["fd00:5::/64".parse().unwrap()],
+        ..request(name)
+    };
+    let one = registry.create_network(dual("one")).await?;
+    assert_eq!(one.subnet_v6, "fd00:5:0:1::/64".parse().ok());
+    assert_eq!(registry.network_named("one").await?, Some(one.clone()));
+    let two = registry.create_network(dual("two")).await?;
+    assert_eq!(two.subnet_v6, "fd00:5:0:2::/64".parse().ok());
+    for (subnet, words) in [
+        (
+            "fd00:5:0:1:8::/80",
+            "overlaps fd00:5:0:1::/64 of network one",
+        ),
+        ("fd00:5:0:0:8::/80", "to which this host has a route"),
+        ("fd00:6::/121", "too small"),
+    ] {
+        let wrong = NetworkRequest {
+            subnet_v6: subnet.parse().ok(),
+            ..dual("wrong")
+        };
+        let error = registry.create_network(wrong).await;
+        let error = error.expect_err(subnet).to_string();
+        assert!(error.contains(words), "{error}");
+    }
+    // A host has blocks of both, and each is claimed by itself.
+    let [v4, v6] = [0, 1].map(|index| one.subnets().nth(index));
+    let mut blocks = Vec::new();
+    for subnet in [v4, v6, v6].into_iter().flatten() {
+        let block = registry.claim_block(&one, subnet, "n", 1, &[]).await?;
+        blocks.push(block.cidr.to_string());
+    }
+    assert_eq!(
+        blocks,
+        ["10.64.0.0/24", "fd00:5:0:1::/80", "fd00:5:0:1:1::/80"]
+    );
+    assert_eq!(registry.blocks_of(&one.id, "n").await?.len(), 3);
+    // All of it is free again with the network.
+    registry.remove_network(&one.id).await?;
+    let again = registry.create_network(dual("again")).await?;
+    assert_eq!(again.subnet_v6, one.subnet_v6);
     Ok(())
 }
 
@@ -177,7 +230,7 @@ async fn what_is_taken_is_named(backend: Backend) -> Result<()> {
         refused(inside).await,
         "subnet 10.1.2.0/24 overlaps 10.1.0.0/16 of network first"
     );
-    let avoid = vec![net("10.2.0.0/24")];
+    let avoid = vec![net("10.2.0.0/24").into()];
     let routed = NetworkRequest {
         subnet: subnet("10.2.0.0/16"),
         avoid,
@@ -206,7 +259,7 @@ async fn what_is_taken_is_named(backend: Backend) -> Result<()> {
     };
     assert!(refused(small).await.contains("10.3.0.0/29 is too small"));
     let full = NetworkRequest {
-        pools: vec![(net("10.1.0.0/17"), 20)],
+        pools: vec![(net("10.1.0.0/17").into(), 20)],
         ..request("b")
     };
     assert!(refused(full).await.contains("no free subnet"));
@@ -235,10 +288,14 @@ async fn blocks_run_out(backend: Backend) -> Result<()> {
     };
     let network = registry.create_network(tiny).await?;
     for expected in ["10.9.0.0/29", "10.9.0.8/29"] {
-        let block = registry.claim_block(&network, "n", 1, &[]).await?;
-        assert_eq!(block.cidr, net(expected));
+        let block = registry
+            .claim_block(&network, network.subnet.into(), "n", 1, &[])
+            .await?;
+        assert_eq!(block.cidr, net(expected).into());
     }
-    let full = registry.claim_block(&network, "n", 1, &[]).await;
+    let full = registry
+        .claim_block(&network, network.subnet.into(), "n", 1, &[])
+        .await;
     assert!(
         matches!(full, Err(ClaimBlockError::Exhausted { .. })),
         "{full:?}"
@@ -246,7 +303,9 @@ async fn blocks_run_out(backend: Backend) -> Result<()> {
     assert_eq!(registry.blocks_of(&network.id, "n").await?.len(), 2);
     registry.remove_network(&network.id).await?;
     assert!(registry.blocks_of(&network.id, "n").await?.is_empty());
-    let gone = registry.claim_block(&network, "n", 1, &[]).await;
+    let gone = registry
+        .claim_block(&network, network.subnet.into(), "n", 1, &[])
+        .await;
     assert!(
         matches!(gone, Err(ClaimBlockError::NetworkGone(_))),
         "{gone:?}"
@@ -257,7 +316,9 @@ async fn blocks_run_out(backend: Backend) -> Result<()> {
 async fn release_is_fenced(backend: Backend) -> Result<()> {
     let registry = backend.registry().await?;
     let network = registry.create_network(request("mesh")).await?;
-    let block = registry.claim_block(&network, "n", 4, &[]).await?;
+    let block = registry
+        .claim_block(&network, network.subnet.into(), "n", 4, &[])
+        .await?;
     let mut stale = block.clone();
     stale.incarnation = 3;
     let refused = registry.release_block(&stale).await;
@@ -268,7 +329,10 @@ async fn release_is_fenced(backend: Backend) -> Result<()> {
     registry.release_block(&block).await?;
     assert!(registry.release_block(&block).await.is_err());
     assert_eq!(
-        registry.claim_block(&network, "m", 1, &[]).await?.cidr,
+        registry
+            .claim_block(&network, network.subnet.into(), "m", 1, &[])
+            .await?
+            .cidr,
         block.cidr
     );
     Ok(())

@@ -55,7 +55,9 @@ async fn follows(backend: Backend) -> Result<()> {
         wireguard: None,
     };
     registry.register_node(&node).await?;
-    let block = registry.claim_block(&network, "n1", 1, &[]).await?;
+    let block = registry
+        .claim_block(&network, network.subnet.into(), "n1", 1, &[])
+        .await?;
     let mut published = endpoint("c1", "n1");
     published.network.clone_from(&network.id);
     let presence = Presence::start(registry.clone(), "n1", [published.clone()]);

@@ -24,6 +24,7 @@ pub(crate) fn endpoint(id: &str, node: &str) -> EndpointRecord {
         node: node.to_owned(),
         node_name: node.to_owned(),
         address: [10, 0, 0, 2].into(),
+        address_v6: None,
         aliases: Vec::new(),
         ports: vec![PortRecord {
             port: 6379,

@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
@@ -22,6 +23,7 @@ pub(crate) fn record(phase: Phase) -> Record {
         address: Ipv4Addr::new(172, 17, 0, 2),
         block: "172.17.0.0/24".parse().expect("a valid block"),
         gateway: Some(Ipv4Addr::new(172, 17, 0, 1)),
+        v6: None,
         mac: [2, 0x42, 172, 17, 0, 2],
         aliases: Vec::new(),
         gateway_priority: 0,

@@ -324,13 +324,8 @@ impl Daemon {
             let elsewhere = request.peer.is_some() && network.is_default();
             hops.extend(elsewhere.then(|| self.exposed(record, port)));
             hops.push(
-                self.listener(
-                    record,
-                    request.attached.address.ip(),
-                    port,
-                    &request.attached.netns,
-                )
-                .await,
+                self.listener(record, request.address.ip(), port, &request.attached.netns)
+                    .await,
             );
         }
         Ok(hops)

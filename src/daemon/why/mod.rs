@@ -9,11 +9,14 @@ mod target;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use anyhow::Context as _;
+use ipnetwork::Ipv4Network;
 use nuncio_overlay::{Peer, Protocol, WalkRequest, inner_mtu, sealed_mtu, walk};
 use tokio::net::TcpSocket;
 use tokio::time::timeout;
 
 use super::Daemon;
+use super::kernel_state::within;
 use super::networks::Network;
 use super::record::Record;
 use super::refusal::Refusal;
@@ -137,7 +140,7 @@ impl Daemon {
         let peer = segment
             .peers
             .iter()
-            .find(|peer| peer.block.contains(other))
+            .find(|peer| peer.block.contains(other.into()))
             .cloned();
         let fits = peer.as_ref().and_then(|peer| {
             let width = self.path_states().get(&peer.vtep)?.mtu?;
@@ -149,7 +152,11 @@ impl Daemon {
             within(width, peer.vtep.is_ipv6()).ok()
         });
         let fits = fits.map(|fits| fits.min(segment.mtu));
+        let endpoint = within(record, network.id())
+            .with_context(|| format!("{} is not in network {}", record.name, network.name()))?;
         Ok(WalkRequest {
+            address: Ipv4Network::new(endpoint.address, endpoint.block.prefix())?,
+            subnet: network.subnet(),
             attached: self.attach_request(&container, record, network).await?,
             segment,
             other,

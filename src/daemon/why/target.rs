@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use futures_util::future::join_all;
+use ipnetwork::IpNetwork;
 use nuncio_overlay::{Protocol, gateway_of};
 
 use super::mail::{EndpointAt, wire_of};
@@ -260,7 +261,11 @@ impl Daemon {
                     .values()
                     .any(|own| own.network_id == block.network)
         });
-        let block = blocks.next()?;
+        let first = blocks.find_map(|block| match block.cidr {
+            IpNetwork::V4(cidr) => Some((block, cidr)),
+            IpNetwork::V6(_) => None,
+        });
+        let (block, cidr) = first?;
         let host = catalog.nodes.get(&block.node)?.name.clone();
         let detail = format!(
             "no host that is alive knows {}; {host} may, but is not heard of",
@@ -273,7 +278,7 @@ impl Daemon {
             node: Some(block.node.clone()),
             endpoints: vec![EndpointAt {
                 network: block.network.clone(),
-                address: gateway_of(block.cidr),
+                address: gateway_of(cidr),
             }],
             hops: vec![Hop::new(
                 &host,

@@ -13,7 +13,7 @@ fn adopted() -> Segment {
     Segment {
         bridge: "br0".to_owned(),
         adopted: true,
-        subnet: "192.168.7.0/24".parse().unwrap(),
+        subnets: vec!["192.168.7.0/24".parse().unwrap()],
         blocks: vec!["192.168.7.0/24".parse().unwrap()],
         vxlan: None,
         peers: Vec::new(),

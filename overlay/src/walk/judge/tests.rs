@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::*;
 use crate::{
-    AttachRequest, Carrier, HostAccess, MacAddr, Peer, Reach, Segment, Vni, Vxlan,
+    AttachRequest, Carrier, HostAccess, MacAddr, Peer, Place, Reach, Segment, Vni, Vxlan,
     netlink::{Address, FdbRow, Link, Neighbour, VxlanSettings, Way},
 };
 
@@ -26,7 +26,7 @@ fn request() -> WalkRequest {
         id: "mesh".to_owned(),
         bridge: "nb-1".to_owned(),
         adopted: false,
-        subnet: "10.1.0.0/16".parse().unwrap(),
+        subnets: vec!["10.1.0.0/16".parse().unwrap()],
         blocks: vec!["10.1.1.0/24".parse().unwrap()],
         vxlan: Some(Vxlan {
             carrier: Carrier::Vxlan,
@@ -53,13 +53,17 @@ fn request() -> WalkRequest {
             container_link: "eth0".to_owned(),
             host_link: "nv-1".to_owned(),
             bridge: "nb-1".to_owned(),
-            address: "10.1.1.2/24".parse().unwrap(),
-            gateway: Some("10.1.1.1".parse().unwrap()),
-            subnet: segment.subnet,
+            places: vec![Place {
+                address: "10.1.1.2/24".parse().unwrap(),
+                gateway: Some("10.1.1.1".parse().unwrap()),
+                subnet: segment.subnets[0],
+            }],
             mac: MacAddr::of_node("web"),
             mtu: 1450,
             isolated: false,
         },
+        address: "10.1.1.2/24".parse().unwrap(),
+        subnet: "10.1.0.0/16".parse().unwrap(),
         segment,
         other: "10.1.2.2".parse().unwrap(),
         peer: Some(peer),

@@ -1,10 +1,8 @@
 //! The tunnel between hosts, and what it is carried by.
 
-use std::net::IpAddr;
-
 use super::{Finding, Hop, Host, Verdict, WalkRequest};
 use crate::{
-    Carrier, Peer, Vxlan, gateway_of,
+    Carrier, Peer, Vxlan, gateway,
     netlink::{FdbRow, Link, Neighbour, VxlanSettings},
 };
 
@@ -41,7 +39,7 @@ fn mtu(fits: u16, peer: &Peer, link: &Link, host: &Host) -> Finding {
         let mend = format!(
             "ip route replace {} via {} dev {} onlink mtu {fits}",
             peer.block,
-            gateway_of(peer.block),
+            gateway(peer.block),
             link.name
         );
         let detail =
@@ -90,7 +88,7 @@ fn device(vxlan: &Vxlan, link: &Link) -> Finding {
 }
 
 fn peer_route(peer: &Peer, link: &Link, request: &WalkRequest, host: &Host) -> Finding {
-    let (gateway, other) = (gateway_of(peer.block), request.other);
+    let (gateway, other) = (gateway(peer.block), request.other);
     let mend = format!(
         "ip route replace {} via {gateway} dev {} onlink",
         peer.block, link.name
@@ -101,12 +99,10 @@ fn peer_route(peer: &Peer, link: &Link, request: &WalkRequest, host: &Host) -> F
             format_args!("this host has no route to {other}: {error}"),
             mend,
         ),
-        Ok(way) if way.link == link.index && way.gateway == Some(IpAddr::V4(gateway)) => {
-            Finding::fine(
-                Hop::PeerRoute,
-                format_args!("{} via {gateway} on {}", peer.block, link.name),
-            )
-        }
+        Ok(way) if way.link == link.index && way.gateway == Some(gateway) => Finding::fine(
+            Hop::PeerRoute,
+            format_args!("{} via {gateway} on {}", peer.block, link.name),
+        ),
         Ok(way) => Finding::broken(
             Hop::PeerRoute,
             format_args!(
@@ -120,7 +116,7 @@ fn peer_route(peer: &Peer, link: &Link, request: &WalkRequest, host: &Host) -> F
 }
 
 fn neighbour(peer: &Peer, link: &Link, host: &Host) -> Finding {
-    let gateway = gateway_of(peer.block);
+    let gateway = gateway(peer.block);
     let is = |row: &&Neighbour| row.link == link.index && row.address == gateway;
     let mend = format!(
         "ip neighbour replace {gateway} lladdr {} dev {} nud permanent",
