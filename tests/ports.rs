@@ -174,7 +174,7 @@ fn a_range_of_one_s_own_is_chosen_from_until_it_is_used_up() {
         ));
         assert_eq!(
             host.ok(&format!("port {name} 80")),
-            format!("0.0.0.0:{port}")
+            format!("0.0.0.0:{port}\n[::]:{port}")
         );
     }
     let refused = host
@@ -186,5 +186,5 @@ fn a_range_of_one_s_own_is_chosen_from_until_it_is_used_up() {
     );
     host.ok("rm -f one");
     host.ok("run -d --name three -P --expose 80 busybox sleep 1000");
-    assert_eq!(host.ok("port three 80"), "0.0.0.0:40000");
+    assert_eq!(host.ok("port three 80"), "0.0.0.0:40000\n[::]:40000");
 }

@@ -30,7 +30,7 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// Where newcomers arrive. Displayed and parsed as `tcp://ADDR:PORT`.
+/// Where newcomers arrive. Displayed and parsed as `tcp://ADDR:PORT`, or `tcp6://[::]:PORT` for those of IPv6 alone.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Listen {
     /// The transport.
@@ -38,11 +38,14 @@ pub struct Listen {
     /// The local address. `[::]` takes IPv4 too, and stands for `0.0.0.0` where the kernel has no
     /// IPv6. Port 0 lets the kernel choose.
     pub address: SocketAddr,
+    /// `[::]` leaves IPv4 to others. Other addresses are of one family anyway.
+    pub only_v6: bool,
 }
 
 impl fmt::Display for Listen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}", self.protocol, self.address)
+        let only = if self.only_v6 { "6" } else { "" };
+        write!(f, "{}{only}://{}", self.protocol, self.address)
     }
 }
 

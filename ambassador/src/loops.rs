@@ -14,8 +14,12 @@ pub(crate) fn reaches(endpoint: SocketAddr, listen: Listen) -> bool {
     if !at.is_unspecified() {
         return to == at.to_canonical();
     }
-    // 0.0.0.0 takes only IPv4, [::] takes both.
-    (at.is_ipv6() || to.is_ipv4()) && (to.is_unspecified() || sys::is_local(endpoint))
+    // 0.0.0.0 takes only IPv4, [::] takes both unless it is told not to.
+    let takes = match at.is_ipv6() {
+        true => to.is_ipv6() || !listen.only_v6,
+        false => to.is_ipv4(),
+    };
+    takes && (to.is_unspecified() || sys::is_local(endpoint))
 }
 
 /// The names along the first loop there is, the first name again at the end.
@@ -75,6 +79,7 @@ mod tests {
         let listen = Listen {
             protocol: Protocol::Tcp,
             address: listen.parse().unwrap(),
+            only_v6: false,
         };
         Forward::new(name, listen, EndpointSet::fixed(vec![to.parse().unwrap()]))
     }

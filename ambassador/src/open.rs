@@ -60,11 +60,11 @@ impl Sockets {
     ) -> io::Result<Self> {
         Ok(match listen.protocol {
             Protocol::Tcp => {
-                let sockets = sys::listen(listen.address, options, port, workers)?;
+                let sockets = sys::listen(listen, options, port, workers)?;
                 Self::Tcp(sockets.into_iter().map(Arc::new).collect())
             }
             Protocol::Udp => {
-                let socket = udp::listen(listen.address, port)?;
+                let socket = udp::listen(listen, port)?;
                 Self::Udp(Arc::new(UdpSocket::from_std(socket)?))
             }
         })

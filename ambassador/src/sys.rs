@@ -8,7 +8,7 @@ use std::time::Duration;
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 use tokio::io::unix::AsyncFd;
 
-use crate::Options;
+use crate::{Listen, Options};
 
 mod control;
 pub(crate) mod mmsg;
@@ -34,17 +34,21 @@ pub(crate) enum Port {
     Shared,
 }
 
-/// Binds, with `0.0.0.0` standing in for `[::]` where the kernel has no IPv6.
-pub(crate) fn bind(kind: Type, address: SocketAddr, port: Port) -> io::Result<Socket> {
+/// Binds, with `0.0.0.0` standing in for `[::]` where the kernel has no IPv6, unless that alone is asked for.
+pub(crate) fn bind(kind: Type, listen: Listen, port: Port) -> io::Result<Socket> {
+    let Listen {
+        address, only_v6, ..
+    } = listen;
     let lacks_ipv6 = |error: &io::Error| {
         matches!(
             error.raw_os_error(),
             Some(nix::libc::EAFNOSUPPORT | nix::libc::EADDRNOTAVAIL)
         )
     };
-    match bind_exactly(kind, address, port) {
-        Err(error) if any_ipv6(address) && lacks_ipv6(&error) => {
-            bind_exactly(kind, (Ipv4Addr::UNSPECIFIED, address.port()).into(), port)
+    match bind_exactly(kind, address, only_v6, port) {
+        Err(error) if any_ipv6(address) && !only_v6 && lacks_ipv6(&error) => {
+            let address = (Ipv4Addr::UNSPECIFIED, address.port()).into();
+            bind_exactly(kind, address, false, port)
         }
         result => result,
     }
@@ -54,7 +58,7 @@ fn any_ipv6(address: SocketAddr) -> bool {
     address.is_ipv6() && address.ip().is_unspecified()
 }
 
-fn bind_exactly(kind: Type, address: SocketAddr, port: Port) -> io::Result<Socket> {
+fn bind_exactly(kind: Type, address: SocketAddr, only_v6: bool, port: Port) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), kind.nonblocking(), None)?;
     if kind == Type::STREAM {
         // Connections of an earlier listener in TIME_WAIT must not keep the port. On UDP the same
@@ -63,7 +67,7 @@ fn bind_exactly(kind: Type, address: SocketAddr, port: Port) -> io::Result<Socke
     }
     socket.set_reuse_port(port == Port::Shared)?;
     if address.is_ipv6() {
-        socket.set_only_v6(!any_ipv6(address))?;
+        socket.set_only_v6(only_v6 || !any_ipv6(address))?;
     }
     socket.bind(&address.into())?;
     Ok(socket)
@@ -72,13 +76,13 @@ fn bind_exactly(kind: Type, address: SocketAddr, port: Port) -> io::Result<Socke
 /// One listening socket for each of `sockets` workers, all on one port, which nobody else may have
 /// unless `port` says so. What they accept inherits what is set here.
 pub(crate) fn listen(
-    address: SocketAddr,
+    listen: Listen,
     options: &Options,
     port: Port,
     sockets: usize,
 ) -> io::Result<Vec<TcpListener>> {
-    let open = |address, port| {
-        let socket = bind(Type::STREAM, address, port)?;
+    let open = |listen, port| {
+        let socket = bind(Type::STREAM, listen, port)?;
         reset_on_close(&socket)?;
         socket.set_tcp_nodelay(true)?;
         watch_peer(&socket, options)?;
@@ -87,10 +91,13 @@ pub(crate) fn listen(
         io::Result::Ok(socket)
     };
     // It listens before it shares: two who do this at once cannot both have the port.
-    let first = open(address, port)?;
+    let first = open(listen, port)?;
     first.set_reuse_port(true)?;
     let mut listeners: Vec<TcpListener> = vec![first.into()];
-    let local = listeners[0].local_addr()?;
+    let local = Listen {
+        address: listeners[0].local_addr()?,
+        ..listen
+    };
     while listeners.len() < sockets.max(1) {
         listeners.push(open(local, Port::Shared)?.into());
     }

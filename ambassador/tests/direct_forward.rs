@@ -32,7 +32,15 @@ fn live(endpoints: &[&str]) -> Set {
 fn forward(protocol: Protocol, service: &str, set: &Set, cgroups: &[&Cgroup]) -> Forward {
     let address = at(service);
     let name = format!("{protocol}-{service}");
-    let mut forward = Forward::new(name, Listen { protocol, address }, set.subscribe());
+    let mut forward = Forward::new(
+        name,
+        Listen {
+            protocol,
+            address,
+            only_v6: false,
+        },
+        set.subscribe(),
+    );
     forward.direct = cgroups
         .iter()
         .map(|cgroup| cgroup.path().to_owned())

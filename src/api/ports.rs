@@ -1,7 +1,7 @@
 //! Ports as they stand in bodies: `{"80/tcp": [{"HostIp": "", "HostPort": "8080"}]}`.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use bollard_stubs::models::{self, PortMap};
 
@@ -99,12 +99,7 @@ pub(crate) fn published_view(exposed: &[Port], published: &[PublishedPort]) -> P
         .collect();
     for published in published {
         let view = models::PortBinding {
-            host_ip: Some(
-                published
-                    .host_address
-                    .unwrap_or(Ipv4Addr::UNSPECIFIED)
-                    .to_string(),
-            ),
+            host_ip: Some(published.at().to_string()),
             host_port: Some(published.host_port.to_string()),
         };
         map.entry(published.port.to_string())
@@ -118,12 +113,7 @@ pub(crate) fn published_view(exposed: &[Port], published: &[PublishedPort]) -> P
 /// The same as a flat list, as `ps` shows it.
 pub(crate) fn summary(exposed: &[Port], published: &[PublishedPort]) -> Vec<models::Port> {
     let open = published.iter().map(|published| models::Port {
-        ip: Some(
-            published
-                .host_address
-                .unwrap_or(Ipv4Addr::UNSPECIFIED)
-                .to_string(),
-        ),
+        ip: Some(published.at().to_string()),
         public_port: Some(published.host_port),
         ..entry(published.port)
     });
@@ -156,18 +146,15 @@ fn port(text: &str) -> Result<Port, Refusal> {
         .map_err(|error: crate::daemon::config::InvalidPort| Refusal::invalid(error.to_string()))
 }
 
-fn host_address(text: &str) -> Result<Option<Ipv4Addr>, Refusal> {
-    match text.parse() {
-        _ if text.is_empty() => Ok(None),
-        Ok(IpAddr::V4(Ipv4Addr::UNSPECIFIED)) => Ok(None),
-        Ok(IpAddr::V4(address)) => Ok(Some(address)),
-        Ok(IpAddr::V6(_)) => Err(Refusal::unsupported(format!(
-            "publish on {text}: IPv6 is not built, only IPv4 addresses"
-        ))),
-        Err(_) => Err(Refusal::invalid(format!(
-            "invalid hostIP: {text}: expected an IPv4 address of this host"
-        ))),
+fn host_address(text: &str) -> Result<Option<IpAddr>, Refusal> {
+    if text.is_empty() {
+        return Ok(None);
     }
+    text.parse().map(Some).map_err(|_| {
+        Refusal::invalid(format!(
+            "invalid hostIP: {text}: expected an address of this host"
+        ))
+    })
 }
 
 fn host_ports(text: &str) -> Result<Option<(u16, u16)>, Refusal> {
@@ -211,12 +198,12 @@ mod tests {
         let expected = vec![
             PortBinding {
                 port,
-                host_address: Some(Ipv4Addr::LOCALHOST),
+                host_address: Some([127, 0, 0, 1].into()),
                 host_ports: Some((8000, 8010)),
             },
             PortBinding {
                 port,
-                host_address: None,
+                host_address: Some([0, 0, 0, 0].into()),
                 host_ports: None,
             },
         ];
@@ -241,7 +228,7 @@ mod tests {
             ("80/tcp", "", "9000-8000", "invalid port specification"),
             ("80/tcp", "", "65536", "invalid port specification"),
             ("80/tcp", "localhost", "", "invalid hostIP: localhost"),
-            ("80/tcp", "::1", "", "IPv6 is not built"),
+            ("80/tcp", "[::1]", "", "invalid hostIP: [::1]"),
             ("80/sctp", "", "", "SCTP is not built"),
             ("0/tcp", "", "", "invalid containerPort: 0/tcp"),
             ("80/icmp", "", "", "invalid containerPort: 80/icmp"),
@@ -284,7 +271,7 @@ mod tests {
     fn any_binding() -> impl Strategy<Value = PortBinding> {
         let ports =
             prop::option::of((1..=u16::MAX, 1..=u16::MAX).prop_map(|(a, b)| (a.min(b), a.max(b))));
-        let address = prop::option::of((1..=u32::MAX).prop_map(Ipv4Addr::from));
+        let address = prop::option::of(any::<IpAddr>());
         (1..=u16::MAX, any::<bool>(), address, ports).prop_map(
             |(number, tcp, host_address, host_ports)| {
                 let protocol = if tcp { Protocol::Tcp } else { Protocol::Udp };

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -313,8 +313,8 @@ pub(crate) struct Ulimit {
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub(crate) struct PortBinding {
     pub(crate) port: Port,
-    /// `None`: every address of the host.
-    pub(crate) host_address: Option<Ipv4Addr>,
+    /// `None`: every address of the host, of either family.
+    pub(crate) host_address: Option<IpAddr>,
     /// First and last allowed; `None`: one of the daemon's range.
     pub(crate) host_ports: Option<(u16, u16)>,
 }

@@ -1,7 +1,7 @@
 //! What the host's ambassador should carry: links to other hosts, services, and published ports on loopback.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use nuncio_ambassador::spec::EdgeSpec;
 use nuncio_ambassador::{Balance, ForwardSpec, Host, Limits, Listen, Target};
@@ -9,7 +9,7 @@ use nuncio_ambassador::{Balance, ForwardSpec, Host, Limits, Listen, Target};
 use super::config::{Port, Protocol};
 use super::container::locked;
 use super::plane::Sight;
-use super::record::Record;
+use super::record::{PublishedPort, Record};
 use super::refusal::Refusal;
 use super::services::Service;
 use super::{Daemon, LINK_TARGETS, ports, state_file};
@@ -17,6 +17,8 @@ use super::{Daemon, LINK_TARGETS, ports, state_file};
 /// Over the default network a container admits, of other hosts, only the gateway.
 const LINK_IS_RELAYED: &str =
     "the target of a link admits the gateway of this host, not its containers";
+const PORT_IS_TRANSLATED: &str =
+    "it came to a published port over IPv6, and the container has IPv4 alone";
 const PORT_IS_RELAYED: &str = "it came to a published port by this host's loopback";
 
 impl Daemon {
@@ -45,19 +47,23 @@ impl Daemon {
             forwards.extend(specs.map(|spec| (spec.name.clone(), spec)));
         }
         for record in &sight.active {
-            let Some(target) = published_target(record) else {
-                continue;
-            };
             for published in &record.published {
+                let Some(target) = published_target(record, published) else {
+                    continue;
+                };
                 let name = ports::forward_name(published);
-                let address = published.host_address.unwrap_or(Ipv4Addr::UNSPECIFIED);
+                let address = published.at();
                 let number = published.host_port;
                 let host = Port {
                     number,
                     ..published.port
                 };
                 let mut spec = forward(name.clone(), (address, host), &[target], published.port);
-                spec.not_direct = Some(PORT_IS_RELAYED.to_owned());
+                let reason = match (address, target) {
+                    (IpAddr::V6(_), IpAddr::V4(_)) => PORT_IS_TRANSLATED,
+                    _ => PORT_IS_RELAYED,
+                };
+                spec.not_direct = Some(reason.to_owned());
                 forwards.insert(name, spec);
             }
         }
@@ -144,8 +150,13 @@ impl Daemon {
     }
 }
 
-fn forward(name: String, at: (Ipv4Addr, Port), to: &[Ipv4Addr], port: Port) -> ForwardSpec {
-    let (address, own) = at;
+fn forward<A: Copy + Into<IpAddr>>(
+    name: String,
+    at: (A, Port),
+    to: &[A],
+    port: Port,
+) -> ForwardSpec {
+    let (address, own) = (at.0.into(), at.1);
     let protocol = match own.protocol {
         Protocol::Tcp => nuncio_ambassador::Protocol::Tcp,
         Protocol::Udp => nuncio_ambassador::Protocol::Udp,
@@ -153,10 +164,14 @@ fn forward(name: String, at: (Ipv4Addr, Port), to: &[Ipv4Addr], port: Port) -> F
     let address = SocketAddr::from((address, own.number));
     ForwardSpec {
         name,
-        listen: Listen { protocol, address },
+        listen: Listen {
+            protocol,
+            address,
+            only_v6: address.is_ipv6(),
+        },
         target: Target::Host(
             to.iter()
-                .map(|to| Host::new(to.to_string(), port.number))
+                .map(|to| Host::new((*to).into().to_string(), port.number))
                 .collect(),
         ),
         limits: Limits::default(),
@@ -175,8 +190,13 @@ pub(super) fn remote_links(active: &[Record]) -> impl Iterator<Item = (&str, Ipv
         .map(|link| (link.target.as_str(), link.address))
 }
 
-/// The address that a container's published ports lead to: that by which it reaches the world. One of internal networks
-/// alone is reached by nobody outside.
-pub(super) fn published_target(record: &Record) -> Option<Ipv4Addr> {
-    record.way_out().map(|(_, endpoint)| endpoint.address)
+/// The address that a container's published port leads to: that by which it reaches the world, of the family that the port
+/// is asked at if it has one, else of IPv4. One of internal networks alone is reached by nobody outside.
+pub(super) fn published_target(record: &Record, published: &PublishedPort) -> Option<IpAddr> {
+    let v6 = || Some(record.way_out_v6()?.1.v6?.address.into());
+    let v4 = || Some(record.way_out()?.1.address.into());
+    match published.at() {
+        IpAddr::V4(_) => v4(),
+        IpAddr::V6(_) => v6().or_else(v4),
+    }
 }

@@ -1,7 +1,7 @@
 //! What the kernel should hold for this host: segments and published ports.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 
 use nuncio_overlay::{
     Carrier, HostAccess, HostState, Linked, MacAddr, Member, Peer, Published, Reach, Segment, Vni,
@@ -52,13 +52,15 @@ impl Daemon {
             }
         }
         let published = sight.active.iter().flat_map(|record| {
-            let target = published_target(record);
             record.published.iter().filter_map(move |published| {
-                Some(Published {
+                let target = published_target(record, published)?;
+                // Between the families the ambassador carries.
+                let same = target.is_ipv4() == published.at().is_ipv4();
+                same.then(|| Published {
                     protocol: overlay_protocol(published.port.protocol),
-                    host_address: published.host_address.map(IpAddr::V4),
+                    host_address: published.host_address,
                     host_port: published.host_port,
-                    target: SocketAddr::new(target?.into(), published.port.number),
+                    target: SocketAddr::new(target, published.port.number),
                 })
             })
         });

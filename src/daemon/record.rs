@@ -155,9 +155,17 @@ pub(crate) struct EndpointV6 {
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub(crate) struct PublishedPort {
     pub(crate) port: Port,
-    /// `None`: every address of the host.
-    pub(crate) host_address: Option<Ipv4Addr>,
+    /// `None`: every IPv4 address of the host.
+    pub(crate) host_address: Option<IpAddr>,
     pub(crate) host_port: u16,
+}
+
+impl PublishedPort {
+    /// The host's address, `0.0.0.0` or `::` for all of its family.
+    pub(crate) fn at(&self) -> IpAddr {
+        self.host_address
+            .unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
+    }
 }
 
 /// A resolved `--link`.

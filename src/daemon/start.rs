@@ -197,6 +197,7 @@ impl Daemon {
                 range: self.options.publish_range,
                 taken: &taken,
                 is_free: &ports::is_free,
+                has_v6: ports::has_v6(),
             };
             Ok(ports::choose(&host.publish, all, &choice)?)
         };

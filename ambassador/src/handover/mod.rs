@@ -131,6 +131,7 @@ async fn hand_over(channel: &Channel, ambassador: &Ambassador) -> Result<(), Han
             name: bound.name.clone(),
             protocol: bound.listen.protocol.into(),
             address: bound.listen.address,
+            only_v6: bound.listen.only_v6,
         };
         let sockets = sockets.descriptors();
         for chunk in sockets.chunks(MOST_SOCKETS) {
@@ -215,6 +216,7 @@ impl Heritage {
         let listen = Listen {
             protocol: named.protocol.into(),
             address: named.address,
+            only_v6: named.only_v6,
         };
         let due = "a listening socket for each listener";
         let fits = passed.iter().all(|socket| is_for(listen.protocol, socket));

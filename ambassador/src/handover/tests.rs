@@ -30,6 +30,7 @@ fn listener(protocol: Transport, sockets: Vec<OwnedFd>) -> (Message, Vec<OwnedFd
         name: "a".into(),
         protocol,
         address: "127.0.0.1:0".parse().unwrap(),
+        only_v6: false,
     };
     (Message::Listener(named), sockets)
 }

@@ -38,6 +38,8 @@ pub(super) struct Named {
     pub(super) name: String,
     pub(super) protocol: Transport,
     pub(super) address: SocketAddr,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) only_v6: bool,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -129,6 +131,7 @@ mod tests {
             name: "redis".into(),
             protocol: Transport::Udp,
             address: "[::]:53".parse().unwrap(),
+            only_v6: true,
         });
         send(&ours, &message, &borrowed).unwrap();
         send(&ours, &Message::Accepting, &[]).unwrap();
@@ -152,6 +155,7 @@ mod tests {
             name,
             protocol: Transport::Tcp,
             address: "127.0.0.1:1".parse().unwrap(),
+            only_v6: false,
         };
         assert!(send(&ours, &Message::Listener(named), &[]).is_err());
         rustix::net::send(&ours, &[b' '; LARGEST + 1], SendFlags::empty()).unwrap();

@@ -296,10 +296,20 @@ fn any_host() -> impl Strategy<Value = String> {
     ]
 }
 
+#[test]
+fn a_listener_may_be_of_ipv6_alone() {
+    let listen: Listen = "tcp6://[::]:80".parse().unwrap();
+    assert!(listen.only_v6);
+    assert_eq!(listen.to_string(), "tcp6://[::]:80");
+    assert!("udp6://*:80".parse::<Listen>().unwrap().only_v6);
+    assert!(!"tcp://[::]:80".parse::<Listen>().unwrap().only_v6);
+    assert!("tcp6://0.0.0.0:80".parse::<Listen>().is_err());
+}
+
 prop_compose! {
     fn any_spec()(
         name in ".{1,20}",
-        udp in any::<bool>(),
+        (udp, only_v6) in any::<(bool, bool)>(),
         address in any::<std::net::SocketAddr>(),
         hosts in prop::collection::vec((any_host(), 1_u16.., 1_u16..=256), 1..4),
         service in prop::option::of(prop::option::of(1_u16..)),
@@ -317,7 +327,11 @@ prop_compose! {
         let address = (address.ip(), address.port()).into();
         ForwardSpec {
             name,
-            listen: Listen { protocol, address },
+            listen: Listen {
+                protocol,
+                address,
+                only_v6: only_v6 && address.is_ipv6(),
+            },
             target: match service {
                 Some(port) => Target::Service("some-service".to_owned(), port),
                 None => {

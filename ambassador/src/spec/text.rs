@@ -146,8 +146,11 @@ pub(super) enum Upstream {
 
 /// All of IPv6, which includes IPv4.
 pub(super) fn everywhere(protocol: Protocol, port: u16) -> Listen {
-    let address = (Ipv6Addr::UNSPECIFIED, port).into();
-    Listen { protocol, address }
+    Listen {
+        protocol,
+        address: (Ipv6Addr::UNSPECIFIED, port).into(),
+        only_v6: false,
+    }
 }
 
 /// `text` with escapes in the place of control characters, so that whoever wrote it says nothing to
@@ -256,19 +259,33 @@ impl FromStr for Listen {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        let (protocol, rest) = scheme(text).ok_or_else(|| ParseError::Scheme {
+        let only_v6 = ["tcp6://", "udp6://"].iter().any(|of| text.starts_with(of));
+        let usual = match only_v6 {
+            true => text.replacen("6://", "://", 1),
+            false => text.to_owned(),
+        };
+        let (protocol, rest) = scheme(&usual).ok_or_else(|| ParseError::Scheme {
             text: text.to_owned(),
             expected: "tcp://ADDRESS:PORT or udp://ADDRESS:PORT",
         })?;
         let (address, number) = part(rest)?;
         let port = if number == "0" { 0 } else { port(number)? };
         if matches!(address, "" | "*") {
-            return Ok(everywhere(protocol, port));
+            return Ok(Self {
+                only_v6,
+                ..everywhere(protocol, port)
+            });
         }
-        let address: IpAddr =
-            (address.parse()).map_err(|_| ParseError::Address(address.to_owned()))?;
-        let address = SocketAddr::new(address, port);
-        Ok(Self { protocol, address })
+        let wrong = || ParseError::Address(address.to_owned());
+        let ip: IpAddr = address.parse().map_err(|_| wrong())?;
+        if only_v6 && ip.is_ipv4() {
+            return Err(wrong());
+        }
+        Ok(Self {
+            protocol,
+            address: SocketAddr::new(ip, port),
+            only_v6,
+        })
     }
 }
 

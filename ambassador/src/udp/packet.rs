@@ -9,6 +9,7 @@ use socket2::{Domain, Socket, Type};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
+use crate::Listen;
 use crate::sys::mmsg::Inbox;
 use crate::sys::{self, Port};
 
@@ -16,8 +17,8 @@ use crate::sys::{self, Port};
 const QUEUE: usize = 1 << 20;
 
 /// A socket that tells for each datagram which local address it was sent to.
-pub(crate) fn listen(address: SocketAddr, port: Port) -> io::Result<std::net::UdpSocket> {
-    let socket = sys::bind(Type::DGRAM, address, port)?;
+pub(crate) fn listen(listen: Listen, port: Port) -> io::Result<std::net::UdpSocket> {
+    let socket = sys::bind(Type::DGRAM, listen, port)?;
     // It has the port before it shares: two who do this at once cannot both have it.
     socket.set_reuse_port(true)?;
     if socket.domain()? == Domain::IPV6 {

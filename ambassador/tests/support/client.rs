@@ -116,6 +116,7 @@ async fn ambassador(cgroup: &str, service: &str, endpoint: &str) -> Result<Ambas
     let listen = Listen {
         protocol: Protocol::Tcp,
         address: service.parse()?,
+        only_v6: false,
     };
     let upstreams = EndpointSet::fixed(vec![endpoint.parse()?]);
     let mut forward = Forward::new("unprivileged", listen, upstreams);

@@ -54,7 +54,11 @@ pub async fn until(what: &str, mut holds: impl FnMut() -> bool) -> Result<()> {
 
 pub fn listen(protocol: Protocol, address: &str) -> Listen {
     let address = address.parse().expect("an address and port");
-    Listen { protocol, address }
+    Listen {
+        protocol,
+        address,
+        only_v6: false,
+    }
 }
 
 pub fn tcp(name: &str, upstreams: &[SocketAddr]) -> Forward {
