@@ -122,14 +122,16 @@ impl UdpServer {
     pub fn receive(&self) -> Result<Option<(String, SocketAddr)>> {
         self.socket.set_read_timeout(Some(DROPPED))?;
         let mut buffer = [0; 2048];
-        match self.socket.recv_from(&mut buffer) {
-            Ok((length, from)) => {
-                let from = SocketAddr::new(from.ip().to_canonical(), from.port());
-                Ok(Some((String::from_utf8(buffer[..length].to_vec())?, from)))
+        let (length, from) = loop {
+            match self.socket.recv_from(&mut buffer) {
+                Ok(received) => break received,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if is_dropped(error.kind()) => return Ok(None),
+                Err(error) => return Err(error.into()),
             }
-            Err(error) if is_dropped(error.kind()) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        };
+        let from = SocketAddr::new(from.ip().to_canonical(), from.port());
+        Ok(Some((String::from_utf8(buffer[..length].to_vec())?, from)))
     }
 }
 
