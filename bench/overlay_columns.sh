@@ -3,14 +3,16 @@
 #
 # measure_COLUMN PATH writes its figures with `sample`.
 
-columns=(bulk1 bulk8 redis50 connect attach network)
+columns=(bulk1 bulk8 redis50 connect attach network repair)
 
 # does PATH COLUMN : is that measured there?
 does() {
     case $1:$2 in
         overlay:*) ;;
+        openssl:bulk1) ;;
+        openssl:*) return 1 ;;
         docker:attach | bridge:attach) ;;
-        *:attach | *:network) return 1 ;;
+        *:attach | *:network | *:repair) return 1 ;;
     esac
 }
 
@@ -32,9 +34,16 @@ measure_bulk8() { bulk "$1" bulk8 8; }
 
 # bulk PATH FIGURE STREAMS : what all streams together have received.
 bulk() {
+    [ "$1" != openssl ] || { sample "$2" "$(sealed_alone)" && return; }
     client "$1" chroot "$root" iperf3 -c "${server_address[$1]}" -P "$3" -t "$duration" -J >"$work/iperf" ||
         fail "iperf3 by way of $1: $(sed -n 's/.*"error"://p' "$work/iperf")"
     sample "$2" "$(sed -n '/"sum_received"/,/}/s/.*"bits_per_second":[[:space:]]*\([0-9.e+]*\).*/\1/p' "$work/iperf")"
+}
+
+# Bits a second that openssl seals in pieces of 1,400 bytes, as WireGuard has them.
+sealed_alone() {
+    openssl speed -evp chacha20-poly1305 -bytes 1400 -seconds "$duration" 2>/dev/null |
+        awk '/^ChaCha20-Poly1305/ { sub("k", "", $2); printf "%.0f", $2 * 8000 }'
 }
 
 measure_redis50() {
@@ -61,10 +70,10 @@ measure_attach() {
             engine "$host" network connect joined server
             ;;
     esac
-    local network=joined target
-    [ "$1" != overlay ] || network=mesh
+    local network=joined target server=server
+    [ "$1" != overlay ] || { network=mesh && server=overlay-server; }
     stand "$host" late
-    target=$(address_of "$(server_host "$1")" server "$network")
+    target=$(address_of "$(server_host "$1")" "$server" "$network")
     start=$(milliseconds)
     engine "$host" network connect "$network" late
     answers "$host" late "$target"
@@ -97,6 +106,28 @@ measure_network() {
     engine nuncio-a rm -f early >/dev/null
     engine nuncio-b rm -f late >/dev/null
     engine nuncio-a network rm fresh >/dev/null
+}
+
+# From the removal by hand of what the network needs on one host until it is back.
+measure_repair() {
+    local net=$stem-nuncio-a device block mac
+    device=$(ip -n "$net" -br link show type vxlan | awk '{ sub("@.*", "", $1); print $1; exit }')
+    block=$(ip -n "$net" route show dev "$device" | awk '{ print $1; exit }')
+    mac=$(bridge -n "$net" fdb show dev "$device" | awk '/ dst / { print $1; exit }')
+    repair route "ip route del $block" "ip route show $block | grep -q ."
+    repair neighbour "ip neigh flush dev $device nud permanent" "ip neigh show dev $device nud permanent | grep -q ."
+    repair fdb "bridge fdb del $mac dev $device" "bridge fdb show dev $device | grep -q ' dst '"
+    repair link "ip link del $device" "ip route show dev $device 2>/dev/null | grep -q . && bridge fdb show dev $device | grep -q ' dst '"
+    repair rules "nft delete table inet nuncio" "nft list table inet nuncio >/dev/null 2>&1"
+}
+
+# repair KIND DAMAGE CHECK
+repair() {
+    sample "repair.$1" "$(nsenter --net="/run/netns/$stem-nuncio-a" timeout 20 bash -c "
+        $2
+        start=\${EPOCHREALTIME/./}
+        until $3; do :; done
+        echo \$(((\${EPOCHREALTIME/./} - start) / 1000))")"
 }
 
 attached_host() {

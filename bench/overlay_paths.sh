@@ -10,7 +10,7 @@ plain=()
 # peer_host PATH : the host whose log tells why it does not come up.
 peer_host() {
     case $1 in
-        overlay) echo nuncio-b ;;
+        overlay | sealed) echo nuncio-b ;;
         bridge) echo nuncio ;;
         *) echo "$1" ;;
     esac
@@ -73,8 +73,17 @@ make_vxlan() {
     server_address[vxlan]=198.18.3.2
 }
 
-# Two daemons; the first has the registry.
 make_overlay() {
+    make_nuncio_hosts && across overlay mesh
+}
+
+make_sealed() {
+    make_nuncio_hosts && across sealed hidden --opt encrypted
+}
+
+# Two daemons; the first has the registry.
+make_nuncio_hosts() {
+    [ -z "${first[nuncio-b]-}" ] || return 0
     make_host nuncio-a
     make_host nuncio-b
     join nuncio-a eth0 198.18.2.1/24 nuncio-b eth0 198.18.2.2/24
@@ -82,12 +91,23 @@ make_overlay() {
     start_daemon nuncio-b --advertise-addr 198.18.2.2 --node-name b --registry http://198.18.2.1:2379 || return 1
     engine nuncio-a load --input /bench/busybox.tar >/dev/null || return 1
     engine nuncio-b load --input /bench/busybox.tar >/dev/null || return 1
-    engine nuncio-a network create -d overlay mesh >/dev/null || return 1
-    stand nuncio-a client --network mesh || return 1
-    stand nuncio-b server --network mesh || return 1
-    client_net[overlay]=$(net_of nuncio-a client)
-    server_net[overlay]=$(net_of nuncio-b server)
-    server_address[overlay]=$(address_of nuncio-b server mesh)
+}
+
+# across PATH NETWORK FLAG... : a network of both hosts, with a container on each.
+across() {
+    local path=$1 network=$2
+    shift 2
+    engine nuncio-a network create -d overlay "$@" "$network" >/dev/null || return 1
+    stand nuncio-a "$path-client" --network "$network" || return 1
+    stand nuncio-b "$path-server" --network "$network" || return 1
+    client_net[$path]=$(net_of nuncio-a "$path-client")
+    server_net[$path]=$(net_of nuncio-b "$path-server")
+    server_address[$path]=$(address_of nuncio-b "$path-server" "$network")
+}
+
+# What one core of this machine seals, without any network.
+make_openssl() {
+    command -v openssl >/dev/null
 }
 
 make_docker() {
@@ -139,6 +159,7 @@ address_of() {
 # serve PATH : redis, iperf3 and what `nuncio-bench serve` offers, at the path's server.
 serve() {
     local net
+    [ "$1" != openssl ] || return 0
     for net in "${client_net[$1]}" "${server_net[$1]}"; do
         # The same for all, whatever this machine prefers; and ports for all the short connections.
         nsenter --net="$net" sh -ec '

@@ -3,6 +3,7 @@
 //! Each client prints its figures, separated by blanks, and nothing else.
 
 mod load;
+mod mesh;
 mod report;
 mod runtime;
 
@@ -70,6 +71,16 @@ enum Command {
         outstanding: u16,
         #[arg(long, value_parser = seconds)]
         seconds: Duration,
+    },
+    /// Enters hosts and containers in a registry that are nowhere else, until its input ends
+    Mesh {
+        /// As http://198.18.2.1:2379
+        registry: String,
+        #[arg(long)]
+        hosts: u32,
+        /// Containers of all of them
+        #[arg(long)]
+        endpoints: u32,
     },
     /// Makes files that an image can be made of, the same ones each time
     Files {
@@ -149,6 +160,11 @@ fn main() -> anyhow::Result<()> {
             outstanding,
             seconds,
         } => dns::run(to, &name, outstanding, seconds),
+        Command::Mesh {
+            registry,
+            hosts,
+            endpoints,
+        } => mesh::run(registry, hosts, endpoints),
         Command::Files {
             directory,
             megabytes,
