@@ -297,21 +297,7 @@ fn what_is_broken_on_the_underlay_or_of_the_registry_is_found() {
     let (a, b) = (&hosts.a, &hosts.b);
     let words = "web db 6379";
 
-    a.ip("route del 198.18.0.0/24");
-    Broken::breaks(a, "no underlay route", words, "host-1 underlay");
-    a.ip("route add 198.18.0.0/24 dev eth0 src 198.18.0.1");
-    hosts.all_is_well();
-    a.ip("link set eth0 down");
-    Broken::breaks(a, "no underlay link", words, "host-1 underlay");
-    a.ip("link set eth0 up");
-    hosts.all_is_well();
-
     let underlay = a.underlay();
-    underlay.block_udp(4789);
-    Broken::breaks(a, "port blocked", words, "host-1 path");
-    underlay.unblock();
-    hosts.all_is_well();
-
     underlay.narrow(Some(1400));
     wait_until("the route is fitted", || {
         a.ip("route show").contains("mtu 1350")
@@ -325,6 +311,22 @@ fn what_is_broken_on_the_underlay_or_of_the_registry_is_found() {
     }
     Broken::breaks(a, "narrow", words, "host-1 mtu");
     underlay.narrow(None);
+    hosts.all_is_well();
+
+    a.ip("route del 198.18.0.0/24");
+    Broken::breaks(a, "no underlay route", words, "host-1 underlay");
+    a.ip("route add 198.18.0.0/24 dev eth0 src 198.18.0.1");
+    hosts.all_is_well();
+    a.ip("link set eth0 down");
+    Broken::breaks(a, "no underlay link", words, "host-1 underlay");
+    a.ip("link set eth0 up");
+    hosts.all_is_well();
+
+    underlay.block("udp dport 4789");
+    underlay.block("tcp dport 51820"); // by which it would be gone around
+    Broken::breaks(a, "port blocked", words, "host-1 path");
+    underlay.unblock();
+    hosts.all_is_well();
 
     b.kill_daemon();
     Broken::breaks(a, "the peer's daemon is dead", words, "host-1 peer");

@@ -19,8 +19,8 @@ async fn main() -> Result<()> {
     let segment = segment("0123456789abcdef", "10.42.0.0/24".parse()?);
     let state = HostState {
         segments: vec![segment.clone()],
-        published: Vec::new(),
         shortcut: true,
+        ..HostState::default()
     };
     let report = Kernel::open().await?.reconcile(&state).await?;
     println!("{} things made in the kernel", report.created);

@@ -13,9 +13,10 @@ use std::{
 
 use ipnetwork::IpNetwork;
 
-use self::sets::{by_family, family, of_v4, only_from, quoted, set};
+use self::sets::{by_family, family, named, of_v4, only_from, quoted, set};
 use crate::{
-    Carrier, HostAccess, HostState, Linked, Protocol, Published, Reach, Segment, Vxlan, gateway,
+    Carrier, Gate, HostAccess, HostState, Linked, Protocol, Published, Reach, Segment, Vxlan,
+    gateway,
 };
 
 /// The table of packets; its family and name, as nft's commands take them.
@@ -55,7 +56,7 @@ fn packets(out: &mut Batch, state: &HostState) {
         "filter hook output priority -300",
         untracked.collect(),
     );
-    out.chain("input", "filter hook input priority 0", input(segments));
+    out.chain("input", "filter hook input priority 0", input(state));
     let leaking = leaking(segments);
     if !leaking.is_empty() {
         out.chain("leaking", "filter hook postrouting priority -300", leaking);
@@ -115,7 +116,7 @@ fn spoofed(segments: &[Segment]) -> Vec<String> {
         }
         rules.extend(only_from(&from, segment.blocks.iter().copied()));
         if let Some(vxlan) = &segment.vxlan {
-            let from = format!("iifname \"{}\"", vxlan.link);
+            let from = format!("iifname {}", named(vxlan.links()));
             let theirs = segment.peers.iter().map(|peer| peer.block);
             rules.extend(only_from(&from, theirs));
         }
@@ -153,11 +154,11 @@ fn answers(segment: &Segment) -> Option<String> {
     if vxlan.carrier == Carrier::Sealed {
         return None;
     }
-    let link = &vxlan.link;
+    let links = named(vxlan.links());
     let own = gateways(segment.blocks.iter().copied());
     let (theirs, own) = (hosts_v4(segment)?, of_v4(&own)?);
     Some(format!(
-        "iifname \"{link}\" ip saddr {theirs} ip daddr {own} icmp type echo-reply"
+        "iifname {links} ip saddr {theirs} ip daddr {own} icmp type echo-reply"
     ))
 }
 
@@ -184,8 +185,10 @@ fn tunnelled(segments: &[Segment], end: &str) -> impl Iterator<Item = String> {
     })
 }
 
-/// What this host itself takes: VXLAN from peers only, and gateway addresses from their own network only.
-fn input(segments: &[Segment]) -> Vec<String> {
+/// What this host itself takes: VXLAN, and what comes in its place, from peers only, and gateway addresses from their own
+/// network only.
+fn input(state: &HostState) -> Vec<String> {
+    let segments = &state.segments;
     let mut rules = Vec::new();
     for vxlan in segments
         .iter()
@@ -201,6 +204,7 @@ fn input(segments: &[Segment]) -> Vec<String> {
     let ports = vteps(segments).into_keys();
     rules.extend(ports.map(|port| format!("udp dport {port} drop")));
     rules.push("ct state established,related accept".to_owned());
+    rules.extend(state.fallback.iter().flat_map(gate));
     let blocks = own(segments).flat_map(|segment| &segment.blocks);
     for (family, gateways) in gateways(blocks.copied()) {
         // Who may reach this host finds it at any of them.
@@ -223,6 +227,7 @@ fn input(segments: &[Segment]) -> Vec<String> {
             rules.push(format!("iifname != {links} {family} daddr {own} drop"));
         }
         if let Some(vxlan) = &segment.vxlan {
+            let tunnels = named(vxlan.links());
             let ping = match segment.reach {
                 Reach::Routed | Reach::Linked { .. } if segment.has_v6() => {
                     "meta l4proto != { icmp, ipv6-icmp } "
@@ -230,15 +235,28 @@ fn input(segments: &[Segment]) -> Vec<String> {
                 Reach::Routed | Reach::Linked { .. } => "meta l4proto != icmp ",
                 Reach::LinksOnly { .. } => {
                     rules.extend(hosts_v4(segment).map(|hosts| {
-                        format!("iifname \"{}\" ip saddr {hosts} icmp type {{ echo-request, echo-reply }} accept", vxlan.link)
+                        format!("iifname {tunnels} ip saddr {hosts} icmp type {{ echo-request, echo-reply }} accept")
                     }));
                     ""
                 }
             };
-            rules.push(format!("iifname \"{}\" {ping}drop", vxlan.link));
+            rules.push(format!("iifname {tunnels} {ping}drop"));
         }
         rules.extend(to_host(segment));
     }
+    rules
+}
+
+/// Lets peers alone connect to a port of theirs. Answers to what this host began from there are through by now.
+fn gate(gate: &Gate) -> Vec<String> {
+    let Gate { port, peers } = gate;
+    let mut rules = Vec::new();
+    for (family, v4) in [("ip", true), ("ip6", false)] {
+        let peers = set(peers.iter().filter(|peer| peer.is_ipv4() == v4));
+        let rule = |peers| format!("tcp dport {port} {family} saddr {peers} accept");
+        rules.extend(peers.map(rule));
+    }
+    rules.push(format!("tcp dport {port} drop"));
     rules
 }
 
@@ -246,7 +264,7 @@ fn input(segments: &[Segment]) -> Vec<String> {
 /// it from ICMP too, but not those who drop that, nor before a packet was lost.
 fn fit(segments: &[Segment]) -> Vec<String> {
     let tunnels = segments.iter().filter_map(|segment| segment.vxlan.as_ref());
-    let mut tunnels = tunnels.map(|vxlan| vxlan.link.as_str()).peekable();
+    let mut tunnels = tunnels.flat_map(Vxlan::links).peekable();
     if tunnels.peek().is_none() {
         return Vec::new();
     }
@@ -298,10 +316,14 @@ fn forward(segments: &[Segment]) -> Vec<String> {
     if segments.is_empty() {
         return rules;
     }
-    let jumps: Vec<_> = segments
-        .iter()
-        .flat_map(links)
-        .map(|link| format!("\"{link}\" : jump from-{link}"))
+    let jumps = segments.iter().flat_map(|segment| {
+        let bridge = (segment.bridge.as_str(), &segment.bridge);
+        let tunnels = segment.vxlan.iter();
+        let tunnels = tunnels.flat_map(|vxlan| vxlan.links().map(|link| (link, &vxlan.link)));
+        std::iter::once(bridge).chain(tunnels)
+    });
+    let jumps: Vec<_> = jumps
+        .map(|(link, chain)| format!("\"{link}\" : jump from-{chain}"))
         .collect();
     rules.push(format!("iifname vmap {{ {} }}", jumps.join(", ")));
     rules.extend(into_ours(segments));
@@ -350,7 +372,7 @@ fn from_bridge(segment: &Segment, segments: &[Segment]) -> Vec<String> {
             Reach::Routed if segment.icc => "accept",
             _ => "drop",
         };
-        rules.push(format!("oifname \"{}\" {verdict}", vxlan.link));
+        rules.push(format!("oifname {} {verdict}", named(vxlan.links())));
     }
     rules.extend(into_ours(segments));
     rules.extend(adopted::apart(segment, segments));
@@ -383,7 +405,7 @@ fn from_vxlan(segment: &Segment, vxlan: &Vxlan) -> Vec<String> {
             }
         }
     }
-    rules.push(format!("iifname \"{}\" drop", vxlan.link));
+    rules.push(format!("iifname {} drop", named(vxlan.links())));
     rules
 }
 
@@ -504,7 +526,7 @@ fn own(segments: &[Segment]) -> impl Iterator<Item = &Segment> {
 }
 
 fn links(segment: &Segment) -> impl Iterator<Item = &str> {
-    let vxlan = segment.vxlan.as_ref().map(|vxlan| vxlan.link.as_str());
+    let vxlan = segment.vxlan.iter().flat_map(Vxlan::links);
     std::iter::once(segment.bridge.as_str()).chain(vxlan)
 }
 

@@ -1,4 +1,7 @@
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+};
 
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use serde::{Deserialize, Serialize};
@@ -12,8 +15,19 @@ pub struct HostState {
     pub segments: Vec<Segment>,
     /// Ports of this host that lead to containers of this host.
     pub published: Vec<Published>,
+    /// Where this host takes what comes by the way around, and from whom.
+    pub fallback: Option<Gate>,
     /// Packets between containers of two hosts may pass by bridge, routing and all rules, those of others among them.
     pub shortcut: bool,
+}
+
+/// A TCP port of this host that is for other hosts alone.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Gate {
+    /// The port.
+    pub port: u16,
+    /// Underlay addresses of those who may connect.
+    pub peers: BTreeSet<IpAddr>,
 }
 
 /// This host's part of one network.
@@ -110,6 +124,34 @@ pub struct Vxlan {
     pub port: u16,
     /// Address of this host's end, see [`MacAddr::of_node`].
     pub mac: MacAddr,
+    /// The way around it, while it does not get through to a peer.
+    pub fallback: Option<Fallback>,
+}
+
+/// A TUN device that leads to the same hosts, by whoever serves it. What comes by it is taken as what comes by VXLAN.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Fallback {
+    /// Name of the device.
+    pub link: String,
+    /// Underlay addresses of the peers to whom it leads in place of VXLAN. What others send may come by it nevertheless.
+    pub to: BTreeSet<IpAddr>,
+}
+
+impl Vxlan {
+    /// The devices that lead to other hosts.
+    pub(crate) fn links(&self) -> impl Iterator<Item = &str> {
+        let fallback = self.fallback.as_ref();
+        std::iter::once(self.link.as_str()).chain(fallback.map(|fallback| fallback.link.as_str()))
+    }
+
+    /// The one that leads to the peer at `vtep`, and whether it is the way around.
+    pub(crate) fn link_to(&self, vtep: IpAddr) -> (&str, bool) {
+        let fallback = self.fallback.as_ref();
+        match fallback.filter(|fallback| fallback.to.contains(&vtep)) {
+            Some(fallback) => (&fallback.link, true),
+            None => (&self.link, false),
+        }
+    }
 }
 
 /// What carries a network between hosts.
@@ -240,6 +282,12 @@ pub fn vxlan_name(network: &str) -> String {
     format!("nx-{}", head(network))
 }
 
+/// Name of the device that is the way around: `nf-` and the first eight digits of the network's id.
+#[must_use]
+pub fn fallback_name(network: &str) -> String {
+    format!("nf-{}", head(network))
+}
+
 /// Name of the host's end of a container's `index`th link: `nv-`, eight digits of its id, the index.
 #[must_use]
 pub fn veth_name(container: &str, index: u8) -> String {
@@ -259,7 +307,8 @@ mod tests {
     #[test]
     fn names_fit_the_kernel() {
         let id = "0123456789abcdef";
-        for name in [bridge_name(id), vxlan_name(id), veth_name(id, u8::MAX)] {
+        let names = [bridge_name(id), vxlan_name(id), fallback_name(id)];
+        for name in names.into_iter().chain([veth_name(id, u8::MAX)]) {
             assert!(name.len() <= 15, "{name}");
         }
     }

@@ -3,7 +3,7 @@
 mod support;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     time::Duration,
@@ -36,7 +36,7 @@ fn watch(host: &Host, underlay: &Underlay, steps: Vec<Step>) -> Result<()> {
     let wire = underlay.namespace.path.clone();
     host.run(move |runtime, _| {
         runtime.block_on(async {
-            let paths = Paths::open(BTreeMap::new())?;
+            let paths = Paths::open(BTreeMap::new(), BTreeSet::new())?;
             paths.aim(targets).await;
             let mut states = paths.states();
             for (number, (condition, then)) in steps.into_iter().enumerate() {

@@ -24,6 +24,8 @@ pub struct NodeRecord {
     pub incarnation: u64,
     /// How encrypted networks reach the node; absent, if they do not.
     pub wireguard: Option<WireguardRecord>,
+    /// How the node is reached where UDP does not get there; absent, if it is not.
+    pub fallback: Option<FallbackRecord>,
 }
 
 /// Where and by which keys a node takes packets of encrypted networks.
@@ -33,6 +35,15 @@ pub struct WireguardRecord {
     pub port: u16,
     /// Public keys as WireGuard's tools write them, the newest first. All are accepted.
     pub keys: Vec<String>,
+}
+
+/// Where, and as whom, a node takes by TLS what does not get there by UDP.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct FallbackRecord {
+    /// TCP port.
+    pub port: u16,
+    /// The public key that the node proves to have: Ed25519, in base64.
+    pub key: String,
 }
 
 /// A network, known on all hosts.

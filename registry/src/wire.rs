@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::model::{
-    BlockRecord, EndpointRecord, NetworkRecord, NodeRecord, PortRecord, Protocol, ServiceRecord,
-    Upstream, WireguardRecord,
+    BlockRecord, EndpointRecord, FallbackRecord, NetworkRecord, NodeRecord, PortRecord, Protocol,
+    ServiceRecord, Upstream, WireguardRecord,
 };
 
 const VERSION: u64 = 1;
@@ -117,12 +117,20 @@ struct NodeWire {
     incarnation: u64,
     #[serde(default)]
     wireguard: Option<WireguardWire>,
+    #[serde(default)]
+    fallback: Option<FallbackWire>,
 }
 
 #[derive(Deserialize, Serialize)]
 struct WireguardWire {
     port: u16,
     keys: Vec<String>,
+}
+
+#[derive(Deserialize, Serialize)]
+struct FallbackWire {
+    port: u16,
+    key: String,
 }
 
 impl Record for NodeRecord {
@@ -141,10 +149,12 @@ impl Record for NodeRecord {
             port,
             incarnation,
             wireguard,
+            fallback,
             ..
         } = wire;
         let wireguard =
             wireguard.map(|WireguardWire { port, keys }| WireguardRecord { port, keys });
+        let fallback = fallback.map(|FallbackWire { port, key }| FallbackRecord { port, key });
         Ok(Self {
             id,
             name,
@@ -153,6 +163,7 @@ impl Record for NodeRecord {
             port,
             incarnation,
             wireguard,
+            fallback,
         })
     }
 
@@ -168,6 +179,10 @@ impl Record for NodeRecord {
             wireguard: self.wireguard.as_ref().map(|record| WireguardWire {
                 port: record.port,
                 keys: record.keys.clone(),
+            }),
+            fallback: self.fallback.as_ref().map(|record| FallbackWire {
+                port: record.port,
+                key: record.key.clone(),
             }),
         })
     }

@@ -11,6 +11,7 @@ use bollard_stubs::models::{
 };
 use jiff::Timestamp;
 use nuncio_runtime::image::{InsecureRegistry, RegistrySettings};
+use nuncio_tunnel::FallbackStatus;
 use serde::Serialize;
 use serde_json::json;
 
@@ -221,10 +222,10 @@ pub(crate) async fn nodes(State(daemon): Server) -> Answer {
     json::sorted(nodes.collect::<Vec<_>>())
 }
 
-/// A host that this one has encrypted networks in common with.
+/// A host that this one reaches by a tunnel: it has encrypted networks in common with it, or goes around VXLAN.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct Encrypted {
+struct Tunnelled {
     #[serde(rename = "ID")]
     id: String,
     endpoint: String,
@@ -236,19 +237,55 @@ struct Encrypted {
     sent: u64,
     /// Bytes of packets from it.
     received: u64,
+    /// How it is reached where UDP does not get through; absent if it is not.
+    fallback: Option<Fallback>,
 }
 
-/// What carries this host's encrypted networks; no peers, while there are none.
+/// The way to a host by TLS over TCP.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Fallback {
+    endpoint: String,
+    /// This host is to send by it.
+    wanted: bool,
+    /// The other one takes what it sends.
+    connected: bool,
+    /// The other one sends by it.
+    serving: bool,
+    /// Bytes to it.
+    sent: u64,
+    /// Bytes from it.
+    received: u64,
+    /// Packets to it that there was no room for.
+    dropped: u64,
+}
+
+impl From<FallbackStatus> for Fallback {
+    fn from(status: FallbackStatus) -> Self {
+        Self {
+            endpoint: status.endpoint.to_string(),
+            wanted: status.wanted,
+            connected: status.connected,
+            serving: status.serving,
+            sent: status.sent,
+            received: status.received,
+            dropped: status.dropped,
+        }
+    }
+}
+
+/// What this host's tunnel carries; no peers, while there is none.
 pub(crate) async fn tunnel(State(daemon): Server) -> Answer {
     let status = daemon.tunnel_status().await?;
     let (peers, dropped) = status.map_or_else(Default::default, |it| (it.peers, it.dropped));
-    let peers = peers.into_iter().map(|peer| Encrypted {
+    let peers = peers.into_iter().map(|peer| Tunnelled {
         id: peer.id,
         endpoint: peer.endpoint.to_string(),
         key: peer.using.map(|(_, theirs)| theirs.to_string()),
         handshake: peer.handshake,
         sent: peer.sent,
         received: peer.received,
+        fallback: peer.fallback.map(Fallback::from),
     });
     json::sorted(json!({
         "Peers": peers.collect::<Vec<_>>(),

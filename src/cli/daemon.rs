@@ -99,6 +99,11 @@ pub(crate) struct DaemonArgs {
           value_parser = clap::value_parser!(u16).range(1..))]
     tunnel_port: u16,
 
+    /// TCP port by which other hosts reach this one where UDP does not get through
+    #[arg(long, value_name = "PORT", default_value_t = 51820,
+          value_parser = clap::value_parser!(u16).range(1..))]
+    fallback_port: u16,
+
     /// Where subnets are taken from: a pool, and how long the prefix of each subnet is (may be repeated)
     #[arg(long = "default-address-pool", value_name = "CIDR,SIZE")]
     pools: Vec<AddressPool>,
@@ -170,6 +175,7 @@ pub(crate) struct DaemonOptions {
     pub(crate) metrics: Option<SocketAddr>,
     pub(crate) vxlan_port: u16,
     pub(crate) tunnel_port: u16,
+    pub(crate) fallback_port: u16,
     /// Pools and the prefix length of the subnets taken from each; empty: the built-in ones.
     pub(crate) pools: Vec<(Ipv4Network, u8)>,
     /// How registries of images are reached.
@@ -217,6 +223,7 @@ impl TryFrom<DaemonArgs> for DaemonOptions {
             metrics: args.metrics,
             vxlan_port: args.vxlan_port,
             tunnel_port: args.tunnel_port,
+            fallback_port: args.fallback_port,
             pools: args
                 .pools
                 .into_iter()

@@ -21,7 +21,7 @@ enum NodeCommand {
     /// List the hosts
     #[command(visible_alias = "list")]
     Ls(LsArgs),
-    /// Show how encrypted networks reach the other hosts
+    /// Show how encrypted networks reach the other hosts, and what goes around VXLAN
     Tunnels(TunnelsArgs),
     /// Make a new key for encrypted networks; the one before is still accepted, those before it are not
     RotateKeys,
@@ -53,7 +53,7 @@ struct TunnelsArgs {
     format: Option<String>,
 }
 
-/// How encrypted networks reach another host, as the daemon tells it.
+/// How a tunnel reaches another host, as the daemon tells it.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Tunnel {
@@ -64,6 +64,20 @@ struct Tunnel {
     handshake: Option<u64>,
     sent: i64,
     received: i64,
+    fallback: Option<Fallback>,
+}
+
+/// How it does where UDP does not get through.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Fallback {
+    endpoint: String,
+    wanted: bool,
+    connected: bool,
+    serving: bool,
+    sent: i64,
+    received: i64,
+    dropped: u64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -85,6 +99,11 @@ const TUNNEL_FIELDS: &[(&str, &str)] = &[
     ("Handshake", "HANDSHAKE"),
     ("Sent", "SENT"),
     ("Received", "RECEIVED"),
+    ("Fallback", "FALLBACK"),
+    ("FallbackEndpoint", "FALLBACK ENDPOINT"),
+    ("FallbackSent", "FALLBACK SENT"),
+    ("FallbackReceived", "FALLBACK RECEIVED"),
+    ("FallbackDropped", "FALLBACK DROPPED"),
 ];
 
 /// A host, as the daemon tells it.
@@ -120,7 +139,14 @@ async fn tunnels(args: TunnelsArgs, client: &Client) -> anyhow::Result<u8> {
     let Tunnels { peers } = client.get("/nuncio/v1/tunnel").send().await?.json().await?;
     let list = List {
         fields: TUNNEL_FIELDS,
-        columns: vec!["ID", "Endpoint", "Handshake", "Sent", "Received"],
+        columns: vec![
+            "ID",
+            "Endpoint",
+            "Handshake",
+            "Sent",
+            "Received",
+            "Fallback",
+        ],
         rows: peers.into_iter().map(tunnel_fields).collect(),
     };
     list.print(args.format.as_deref())?;
@@ -129,6 +155,10 @@ async fn tunnels(args: TunnelsArgs, client: &Client) -> anyhow::Result<u8> {
 
 fn tunnel_fields(tunnel: Tunnel) -> Map<String, Value> {
     let ago = |seconds| format!("{seconds} s ago");
+    let fallback = tunnel.fallback.as_ref();
+    let size = |bytes: Option<i64>| human::size(bytes.unwrap_or_default());
+    let endpoint = fallback.map(|fallback| fallback.endpoint.clone());
+    let dropped = fallback.map_or(0, |fallback| fallback.dropped);
     row([
         ("ID", tunnel.id),
         ("Endpoint", tunnel.endpoint),
@@ -139,7 +169,26 @@ fn tunnel_fields(tunnel: Tunnel) -> Map<String, Value> {
         ),
         ("Sent", human::size(tunnel.sent)),
         ("Received", human::size(tunnel.received)),
+        ("Fallback", fallback.map_or("none", in_a_word).to_owned()),
+        ("FallbackEndpoint", endpoint.unwrap_or_default()),
+        ("FallbackSent", size(fallback.map(|fallback| fallback.sent))),
+        (
+            "FallbackReceived",
+            size(fallback.map(|fallback| fallback.received)),
+        ),
+        ("FallbackDropped", dropped.to_string()),
     ])
+}
+
+/// Who sends by it, if somebody does.
+fn in_a_word(fallback: &Fallback) -> &'static str {
+    match (fallback.wanted, fallback.connected, fallback.serving) {
+        (true, false, _) => "connecting",
+        (true, true, true) => "both ways",
+        (true, true, false) => "outwards",
+        (false, _, true) => "inwards",
+        (false, _, false) => "idle",
+    }
 }
 
 async fn rotate_keys(client: &Client) -> anyhow::Result<u8> {

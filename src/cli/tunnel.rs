@@ -1,4 +1,4 @@
-//! `nuncio tunnel`: the process that carries encrypted networks, which the daemon starts.
+//! `nuncio tunnel`: the process that carries encrypted networks, and what goes around VXLAN, which the daemon starts.
 
 use std::net::SocketAddr;
 use std::os::unix::net::UnixListener;
@@ -22,12 +22,16 @@ pub(super) struct TunnelArgs {
     /// Address and UDP port at which other hosts reach it
     #[arg(long, value_name = "ADDR:PORT")]
     listen: SocketAddr,
+
+    /// Address and TCP port at which they reach it where UDP does not get through
+    #[arg(long, value_name = "ADDR:PORT")]
+    fallback: SocketAddr,
 }
 
 /// Carries until it is killed.
 pub(super) async fn run(args: TunnelArgs) -> anyhow::Result<u8> {
     let carry = move || {
-        let tunnel = Tunnel::open(args.listen)?;
+        let tunnel = Tunnel::open(args.listen, args.fallback)?;
         let listener = UnixListener::bind(&args.control)
             .with_context(|| format!("listen on {}", args.control.display()))?;
         tunnel.obey(&listener, &args.keys)?;

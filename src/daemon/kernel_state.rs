@@ -67,6 +67,7 @@ impl Daemon {
         Ok(HostState {
             segments,
             published: published.collect(),
+            fallback: self.fallback_gate(&sight.catalog),
             shortcut: self.options.shortcut,
         })
     }
@@ -120,6 +121,7 @@ impl Daemon {
                 local: self.node.address,
                 port: self.options.vxlan_port,
                 mac: MacAddr::of_node(&self.node.id),
+                fallback: self.fallback_of(record, &sight.catalog),
             }),
             peers: peers.collect(),
             mtu,

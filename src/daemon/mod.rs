@@ -14,6 +14,7 @@ mod drift;
 mod end;
 pub(crate) mod events;
 pub(crate) mod exec;
+mod fallback;
 mod files;
 mod forwards;
 pub(crate) mod health;
@@ -141,6 +142,8 @@ pub(crate) struct Daemon {
     underlay_mtu: Mutex<Option<u16>>,
     ambassador: AmbassadorProcess,
     tunnel: TunnelProcess,
+    /// To whom it is gone around VXLAN.
+    around: Mutex<fallback::Around>,
     /// This host's keys for encrypted networks.
     ring: Mutex<KeyRing>,
     /// Held by who changes them.
@@ -232,7 +235,9 @@ impl Daemon {
                 &options.exec_root,
                 sealing::ring_path(&options.data_root),
                 (address, options.tunnel_port).into(),
+                (address, options.fallback_port).into(),
             ),
+            around: Mutex::new(fallback::Around::begun(fallback::read(&options.data_root)?)),
             ring: Mutex::new(sealing::open_ring(&options.data_root)?),
             key_turn: tokio::sync::Mutex::default(),
             unsealed: Mutex::default(),

@@ -16,7 +16,8 @@ const WIDTHS: &str = "paths.json";
 /// Begins to probe, with what the last daemon found.
 pub(super) fn open(data_root: &Path) -> anyhow::Result<Paths> {
     let known = state_file::read::<BTreeMap<IpAddr, u16>>(&data_root.join(WIDTHS))?;
-    Ok(Paths::open(known.unwrap_or_default())?)
+    let blocked = super::fallback::read(data_root)?;
+    Ok(Paths::open(known.unwrap_or_default(), blocked)?)
 }
 
 impl Daemon {
@@ -89,11 +90,12 @@ impl Daemon {
                 tracing::warn!(host, address = %vtep, mtu, wanted,
                     "longer packets do not get through: the overlay sends that host shorter ones");
                 let mtus = [("mtu", mtu), ("wanted", wanted)];
+                let mtus = mtus.map(|(name, mtu)| (name, mtu.to_string()));
                 self.tell_of_path("narrow", vtep, mtus);
             }
             (None, Some(before)) => {
                 tracing::info!(host, address = %vtep, mtu, before, "longer packets get through again");
-                self.tell_of_path("wide", vtep, [("mtu", mtu)]);
+                self.tell_of_path("wide", vtep, [("mtu", mtu.to_string())]);
             }
             (None, None) => {}
         }
@@ -106,14 +108,18 @@ impl Daemon {
         (known && mtu < link).then_some(link)
     }
 
-    fn tell_of_path<const N: usize>(&self, action: &str, vtep: IpAddr, mtus: [(&str, u16); N]) {
+    pub(super) fn tell_of_path<const N: usize>(
+        &self,
+        action: &str,
+        vtep: IpAddr,
+        more: [(&str, String); N],
+    ) {
         let about = [
             ("name", self.node.name.clone()),
             ("host", self.host_at(vtep)),
             ("address", vtep.to_string()),
         ];
-        let mtus = mtus.map(|(name, mtu)| (name, mtu.to_string()));
-        let about = about.into_iter().chain(mtus);
+        let about = about.into_iter().chain(more);
         let about = about.map(|(name, value)| (name.to_owned(), value));
         let action = format!("path_{action}");
         self.events.tell(Kind::Daemon, action, &self.node.id, about);
@@ -142,9 +148,13 @@ impl Daemon {
             };
             let (name, address) = (&node.name, node.address);
             if state.reachable == Some(false) {
+                let around = self
+                    .goes_around(address, false)
+                    .map(|port| format!(": what is for it goes by TLS, by TCP port {port}"));
                 warnings.push(format!(
-                    "WARNING: VXLAN (UDP port {}) does not get through to {name} at {address}",
-                    node.port
+                    "WARNING: VXLAN (UDP port {}) does not get through to {name} at {address}{}",
+                    node.port,
+                    around.unwrap_or_default()
                 ));
             } else if let Some(mtu) = state.mtu
                 && let Some(link) = self.too_narrow(address, mtu)

@@ -43,6 +43,7 @@ impl Daemon {
     /// Brings kernel, ambassador and name server to what is wanted now.
     pub(crate) async fn sync(&self) -> anyhow::Result<()> {
         let mut kernel = self.kernel.lock().await;
+        self.weigh_fallback();
         let sight = self.sight().await?;
         let state = self.host_state(&sight)?;
         self.probe_paths(&state, sight.underlay).await;

@@ -36,11 +36,11 @@ pub(super) fn ring_path(data_root: &Path) -> PathBuf {
 /// Reads this host's keys, making one at the first start.
 pub(super) fn open_ring(data_root: &Path) -> anyhow::Result<KeyRing> {
     let path = ring_path(data_root);
-    if let Some(ring) = state_file::read(&path).context("keys of encrypted networks")? {
-        return Ok(ring);
+    let there: Option<KeyRing> = state_file::read(&path).context("keys of encrypted networks")?;
+    let (ring, is_new) = there.map_or_else(|| (KeyRing::generate(), true), KeyRing::identified);
+    if is_new {
+        state_file::write(&path, &ring)?;
     }
-    let ring = KeyRing::generate();
-    state_file::write(&path, &ring)?;
     Ok(ring)
 }
 
@@ -58,10 +58,11 @@ impl Daemon {
                 port: self.options.tunnel_port,
                 keys: ring.public().iter().map(ToString::to_string).collect(),
             }),
+            fallback: self.fallback_record(ring),
         }
     }
 
-    /// Has the tunnel carry this host's encrypted networks, or ends it if there are none.
+    /// Has the tunnel carry this host's encrypted networks, and what goes around VXLAN, or ends it if there is neither.
     ///
     /// What cannot be is told, and holds up those only who are in such a network.
     pub(super) async fn seal(&self, sight: &Sight) {
@@ -77,7 +78,7 @@ impl Daemon {
             .as_ref()
             .filter(|error| known.as_ref() != Some(*error))
         {
-            tracing::error!(error, "encrypted networks");
+            tracing::error!(error, "what the host's tunnel carries");
         }
         *known = error;
     }
@@ -90,29 +91,40 @@ impl Daemon {
     }
 
     fn tunnel_document(&self, sight: &Sight) -> TunnelDocument {
-        let sealed = sight.networks.iter().filter_map(|network| match network {
-            Network::Mesh(record) if is_sealed(record) => Some(record),
-            _ => None,
+        let networks = sight.networks.iter().filter_map(|network| match network {
+            Network::Mesh(record) => Some(record),
+            Network::Local(_) => None,
         });
-        let sealed = sealed.filter(|record| !self.own_blocks(&record.id).is_empty());
+        let networks = networks.filter(|record| !self.own_blocks(&record.id).is_empty());
         let mut document = TunnelDocument::default();
         let mut peers = BTreeMap::<&str, PeerDocument>::new();
-        for network in sealed {
-            document.links.push(LinkDocument {
-                name: vxlan_name(&network.id),
-                subnets: network.subnets().collect(),
-                mtu: network.mtu.unwrap_or(u16::MAX).min(sight.sealed_mtu),
-            });
+        for network in networks {
+            let sealed = is_sealed(network);
+            let link = if sealed {
+                Some(sealed_link(network, sight))
+            } else {
+                self.fallback_link(network, sight)
+            };
+            let Some(link) = link else { continue };
+            document.links.push(link);
             let blocks = sight.catalog.blocks_of(&network.id);
             for block in blocks.filter(|block| block.node != self.node.id) {
                 let Some(node) = sight.catalog.nodes.get(&block.node) else {
                     continue;
                 };
-                if let Some(wireguard) = &node.wireguard {
-                    let peer = peers
-                        .entry(&node.id)
-                        .or_insert_with(|| peer(node, wireguard));
-                    peer.blocks.push(block.cidr);
+                let Some(wireguard) = &node.wireguard else {
+                    continue;
+                };
+                let peer = peers.entry(&node.id).or_insert_with(|| PeerDocument {
+                    id: node.id.clone(),
+                    endpoint: SocketAddr::new(node.address, wireguard.port),
+                    keys: Vec::new(),
+                    blocks: Vec::new(),
+                    fallback: self.fallback_to(node),
+                });
+                peer.blocks.push(block.cidr);
+                if sealed && peer.keys.is_empty() {
+                    peer.keys = keys(node, wireguard);
                 }
             }
         }
@@ -179,7 +191,16 @@ pub(super) fn require_tun(network: &str) -> Result<(), Refusal> {
     })
 }
 
-fn peer(node: &NodeRecord, wireguard: &WireguardRecord) -> PeerDocument {
+fn sealed_link(network: &NetworkRecord, sight: &Sight) -> LinkDocument {
+    LinkDocument {
+        name: vxlan_name(&network.id),
+        subnets: network.subnets().collect(),
+        mtu: network.mtu.unwrap_or(u16::MAX).min(sight.sealed_mtu),
+        sealed: true,
+    }
+}
+
+fn keys(node: &NodeRecord, wireguard: &WireguardRecord) -> Vec<PublicKey> {
     let keys = wireguard.keys.iter().filter_map(|key| match key.parse() {
         Ok(key) => Some(key),
         Err(error) => {
@@ -187,10 +208,5 @@ fn peer(node: &NodeRecord, wireguard: &WireguardRecord) -> PeerDocument {
             None
         }
     });
-    PeerDocument {
-        id: node.id.clone(),
-        endpoint: SocketAddr::new(node.address, wireguard.port),
-        keys: keys.collect(),
-        blocks: Vec::new(),
-    }
+    keys.collect()
 }

@@ -22,6 +22,8 @@ use crate::cli::daemon::DaemonOptions;
 const COMPARE: Duration = Duration::from_secs(30);
 /// How often the ambassador is looked after: a dead one is started again.
 const LOOK_AFTER: Duration = Duration::from_secs(2);
+/// How often the host's tunnel is asked who is connected by TLS.
+const LOOK_AROUND: Duration = Duration::from_secs(1);
 /// A step of the start that takes longer is told of.
 const LONG: Duration = Duration::from_secs(3);
 /// How long requests under way may take to end after SIGTERM.
@@ -43,6 +45,7 @@ pub(crate) async fn run(options: DaemonOptions) -> anyhow::Result<()> {
     let registry = CancellationToken::new();
     let daemon = Daemon::open(options, &registry).await?;
     patiently("take over what runs", daemon.take_over()).await?;
+    daemon.look_at_fallback().await;
     patiently("bring the host in step", daemon.sync()).await?;
     let mut sockets = Vec::new();
     for path in &daemon.options.hosts {
@@ -132,7 +135,7 @@ impl Daemon {
 
     /// Whether the processes that carry for this host are there.
     async fn processes_answer(&self) -> bool {
-        self.ambassador.answers().await && (!self.is_sealing() || self.tunnel.answers().await)
+        self.ambassador.answers().await && (!self.is_tunnelling() || self.tunnel.answers().await)
     }
 }
 
@@ -141,8 +144,10 @@ async fn keep_in_step(daemon: Arc<Daemon>, drift: Arc<Notify>, stop: Cancellatio
     let mut paths = daemon.paths.states();
     let mut compare = interval(COMPARE);
     let mut look_after = interval(LOOK_AFTER);
+    let mut fallback = interval(LOOK_AROUND);
     compare.set_missed_tick_behavior(MissedTickBehavior::Delay);
     look_after.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    fallback.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -161,6 +166,7 @@ async fn keep_in_step(daemon: Arc<Daemon>, drift: Arc<Notify>, stop: Cancellatio
                     tracing::warn!(error = format!("{error:#}"), "look for removed networks");
                 }
             }
+            _ = fallback.tick() => if !daemon.look_at_fallback().await { continue },
             _ = look_after.tick() => if daemon.processes_answer().await { continue },
         }
         if let Err(error) = daemon.sync().await {

@@ -1,4 +1,5 @@
-//! The host's tunnel: a process of its own that carries encrypted networks, while the daemon is away too.
+//! The host's tunnel: a process of its own that carries encrypted networks, and what goes around VXLAN, while the daemon is
+//! away too.
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -14,6 +15,7 @@ pub(super) struct TunnelProcess {
     process: HostProcess,
     keys: PathBuf,
     listen: SocketAddr,
+    fallback: SocketAddr,
 }
 
 impl TunnelProcess {
@@ -23,11 +25,13 @@ impl TunnelProcess {
         exec_root: &Path,
         keys: PathBuf,
         listen: SocketAddr,
+        fallback: SocketAddr,
     ) -> Self {
         Self {
             process: HostProcess::new(binary, exec_root, "tunnel", "the host's tunnel"),
             keys,
             listen,
+            fallback,
         }
     }
 
@@ -35,7 +39,8 @@ impl TunnelProcess {
     pub(super) async fn configure(&self, document: TunnelDocument) -> anyhow::Result<()> {
         let what = "configure the host's tunnel";
         let status = self.ask(Some(document.clone())).await.context(what)?;
-        if status.listen != self.listen {
+        let elsewhere = |fallback| fallback != self.fallback;
+        if status.listen != self.listen || status.fallback.is_some_and(elsewhere) {
             self.end()?; // it is of a daemon that was told another address
             self.ask(Some(document)).await.context(what)?;
         }
@@ -65,7 +70,7 @@ impl TunnelProcess {
         Ok(asked.await??)
     }
 
-    fn arguments(&self) -> [OsString; 7] {
+    fn arguments(&self) -> [OsString; 9] {
         [
             "tunnel".into(),
             "--control".into(),
@@ -74,6 +79,8 @@ impl TunnelProcess {
             self.keys.clone().into(),
             "--listen".into(),
             self.listen.to_string().into(),
+            "--fallback".into(),
+            self.fallback.to_string().into(),
         ]
     }
 }

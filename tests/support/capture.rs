@@ -74,10 +74,19 @@ impl Capture {
 
     /// How many packets of IPv4 are UDP to or from `port`.
     pub(crate) fn udp(&self, port: u16) -> usize {
+        self.of_port(17, port)
+    }
+
+    /// How many are TCP to or from `port`.
+    pub(crate) fn tcp(&self, port: u16) -> usize {
+        self.of_port(6, port)
+    }
+
+    fn of_port(&self, protocol: u8, port: u16) -> usize {
         self.count(|packet| {
             let ports = packet.get(34..38).unwrap_or_default();
             is_ipv4(packet)
-                && packet.get(23) == Some(&17)
+                && packet.get(23) == Some(&protocol)
                 && ports.chunks(2).any(|bytes| bytes == port.to_be_bytes())
         })
     }

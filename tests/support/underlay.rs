@@ -75,13 +75,13 @@ impl Underlay {
         self.rule(&rules);
     }
 
-    /// Drops UDP datagrams to a port, whoever they are for.
+    /// Drops packets that are as nft's words say.
     #[track_caller]
-    pub(crate) fn block_udp(&self, port: u16) {
+    pub(crate) fn block(&self, what: &str) {
         self.rule(&format!(
             "add table bridge block\n\
              add chain bridge block way {{ type filter hook forward priority 0; }}\n\
-             add rule bridge block way udp dport {port} drop\n"
+             add rule bridge block way {what} drop\n"
         ));
     }
 

@@ -28,14 +28,17 @@ fn main() -> Result<(), Box<dyn Error>> {
             endpoint: peer.parse()?,
             keys: vec![key.parse()?],
             blocks: vec![block.parse()?],
+            fallback: None,
         }],
         links: vec![LinkDocument {
             name: link.clone(),
             subnets: vec![subnet.parse()?],
             mtu: 1440,
+            sealed: true,
         }],
     };
-    let tunnel = Tunnel::open(listen.parse()?)?;
+    let listen = listen.parse()?;
+    let tunnel = Tunnel::open(listen, listen)?;
     tunnel.configure(&document, &ring)?;
     loop {
         std::thread::park();

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
-use crate::PublicKey;
+use crate::{IdentityKey, PublicKey};
 
 /// All that a tunnel is to carry. It says everything: what is not in it any more is dropped.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
@@ -29,6 +29,20 @@ pub struct PeerDocument {
     pub keys: Vec<PublicKey>,
     /// Addresses that live there: what it may send from, and is sent.
     pub blocks: Vec<IpNetwork>,
+    /// The way there by TLS; absent if it takes none.
+    pub fallback: Option<FallbackDocument>,
+}
+
+/// The way to another host by TLS over TCP, where UDP does not get through.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct FallbackDocument {
+    /// Where it listens.
+    pub endpoint: SocketAddr,
+    /// What it must prove to be.
+    pub key: IdentityKey,
+    /// Whether what is not sealed is sent there this way. What is sealed is, whenever UDP does not get there.
+    pub wanted: bool,
 }
 
 /// A network's TUN device.
@@ -41,4 +55,6 @@ pub struct LinkDocument {
     pub subnets: Vec<IpNetwork>,
     /// Greatest IP packet on it.
     pub mtu: u16,
+    /// Its packets are sealed as WireGuard does. Those of others go by TLS alone, and are dropped where there is none.
+    pub sealed: bool,
 }

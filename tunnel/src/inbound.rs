@@ -1,12 +1,17 @@
 //! From the peers to the devices.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use boringtun::noise::{Packet, Tunn, TunnResult, handshake::parse_handshake_anon};
 
 use crate::{
     PublicKey,
     batch::{Arrivals, Train},
+    fallback::{PROBE, Probe},
     pair::{LONGEST_CONTROL, OVERHEAD, Opened, Pair},
     status::count,
     table::{Peer, Table},
@@ -33,6 +38,9 @@ pub(crate) fn carry(shared: &Shared) {
             Ok(Some(meta)) => {
                 let table = shared.table.load();
                 for message in buffer[..meta.len].chunks(meta.stride.max(1)) {
+                    if is_probe(&table, meta.addr, message, &mut answers) {
+                        continue;
+                    }
                     receive(
                         shared,
                         &table,
@@ -53,7 +61,30 @@ pub(crate) fn carry(shared: &Shared) {
     }
 }
 
-fn receive(
+/// Answers a probe of a peer, by UDP as it came, or notes the answer to one of ours.
+fn is_probe(table: &Table, from: SocketAddr, message: &[u8], answers: &mut Train<'_>) -> bool {
+    let Some(probe) = Probe::read(message) else {
+        return false;
+    };
+    let mut peers = table.peers.iter();
+    let Some(peer) = peers.find(|peer| peer.endpoint.ip() == from.ip()) else {
+        return false;
+    };
+    match probe {
+        Probe::Asks(nonce) => {
+            answers.push(from, PROBE, |out| Probe::Answers(nonce).write(out));
+        }
+        Probe::Answers(nonce) => {
+            if let Some(fallback) = &peer.fallback {
+                fallback.reach.answered(nonce, Instant::now());
+            }
+        }
+    }
+    true
+}
+
+/// Takes a message that came by UDP from `from`, or by TLS of the peer whose address that is.
+pub(crate) fn receive(
     shared: &Shared,
     table: &Table,
     from: SocketAddr,
@@ -80,7 +111,7 @@ fn receive(
                 return;
             }
             Opened::Answer(length) => {
-                answers.push(peer.endpoint, length, |out| {
+                peer.send(answers, length, |out| {
                     out.copy_from_slice(&room[..length]);
                     length
                 });

@@ -6,6 +6,8 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use boringtun::x25519;
 use serde::{Deserialize, Serialize};
 
+use crate::{Identity, IdentityKey};
+
 /// Not a key.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("not a key: expected 32 bytes in base64, 44 characters that end in `=`")]
@@ -26,6 +28,9 @@ pub struct PrivateKey([u8; 32]);
 pub struct KeyRing {
     v: u32,
     keys: Vec<PrivateKey>,
+    /// For the fall-back; a ring from before there was one has none.
+    #[serde(default)]
+    identity: Option<Identity>,
 }
 
 /// The newest key, and the one before it, which others may still use who have not heard of the newest.
@@ -38,7 +43,22 @@ impl KeyRing {
         Self {
             v: 1,
             keys: vec![PrivateKey::generate()],
+            identity: Some(Identity::generate()),
         }
+    }
+
+    /// The same with an identity, and whether it had none.
+    #[must_use]
+    pub fn identified(self) -> (Self, bool) {
+        let lacks = self.identity.is_none();
+        let identity = self.identity.or_else(|| Some(Identity::generate()));
+        (Self { identity, ..self }, lacks)
+    }
+
+    /// What the host is known by over TLS, if it has an identity.
+    #[must_use]
+    pub fn identity_key(&self) -> Option<IdentityKey> {
+        self.identity.as_ref().map(Identity::public)
     }
 
     /// The same with a new key in front. The newest until now goes on being accepted, those before it do not.
@@ -48,6 +68,7 @@ impl KeyRing {
         Self {
             v: self.v,
             keys: newest.chain(self.keys.iter().cloned()).take(KEPT).collect(),
+            identity: self.identity.clone(),
         }
     }
 
@@ -59,6 +80,10 @@ impl KeyRing {
 
     pub(crate) fn private(&self) -> &[PrivateKey] {
         &self.keys
+    }
+
+    pub(crate) fn identity(&self) -> Option<&Identity> {
+        self.identity.as_ref()
     }
 }
 
@@ -83,6 +108,10 @@ impl PrivateKey {
     #[must_use]
     pub fn public(&self) -> PublicKey {
         PublicKey(x25519::PublicKey::from(&self.secret()).to_bytes())
+    }
+
+    pub(crate) fn to_bytes(&self) -> [u8; 32] {
+        self.0
     }
 
     pub(crate) fn secret(&self) -> x25519::StaticSecret {
@@ -195,6 +224,7 @@ mod tests {
         assert_eq!(second.public()[1], first.public()[0]);
         assert_eq!(third.public()[1], second.public()[0]);
         assert_eq!(third.public().len(), 2);
+        assert_eq!(third.identity_key(), first.identity_key());
         let file = serde_json::to_string(&third).unwrap();
         assert_eq!(serde_json::from_str::<KeyRing>(&file).unwrap(), third);
     }
@@ -203,6 +233,20 @@ mod tests {
     fn printing_a_ring_tells_no_secret() {
         let ring = KeyRing::generate();
         let secret = String::from(ring.private()[0].clone());
-        assert!(!format!("{ring:?}").contains(&secret));
+        let identity = serde_json::to_string(&ring.identity).unwrap();
+        let printed = format!("{ring:?}");
+        assert!(!printed.contains(&secret));
+        assert!(!printed.contains(identity.trim_matches('"')));
+    }
+
+    #[test]
+    fn a_ring_without_an_identity_is_given_one() {
+        let key = String::from(PrivateKey::generate());
+        let file = format!("{{\"v\":1,\"keys\":[\"{key}\"]}}");
+        let ring: KeyRing = serde_json::from_str(&file).unwrap();
+        assert_eq!(ring.identity_key(), None);
+        let (ring, lacked) = ring.identified();
+        assert!(lacked && ring.identity_key().is_some());
+        assert_eq!(ring.clone().identified(), (ring, false));
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     batch::Train,
+    fallback::Kind,
     link::{Link, Read, Reader},
     pair::{LONGEST_CONTROL, OVERHEAD},
     ranges::addresses,
@@ -20,7 +21,7 @@ pub(crate) fn carry(shared: &Shared, link: &Arc<Link>) {
             // A train goes once it is full or the device has no more.
             Read::Packets(count) => {
                 for packet in reader.packets(count) {
-                    seal(shared, packet, &mut train);
+                    send(shared, link, packet, &mut train);
                 }
             }
             Read::Empty => {
@@ -32,14 +33,24 @@ pub(crate) fn carry(shared: &Shared, link: &Arc<Link>) {
     }
 }
 
-fn seal(shared: &Shared, packet: &[u8], train: &mut Train<'_>) {
+fn send(shared: &Shared, link: &Link, packet: &[u8], train: &mut Train<'_>) {
     let table = shared.table.load();
     let destination = addresses(packet).map(|(_, destination)| destination);
     let peer = destination.and_then(|destination| table.peer_with(destination));
+    if !link.document.sealed {
+        let fallback = peer.and_then(|peer| peer.fallback.as_ref());
+        let Some(fallback) = fallback else {
+            return count(&shared.counts.unrouted);
+        };
+        return fallback.sender.push(Kind::Packet, packet.len(), |out| {
+            out.copy_from_slice(packet);
+            packet.len()
+        });
+    }
     let pair = peer.and_then(|peer| Some((peer, peer.speaking(&shared.clock)?)));
     let Some((peer, pair)) = pair else {
         return count(&shared.counts.unrouted);
     };
     let most = (packet.len() + OVERHEAD).max(LONGEST_CONTROL);
-    train.push(peer.endpoint, most, |out| pair.seal(packet, out));
+    peer.send(train, most, |out| pair.seal(packet, out));
 }

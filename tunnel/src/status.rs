@@ -16,11 +16,13 @@ use crate::PublicKey;
 pub struct TunnelStatus {
     /// Where it listens.
     pub listen: SocketAddr,
+    /// Where it listens for what comes by TLS; absent while it cannot.
+    pub fallback: Option<SocketAddr>,
     /// Its own keys, the newest first.
     pub keys: Vec<PublicKey>,
     /// The other hosts, in the order of the document.
     pub peers: Vec<PeerStatus>,
-    /// Packets that were dropped since the start, by reason.
+    /// Packets, and connections, that were dropped since the start, by reason.
     pub dropped: BTreeMap<String, u64>,
 }
 
@@ -39,6 +41,29 @@ pub struct PeerStatus {
     pub sent: u64,
     /// Bytes of packets received, likewise.
     pub received: u64,
+    /// The way there, and from there, by TLS; absent if it takes none.
+    pub fallback: Option<FallbackStatus>,
+}
+
+/// What goes to another host, and comes from it, by TLS.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct FallbackStatus {
+    /// Where it listens.
+    pub endpoint: SocketAddr,
+    /// This host is to send by it: it was told so, or what is sealed does not get there by UDP.
+    pub wanted: bool,
+    /// It takes what this host sends.
+    pub connected: bool,
+    /// What is sealed does not get there by UDP.
+    pub blocked: bool,
+    /// It is connected to this host, to send.
+    pub serving: bool,
+    /// Bytes that were given to the connection.
+    pub sent: u64,
+    /// Packets that were dropped, for there was no connection, or more waited than may.
+    pub dropped: u64,
+    /// Bytes that came.
+    pub received: u64,
 }
 
 /// Packets that were not carried, and why.
@@ -52,6 +77,8 @@ pub(crate) struct Counts {
     pub(crate) unreadable: AtomicU64,
     /// Not taken by the kernel.
     pub(crate) unsent: AtomicU64,
+    /// Connections of those who are no peers, or did not prove to be.
+    pub(crate) strangers: AtomicU64,
 }
 
 impl Counts {
@@ -66,6 +93,7 @@ impl Counts {
             ("foreign", &self.foreign),
             ("unreadable", &self.unreadable),
             ("unsent", &self.unsent),
+            ("strangers", &self.strangers),
         ];
         let read = |(reason, count): (&str, &AtomicU64)| {
             (reason.to_owned(), count.load(Ordering::Relaxed))

@@ -13,7 +13,9 @@ use std::{
 use boringtun::{noise::rate_limiter::RateLimiter, x25519};
 
 use crate::{
-    KeyRing, PublicKey, TunnelDocument,
+    Identity, KeyRing, PublicKey, TunnelDocument,
+    batch::Train,
+    fallback::{Fallback, Kind},
     link::Link,
     pair::Pair,
     ranges::{Ranges, addresses},
@@ -27,6 +29,7 @@ const WANTED: Duration = Duration::from_secs(180);
 #[derive(Default)]
 pub(crate) struct Table {
     pub(crate) own: Vec<OwnKey>,
+    pub(crate) identity: Option<Identity>,
     pub(crate) peers: Vec<Arc<Peer>>,
     pub(crate) links: Vec<Arc<Link>>,
     blocks: Ranges<usize>,
@@ -48,6 +51,7 @@ pub(crate) struct Peer {
     pub(crate) endpoint: SocketAddr,
     /// By preference: newest keys first.
     pub(crate) pairs: Vec<Arc<Pair>>,
+    pub(crate) fallback: Option<Fallback>,
     /// When there was last something to say, in seconds of [`Clock`].
     spoken: AtomicU64,
 }
@@ -76,6 +80,20 @@ impl Peer {
         self.pairs.iter().find(|pair| pair.is_ready())
     }
 
+    /// Sends the message that `fill` writes: by UDP, unless that does not get through and there is another way.
+    pub(crate) fn send(
+        &self,
+        train: &mut Train<'_>,
+        most: usize,
+        fill: impl FnOnce(&mut [u8]) -> usize,
+    ) {
+        let needed = self.fallback.as_ref().filter(|other| other.is_needed());
+        match needed {
+            Some(fallback) => fallback.sender.push(Kind::Message, most, fill),
+            None => train.push(self.endpoint, most, fill),
+        }
+    }
+
     /// Whether there was something to say of late.
     pub(crate) fn is_wanted(&self, clock: &Clock) -> bool {
         let silent = clock
@@ -86,11 +104,12 @@ impl Peer {
 }
 
 impl Table {
-    /// What `document` says, with the sessions of `before` as far as their keys are still there. New pairs take their
-    /// indexes from `index` on.
+    /// What `document` says, with the sessions and connections of `before` as far as their keys are still there. New pairs
+    /// take their indexes from `index` on, and new connections are made from `local`.
     pub(crate) fn new(
         document: &TunnelDocument,
         ring: &KeyRing,
+        local: IpAddr,
         links: Vec<Arc<Link>>,
         before: &Self,
         clock: &Clock,
@@ -103,6 +122,7 @@ impl Table {
             .collect();
         let mut table = Self {
             own: ring.private().iter().map(OwnKey::new).collect(),
+            identity: ring.identity().cloned(),
             links,
             ..Self::default()
         };
@@ -128,10 +148,16 @@ impl Table {
             let last = before.peers.iter().find(|known| known.id == peer.id);
             // A new one is spoken to at once: it may have keys agreed on with who was here before.
             let spoken = last.map_or(clock.now(), |last| last.spoken.load(Ordering::Relaxed));
+            let fallback = peer.fallback.as_ref().zip(ring.identity());
+            let fallback = fallback.map(|(document, identity)| {
+                let last = last.and_then(|last| last.fallback.as_ref());
+                Fallback::new(document, local, identity, last)
+            });
             table.peers.push(Arc::new(Peer {
                 id: peer.id.clone(),
                 endpoint: peer.endpoint,
                 pairs,
+                fallback,
                 spoken: AtomicU64::new(spoken),
             }));
         }
@@ -144,6 +170,20 @@ impl Table {
             subnets.flat_map(|(at, link)| link.subnets.iter().map(move |subnet| (*subnet, at))),
         );
         table
+    }
+
+    /// Lets go of the connections that `next` has not.
+    pub(crate) fn retire(&self, next: &Self) {
+        let senders = |table: &Self| -> Vec<_> {
+            let all = table.peers.iter().filter_map(|peer| peer.fallback.as_ref());
+            all.map(|fallback| Arc::clone(&fallback.sender)).collect()
+        };
+        let kept = senders(next);
+        for sender in senders(self) {
+            if !kept.iter().any(|kept| Arc::ptr_eq(kept, &sender)) {
+                sender.retire();
+            }
+        }
     }
 
     /// Whose an address is.

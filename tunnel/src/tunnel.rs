@@ -16,6 +16,7 @@ use arc_swap::ArcSwap;
 use crate::{
     KeyRing, LinkDocument, PeerStatus, TunnelDocument, TunnelStatus,
     batch::Train,
+    fallback::{self, PROBE},
     inbound,
     link::Link,
     outbound,
@@ -36,6 +37,8 @@ pub struct Tunnel {
     /// Those that serve devices; held by who changes them.
     carriers: Mutex<Carriers>,
     threads: Vec<JoinHandle<()>>,
+    /// Where others reach this host.
+    local: SocketAddr,
 }
 
 /// What all threads see.
@@ -44,6 +47,8 @@ pub(crate) struct Shared {
     pub(crate) table: ArcSwap<Table>,
     pub(crate) counts: Counts,
     pub(crate) clock: Clock,
+    /// Where it listens for what comes by TLS.
+    fallback: Mutex<Option<SocketAddr>>,
     over: AtomicBool,
 }
 
@@ -89,15 +94,19 @@ impl Shared {
     pub(crate) fn is_over(&self) -> bool {
         self.over.load(Ordering::Relaxed)
     }
+
+    pub(crate) fn set_fallback(&self, address: Option<SocketAddr>) {
+        *self.fallback.lock().unwrap_or_else(PoisonError::into_inner) = address;
+    }
 }
 
 impl Tunnel {
-    /// Listens on `address`, with no peers and no devices yet.
+    /// Listens on `address` for UDP, and on `fallback` for TCP, with no peers and no devices yet.
     ///
     /// # Errors
     ///
-    /// [`OpenTunnelError`] if the port is taken.
-    pub fn open(address: SocketAddr) -> Result<Self, OpenTunnelError> {
+    /// [`OpenTunnelError`] if the port of UDP is taken. That of TCP is waited for.
+    pub fn open(address: SocketAddr, fallback: SocketAddr) -> Result<Self, OpenTunnelError> {
         let socket =
             Socket::bind(address).map_err(|source| OpenTunnelError::Listen { address, source })?;
         let shared = Arc::new(Shared {
@@ -105,12 +114,14 @@ impl Tunnel {
             table: ArcSwap::default(),
             counts: Counts::default(),
             clock: Clock::start(),
+            fallback: Mutex::default(),
             over: AtomicBool::new(false),
         });
         let mut tunnel = Self {
             shared,
             carriers: Mutex::default(),
             threads: Vec::new(),
+            local: address,
         };
         for (name, work) in [
             ("inbound", inbound::carry as fn(&Shared)),
@@ -120,6 +131,10 @@ impl Tunnel {
             let thread = spawn(name, move || work(&shared)).map_err(OpenTunnelError::Thread)?;
             tunnel.threads.push(thread);
         }
+        let shared = Arc::clone(&tunnel.shared);
+        let serve = move || fallback::serve(&shared, fallback);
+        let thread = spawn("fallback", serve).map_err(OpenTunnelError::Thread)?;
+        tunnel.threads.push(thread);
         Ok(tunnel)
     }
 
@@ -164,8 +179,12 @@ impl Tunnel {
             *index = (*index + 1) % INDEXES;
             *index
         };
-        let table = Table::new(&served, ring, links, &before, &self.shared.clock, next);
-        self.shared.table.store(Arc::new(table));
+        let (clock, local) = (&self.shared.clock, self.local.ip());
+        let table = Arc::new(Table::new(
+            &served, ring, local, links, &before, clock, next,
+        ));
+        self.shared.table.store(Arc::clone(&table));
+        before.retire(&table);
         failure.map_or(Ok(()), Err)
     }
 
@@ -178,6 +197,11 @@ impl Tunnel {
         let table = self.shared.table.load();
         Ok(TunnelStatus {
             listen: self.shared.socket.address()?,
+            fallback: *self
+                .shared
+                .fallback
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
             keys: table.own.iter().map(|own| own.public).collect(),
             peers: table.peers.iter().map(|peer| status(peer)).collect(),
             dropped: self.shared.counts.by_reason(),
@@ -206,6 +230,7 @@ impl Drop for Tunnel {
             .get_mut()
             .unwrap_or_else(PoisonError::into_inner);
         end(std::mem::take(&mut carriers.links));
+        self.shared.table.load().retire(&Table::default());
         for thread in self.threads.drain(..) {
             let _ = thread.join(); // its panic has been printed
         }
@@ -236,7 +261,14 @@ fn keep_keys(shared: &Shared) {
         for peer in &table.peers {
             let wanted = peer.is_wanted(&shared.clock);
             for pair in &peer.pairs {
-                train.push(peer.endpoint, LONGEST_CONTROL, |out| pair.tick(wanted, out));
+                peer.send(&mut train, LONGEST_CONTROL, |out| pair.tick(wanted, out));
+            }
+            if let Some(fallback) = &peer.fallback {
+                // By UDP, also where all else goes another way: so it is seen when it gets through again.
+                if let Some(probe) = fallback.probe(!peer.pairs.is_empty()) {
+                    train.push(peer.endpoint, PROBE, |out| probe.write(out));
+                }
+                fallback.tick();
             }
         }
         train.send();
@@ -259,5 +291,6 @@ fn status(peer: &Peer) -> PeerStatus {
         handshake: handshake.map(|age| age.as_secs()),
         sent,
         received,
+        fallback: peer.fallback.as_ref().map(fallback::Fallback::status),
     }
 }

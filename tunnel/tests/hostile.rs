@@ -1,8 +1,8 @@
 //! What strangers send is counted and does nothing, and what is no request is refused in words.
 
 use std::{
-    io::{BufRead as _, BufReader, Write as _},
-    net::UdpSocket,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{SocketAddr, TcpStream, UdpSocket},
     os::unix::net::{UnixListener, UnixStream},
     sync::Arc,
     thread,
@@ -10,7 +10,8 @@ use std::{
 };
 
 use nuncio_tunnel::{
-    AskError, KeyRing, LinkDocument, PeerDocument, PrivateKey, Tunnel, TunnelDocument, ask,
+    AskError, FallbackDocument, FallbackStatus, IdentityKey, KeyRing, LinkDocument, PeerDocument,
+    PrivateKey, Tunnel, TunnelDocument, ask,
 };
 
 /// Far above what anything here takes.
@@ -29,7 +30,8 @@ fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 fn tunnel() -> Tunnel {
-    Tunnel::open("127.0.0.1:0".parse().expect("an address")).expect("open a tunnel")
+    let address = "127.0.0.1:0".parse().expect("an address");
+    Tunnel::open(address, address).expect("open a tunnel")
 }
 
 #[test]
@@ -42,6 +44,7 @@ fn whatever_a_stranger_sends_is_counted() {
             endpoint: "127.0.0.1:9".parse().expect("an address"),
             keys: vec![PrivateKey::generate().public()],
             blocks: vec!["10.1.2.0/24".parse().expect("a block")],
+            fallback: None,
         }],
         links: Vec::new(),
     };
@@ -57,7 +60,7 @@ fn whatever_a_stranger_sends_is_counted() {
     };
     // Of each kind of message, of each length up to beyond the longest that is fixed, with an index that is taken.
     let mut sent = 0;
-    for kind in 0..=5 {
+    for kind in [0, 1, 2, 3, 4, 7] {
         for length in 1..=200 {
             let mut message: Vec<u8> = std::iter::repeat_with(&mut byte).take(length).collect();
             let head = [kind, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0];
@@ -70,6 +73,20 @@ fn whatever_a_stranger_sends_is_counted() {
     }
     let status = tunnel.status().expect("a status");
     assert_eq!((status.peers[0].using, status.peers[0].received), (None, 0));
+    // A probe is answered with what it asks, and a longer one is none.
+    stranger
+        .set_read_timeout(Some(SOON))
+        .expect("set a timeout");
+    stranger
+        .send_to(&[5, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9], address)
+        .expect("send");
+    stranger
+        .send_to(&[5, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8], address)
+        .expect("send");
+    let mut answer = [0; 64];
+    let length = stranger.recv(&mut answer).expect("an answer");
+    assert_eq!(answer[..length], [6, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8]);
+    assert_eq!(unreadable(&tunnel), sent + 1);
 }
 
 #[test]
@@ -112,10 +129,117 @@ fn what_is_no_request_is_refused_and_the_next_is_answered() {
         name: "nuncio-none".to_owned(),
         subnets: Vec::new(),
         mtu: 1440,
+        sealed: true,
     });
     let refused = ask(&stream, Some(&document));
     assert!(
         matches!(&refused, Err(AskError::Refused(why)) if why.contains("nuncio-none: No such device")),
         "{refused:?}"
     );
+}
+
+/// A host that takes connections of TLS.
+struct TlsHost {
+    tunnel: Tunnel,
+    ring: KeyRing,
+    listens: SocketAddr,
+}
+
+impl TlsHost {
+    fn at(address: &str) -> Self {
+        let address = format!("{address}:0").parse().expect("an address");
+        let tunnel = Tunnel::open(address, address).expect("open a tunnel");
+        let listens = || tunnel.status().expect("a status").fallback;
+        wait_until("it listens", || listens().is_some());
+        Self {
+            listens: listens().expect("it listens"),
+            tunnel,
+            ring: KeyRing::generate(),
+        }
+    }
+
+    fn key(&self) -> IdentityKey {
+        self.ring.identity_key().expect("an identity")
+    }
+
+    /// Knows `other` by `key` from now on, and sends to it if `wanted`.
+    fn know(&self, other: &Self, key: IdentityKey, wanted: bool) {
+        let peer = PeerDocument {
+            id: "peer".to_owned(),
+            endpoint: "127.0.0.1:9".parse().expect("an address"),
+            keys: Vec::new(),
+            blocks: Vec::new(),
+            fallback: Some(FallbackDocument {
+                endpoint: other.listens,
+                key,
+                wanted,
+            }),
+        };
+        let document = TunnelDocument {
+            peers: vec![peer],
+            links: Vec::new(),
+        };
+        let configured = self.tunnel.configure(&document, &self.ring);
+        configured.expect("configure");
+    }
+
+    fn peer(&self) -> FallbackStatus {
+        let status = self.tunnel.status().expect("a status");
+        status.peers[0].fallback.clone().expect("a way by TLS")
+    }
+
+    fn strangers(&self) -> u64 {
+        self.tunnel.status().expect("a status").dropped["strangers"]
+    }
+}
+
+#[test]
+fn by_tls_nobody_comes_in_but_who_proves_to_be_a_peer() {
+    let (a, b) = (TlsHost::at("127.0.0.1"), TlsHost::at("127.0.0.2"));
+    b.know(&a, a.key(), false);
+    a.know(&b, b.key(), true);
+    wait_until("a peer is let in", || {
+        a.peer().connected && b.peer().serving
+    });
+    assert!(!a.peer().serving && !b.peer().connected);
+    assert_eq!(b.strangers(), 0);
+
+    // Who has a peer's address, but not its key; and who takes another one for the peer.
+    let impostor = TlsHost::at("127.0.0.1");
+    impostor.know(&b, b.key(), true);
+    wait_until("the impostor is refused, again and again", || {
+        b.strangers() >= 3
+    });
+    assert!(!impostor.peer().connected);
+    let before = b.strangers();
+    a.know(&b, impostor.key(), true);
+    wait_until("the wrong host is not sent to", || {
+        b.strangers() >= before + 3
+    });
+    assert!(!a.peer().connected);
+    drop(impostor);
+
+    // What is no TLS is hung up on, and so is who connects without end.
+    let before = b.strangers();
+    let mut noise = TcpStream::connect(b.listens).expect("connect");
+    noise.write_all(b"GET / HTTP/1.0\r\n\r\n").expect("write");
+    noise.set_read_timeout(Some(SOON)).expect("set a timeout");
+    let mut alert = Vec::new();
+    let _ = noise.read_to_end(&mut alert); // or it is reset
+    wait_until("it is counted", || b.strangers() > before);
+    let before = b.strangers();
+    let silent = || TcpStream::connect(b.listens).expect("connect");
+    let crowd: Vec<_> = std::iter::repeat_with(silent).take(40).collect();
+    wait_until("most of them are refused", || b.strangers() >= before + 20);
+    drop(crowd);
+
+    a.know(&b, b.key(), true);
+    wait_until("the peer is let in again", || a.peer().connected);
+    // Who is known no more is hung up on.
+    b.know(
+        &a,
+        KeyRing::generate().identity_key().expect("an identity"),
+        false,
+    );
+    wait_until("it is not let in any more", || !a.peer().connected);
 }

@@ -20,7 +20,7 @@ pub(super) fn by_family(networks: impl Iterator<Item = IpNetwork>) -> Vec<(&'sta
     let networks: Vec<_> = networks.collect();
     let of = |family, is_v6: bool| {
         let of_family = networks.iter().filter(|network| network.is_ipv6() == is_v6);
-        Some((family, set(of_family.map(named))?))
+        Some((family, set(of_family.map(short))?))
     };
     [of("ip", false), of("ip6", true)]
         .into_iter()
@@ -42,7 +42,7 @@ pub(super) fn family(address: IpAddr) -> &'static str {
     }
 }
 
-fn named(network: &IpNetwork) -> String {
+fn short(network: &IpNetwork) -> String {
     let whole = if network.is_ipv6() { 128 } else { 32 };
     match network.prefix() == whole {
         true => network.ip().to_string(),
@@ -63,4 +63,13 @@ pub(super) fn set<T: Display>(elements: impl IntoIterator<Item = T>) -> Option<S
 pub(super) fn quoted<'a>(links: impl Iterator<Item = &'a str>) -> String {
     let links: Vec<_> = links.map(|link| format!("\"{link}\"")).collect();
     format!("{{ {} }}", links.join(", "))
+}
+
+/// One link by its name, several as a set.
+pub(super) fn named<'a>(links: impl Iterator<Item = &'a str>) -> String {
+    let links: Vec<_> = links.collect();
+    match links.as_slice() {
+        [link] => format!("\"{link}\""),
+        links => quoted(links.iter().copied()),
+    }
 }

@@ -54,8 +54,9 @@ impl<'a> Way<'a> {
             .map(|member| (member, v4(&member.addresses)))
             .filter(|(_, addresses)| !addresses.is_empty())
             .collect();
-        // What may be too long for its way must be told so, which only the long way does.
-        let peers = segment.peers.iter().filter(|peer| peer.mtu.is_none());
+        // What may be too long for its way must be told so, which only the long way does; nor do others lead around.
+        let is_short = |peer: &&crate::Peer| peer.mtu.is_none() && !vxlan.link_to(peer.vtep).1;
+        let peers = segment.peers.iter().filter(is_short);
         let blocks: Vec<_> = peers.filter_map(|peer| segment::v4(peer.block)).collect();
         let open = segment.icc && segment.reach == Reach::Routed && vxlan.carrier == Carrier::Vxlan;
         (open && is_there(&vxlan.link) && !members.is_empty() && !blocks.is_empty()).then_some(

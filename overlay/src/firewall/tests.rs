@@ -19,6 +19,7 @@ pub(super) fn mesh() -> Segment {
             local: "192.0.2.1".parse().unwrap(),
             port: 4789,
             mac: MacAddr::of_node("a"),
+            fallback: None,
         }),
         peers: vec![Peer {
             block: "10.1.2.0/24".parse().unwrap(),
@@ -164,6 +165,7 @@ fn renders_as_reviewed() {
         segments: vec![links_only(), mesh(), local(), dual()],
         published: published(),
         shortcut: true,
+        ..HostState::default()
     };
     assert_eq!(render(&state), include_str!("reviewed.nft"));
 }
@@ -176,6 +178,7 @@ fn packets_of_an_encrypted_network_take_no_other_way() {
         segments: vec![links_only(), secret],
         published: Vec::new(),
         shortcut: true,
+        ..HostState::default()
     };
     let text = render(&state);
     for rule in [
@@ -200,6 +203,7 @@ fn the_order_of_peers_and_ports_does_not_matter() {
         segments: vec![segment],
         published: published(),
         shortcut: true,
+        ..HostState::default()
     };
     let text = render(&state);
     state.segments[0].peers.reverse();
@@ -248,6 +252,7 @@ fn without_peers_no_vxlan_comes_in() {
         }],
         published: Vec::new(),
         shortcut: true,
+        ..HostState::default()
     };
     let text = render(&state);
     assert!(
@@ -259,4 +264,37 @@ fn without_peers_no_vxlan_comes_in() {
         "{text}"
     );
     assert!(!text.contains("{  }"), "{text}");
+}
+
+#[test]
+fn the_way_around_is_as_the_tunnel_and_its_port_for_peers_alone() {
+    let mut segment = mesh();
+    let vxlan = segment.vxlan.as_mut().unwrap();
+    vxlan.fallback = Some(crate::Fallback {
+        link: "nf-1".to_owned(),
+        to: BTreeSet::new(),
+    });
+    let peers = ["192.0.2.2", "2001:db8::2", "192.0.2.3"];
+    let text = render(&HostState {
+        segments: vec![segment],
+        fallback: Some(Gate {
+            port: 51820,
+            peers: peers.map(|peer| peer.parse().unwrap()).into(),
+        }),
+        ..HostState::default()
+    });
+    let both = "{ \"nx-1\", \"nf-1\" }";
+    for rule in [
+        &*format!("iifname {both} ip saddr != {{ 10.1.2.0/24 }} counter drop"),
+        &format!("iifname {both} meta l4proto != icmp counter drop"),
+        &format!("oifname {both} accept"),
+        "iifname != { \"nb-1\", \"nx-1\", \"nf-1\", \"lo\" } ip daddr { 10.1.1.0/24 } counter drop",
+        "iifname vmap { \"nb-1\" : jump from-nb-1, \"nx-1\" : jump from-nx-1, \"nf-1\" : jump from-nx-1 }",
+        "oifname != { \"nb-1\", \"nx-1\", \"nf-1\" } ip saddr { 10.1.1.0/24 } masquerade",
+        "tcp dport 51820 ip saddr { 192.0.2.2, 192.0.2.3 } accept",
+        "tcp dport 51820 ip6 saddr { 2001:db8::2 } accept",
+        "tcp dport 51820 counter drop",
+    ] {
+        assert!(text.contains(&format!("\n\t\t{rule}\n")), "{rule}: {text}");
+    }
 }

@@ -34,10 +34,15 @@ impl Pass<'_> {
             }
             self.bridge(segment, found.get(&segment.bridge)).await;
             if let Some(vxlan) = &segment.vxlan {
-                let found = found.get(&vxlan.link);
+                let there = found.get(&vxlan.link);
                 match vxlan.carrier {
-                    Carrier::Vxlan => self.vxlan(segment, vxlan, found).await,
-                    Carrier::Sealed => self.tun(segment, &vxlan.link, found).await,
+                    Carrier::Vxlan => self.vxlan(segment, vxlan, there).await,
+                    Carrier::Sealed => self.tun(segment, &vxlan.link, there).await,
+                }
+                if let Some(fallback) = &vxlan.fallback {
+                    let link = &fallback.link;
+                    self.tun(segment, link, found.get(link)).await;
+                    self.either_way(vxlan);
                 }
             }
         }
@@ -72,35 +77,21 @@ impl Pass<'_> {
     }
 
     fn bad_names(&mut self, segment: &Segment) -> bool {
-        let names = [
-            Some(&segment.bridge),
-            segment.vxlan.as_ref().map(|vxlan| &vxlan.link),
-        ];
-        let bad: Vec<_> = names
-            .into_iter()
-            .flatten()
-            .filter(|name| !is_link_name(name))
-            .collect();
+        let bad: Vec<_> = names(segment).filter(|name| !is_link_name(name)).collect();
         for name in &bad {
-            self.fail(ReconcileFailure::LinkName((*name).clone()));
+            self.fail(ReconcileFailure::LinkName((*name).to_owned()));
         }
         !bad.is_empty()
     }
 
     async fn remove_unwanted(&mut self, found: &Links, segments: &[Segment]) {
-        let wanted: HashSet<_> = segments
-            .iter()
-            .flat_map(|segment| {
-                let vxlan = segment.vxlan.as_ref().map(|vxlan| &vxlan.link);
-                [Some(&segment.bridge), vxlan].into_iter().flatten()
-            })
-            .collect();
+        let wanted: HashSet<_> = segments.iter().flat_map(names).collect();
         let kinds = [InfoKind::Bridge, InfoKind::Vxlan, InfoKind::Tun].map(Some);
         for link in found
             .values()
             .filter(|link| link.ours && kinds.contains(&link.kind))
         {
-            if !wanted.contains(&link.name) {
+            if !wanted.contains(link.name.as_str()) {
                 let result = self.netlink.delete_link(link.index).await;
                 self.removed(Object::Link(link.name.clone()), result);
             }
@@ -264,6 +255,18 @@ impl Pass<'_> {
         Ok(mended)
     }
 
+    /// Has packets taken from a peer by either device, whichever leads back to it (rp_filter's loose mode).
+    fn either_way(&mut self, vxlan: &Vxlan) {
+        for link in vxlan.links() {
+            let setting = format!("/proc/sys/net/ipv4/conf/{link}/rp_filter");
+            match set_sysctl(Path::new(&setting), "2") {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {} // it could not be made, which is told
+                Err(error) => self.made(Object::Link(link.to_owned()), true, Err(error)),
+            }
+        }
+    }
+
     /// Puts containers' links back on their bridge, as after the bridge was deleted by hand.
     async fn ports(&mut self, segments: &[Segment], links: &Links) {
         for link in links
@@ -291,6 +294,12 @@ impl Pass<'_> {
         self.netlink.set_port(link.index, isolated).await?;
         self.netlink.set_up(link.index).await
     }
+}
+
+/// Of all links that a network needs on this host.
+fn names(segment: &Segment) -> impl Iterator<Item = &str> {
+    let tunnels = segment.vxlan.iter().flat_map(Vxlan::links);
+    std::iter::once(segment.bridge.as_str()).chain(tunnels)
 }
 
 /// Left to itself the bridge takes a port's MAC, and containers would lose their gateway with that port.

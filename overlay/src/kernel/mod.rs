@@ -19,6 +19,7 @@ use self::kept::{Brought, Kept};
 pub use self::links::is_link_name;
 use self::pass::{Pass, Passed};
 pub use self::report::{Object, ReconcileError, ReconcileFailure, Report};
+use self::rows::Fit;
 use self::shortcut::Shortcut;
 use crate::{
     HostState, Published, Segment, firewall,
@@ -31,8 +32,8 @@ pub struct Kernel {
     netlink: Netlink,
     /// What the last pass left standing: what is missing of it now is drift.
     standing: HashSet<Object>,
-    /// The MTUs that routes were last given: other ones that are wanted now are no drift.
-    fitted: HashMap<IpNetwork, u32>,
+    /// How routes were last fitted to their paths: that they are to be otherwise now is no drift.
+    fitted: HashMap<IpNetwork, Fit>,
     /// What was drift and is mended, until somebody asks.
     repaired: Vec<Object>,
     rules: Kept,

@@ -6,7 +6,7 @@ use std::{
 
 use ipnetwork::IpNetwork;
 
-use super::{Object, ReconcileError, ReconcileFailure, Report};
+use super::{Object, ReconcileError, ReconcileFailure, Report, rows::Fit};
 use crate::netlink::Netlink;
 
 /// Whether this namespace forwards packets.
@@ -20,7 +20,7 @@ const LINKS_V6: &str = "/proc/sys/net/ipv6/conf";
 pub(super) struct Pass<'k> {
     pub(super) netlink: &'k Netlink,
     before: &'k HashSet<Object>,
-    pub(super) fitted: &'k HashMap<IpNetwork, u32>,
+    pub(super) fitted: &'k HashMap<IpNetwork, Fit>,
     standing: HashSet<Object>,
     report: Report,
     repaired: Vec<Object>,
@@ -38,7 +38,7 @@ impl<'k> Pass<'k> {
     pub(super) fn new(
         netlink: &'k Netlink,
         before: &'k HashSet<Object>,
-        fitted: &'k HashMap<IpNetwork, u32>,
+        fitted: &'k HashMap<IpNetwork, Fit>,
     ) -> Self {
         Self {
             netlink,

@@ -141,12 +141,14 @@ impl Pass<'_> {
                 self.removed(row.object(&names), result);
             }
         }
-        self.routes(&wanted.routes, &tunnels, &names).await;
+        self.routes(&wanted.routes, &fitted(segments), &tunnels, &names)
+            .await;
     }
 
     async fn routes(
         &mut self,
         wanted: &HashSet<Route>,
+        fitted: &HashMap<IpNetwork, Fit>,
         tunnels: &HashSet<u32>,
         names: &HashMap<u32, String>,
     ) {
@@ -158,10 +160,12 @@ impl Pass<'_> {
         let diff = self.note(diff(wanted, &found), names);
         for (row, replaces) in diff.missing {
             let result = self.netlink.replace_route(row).await;
-            let refitted = row.mtu != self.fitted.get(&row.destination).copied();
+            let key = &row.destination;
+            let refitted = fitted.get(key) != self.fitted.get(key);
             let is_all = |found: &Route| {
                 Route {
                     mtu: row.mtu,
+                    link: row.link,
                     ..*found
                 } == row
             };
@@ -193,6 +197,7 @@ impl Pass<'_> {
                 continue;
             };
             wanted.extend(own_addresses(segment).map(|address| (bridge.index, address)));
+            wanted.extend(either_way(segment, links));
         }
         // On our own links every address is ours to judge, elsewhere those that bear our mark; one
         // that is wanted is never put there twice, whoever did it.
@@ -253,11 +258,39 @@ fn own_addresses(segment: &Segment) -> impl Iterator<Item = IpNetwork> {
     )
 }
 
-/// What routes to peers are given as MTU, by the peers' blocks.
-pub(super) fn fitted(segments: &[Segment]) -> HashMap<IpNetwork, u32> {
-    let peers = segments.iter().flat_map(|segment| &segment.peers);
-    let fitted = peers.filter_map(|peer| Some((peer.block, u32::from(peer.mtu?))));
-    fitted.collect()
+/// An address for each tunnel, as long as there are two. One that has none takes nothing that would be answered by the other
+/// (rp_filter's loose mode).
+fn either_way(segment: &Segment, links: &Links) -> impl Iterator<Item = (u32, IpNetwork)> {
+    let gateway = segment.blocks.iter().find(|block| block.is_ipv4());
+    let gateway = gateway.map(|block| IpNetwork::from(crate::gateway(*block)));
+    let vxlan = segment
+        .vxlan
+        .iter()
+        .filter(|vxlan| vxlan.fallback.is_some());
+    let tunnels = vxlan.flat_map(|vxlan| vxlan.links());
+    let tunnels = tunnels.filter_map(|link| links.get(link).filter(|link| link.ours));
+    tunnels.filter_map(move |link| Some((link.index, gateway?)))
+}
+
+/// How a route is fitted to the path.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct Fit {
+    mtu: Option<u32>,
+    /// It leads around, not by VXLAN.
+    around: bool,
+}
+
+/// How those routes to peers are fitted that need it, by the peers' blocks.
+pub(super) fn fitted(segments: &[Segment]) -> HashMap<IpNetwork, Fit> {
+    let all = segments.iter().flat_map(|segment| {
+        let vxlan = segment.vxlan.as_ref();
+        segment.peers.iter().map(move |peer| {
+            let around = vxlan.is_some_and(|vxlan| vxlan.link_to(peer.vtep).1);
+            let mtu = peer.mtu.map(u32::from);
+            (peer.block, Fit { mtu, around })
+        })
+    });
+    all.filter(|(_, fit)| *fit != Fit::default()).collect()
 }
 
 /// One route per peer's block, and with VXLAN one neighbour for it, and one forwarding row per peer.
@@ -285,13 +318,16 @@ impl Wanted {
                 let own = blocks.find(|block| block.is_ipv6() == is_v6);
                 let gateway = next_hop(peer);
                 let destination = IpNetwork::new(peer.block.network(), peer.block.prefix());
-                wanted.routes.extend(destination.map(|destination| Route {
-                    destination,
-                    gateway: Some(gateway),
-                    source: own.map(|block| crate::gateway(*block)),
-                    link,
-                    mtu: peer.mtu.map(u32::from),
-                }));
+                let way = links.get(vxlan.link_to(peer.vtep).0);
+                if let (Ok(destination), Some(way)) = (destination, way.filter(|way| way.ours)) {
+                    wanted.routes.insert(Route {
+                        destination,
+                        gateway: Some(gateway),
+                        source: own.map(|block| crate::gateway(*block)),
+                        link: way.index,
+                        mtu: peer.mtu.map(u32::from),
+                    });
+                }
                 if vxlan.carrier == Carrier::Sealed {
                     continue; // by the destination alone its server knows the peer
                 }

@@ -13,6 +13,11 @@ const PULSE: Duration = Duration::from_secs(1);
 const LOST: Duration = Duration::from_secs(1);
 /// As many probes lost in a row make a peer unreachable, or a size too great.
 const IN_A_ROW: u32 = 3;
+/// As many small probes answered in a row make a path that was blocked one to be relied on,
+const HELD: u32 = 5;
+/// and of one that comes and goes at most so many, if it went within so long of having come.
+const HELD_AT_MOST: u32 = 300;
+const FLAPS: Duration = Duration::from_secs(600);
 /// Small probes that loss is told of.
 const WINDOW: usize = 32;
 /// How often the greatest size that got through is tried again.
@@ -61,6 +66,10 @@ pub(super) struct Judge {
     state: PathState,
     recent: VecDeque<bool>,
     lost_in_a_row: u32,
+    answered_in_a_row: u32,
+    /// How many of them end the path's being blocked, and when that last did.
+    needed: u32,
+    restored: Option<Instant>,
     sequence: u16,
     flights: BTreeMap<u16, Flight>,
     trial: Option<Trial>,
@@ -81,6 +90,9 @@ impl Judge {
             },
             recent: VecDeque::with_capacity(WINDOW),
             lost_in_a_row: 0,
+            answered_in_a_row: 0,
+            needed: HELD,
+            restored: None,
             sequence: 0,
             flights: BTreeMap::new(),
             trial: None,
@@ -92,6 +104,11 @@ impl Judge {
 
     pub(super) fn state(&self) -> PathState {
         self.state
+    }
+
+    /// Begins with what was so before.
+    pub(super) fn set_blocked(&mut self, blocked: bool) {
+        self.state.blocked = blocked;
     }
 
     /// The link takes packets of another size now.
@@ -164,8 +181,31 @@ impl Judge {
             let smooth = |before: Duration| before * 7 / 8 + took / 8;
             self.state.round_trip = Some(self.state.round_trip.map_or(took, smooth));
             self.note(true);
+            self.holds(now);
         }
         true
+    }
+
+    /// One more in a row was answered.
+    fn holds(&mut self, now: Instant) {
+        self.answered_in_a_row += 1;
+        if self.state.blocked && self.answered_in_a_row >= self.needed {
+            self.state.blocked = false;
+            self.restored = Some(now);
+        }
+    }
+
+    /// Too many in a row were lost.
+    fn breaks(&mut self, now: Instant) {
+        if self.state.blocked {
+            return;
+        }
+        self.state.blocked = true;
+        let flaps = self.restored.is_some_and(|then| now < then + FLAPS);
+        self.needed = match flaps {
+            true => (self.needed * 2).min(HELD_AT_MOST),
+            false => HELD,
+        };
     }
 
     fn send(&mut self, size: u16, trial: bool, now: Instant) -> Send {
@@ -208,8 +248,10 @@ impl Judge {
         }
         self.note(false);
         self.lost_in_a_row += 1;
+        self.answered_in_a_row = 0;
         if self.lost_in_a_row >= IN_A_ROW {
             self.state.reachable = Some(false);
+            self.breaks(now);
             self.trial = None; // that nothing gets through tells nothing of sizes
         }
     }

@@ -10,7 +10,7 @@ mod packet;
 mod sockets;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     net::{IpAddr, Ipv4Addr},
     sync::Arc,
@@ -47,6 +47,9 @@ pub struct PathState {
     pub lost: u8,
     /// Bytes of the greatest IP packet that gets there over the underlay; `None` before that is known.
     pub mtu: Option<u16>,
+    /// It is better to go another way: nothing gets there, or has not again for long enough to be relied on. That is five
+    /// probes in a row, and twice as many each time the path comes and goes.
+    pub blocked: bool,
 }
 
 /// A peer, and the network whose tunnel probes go through.
@@ -116,6 +119,8 @@ pub struct Paths {
     states: watch::Receiver<PathStates>,
     /// MTUs that were found before this began.
     known: BTreeMap<IpAddr, u16>,
+    /// Peers that were blocked before this began.
+    blocked: BTreeSet<IpAddr>,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -125,12 +130,16 @@ pub struct Paths {
 pub struct OpenPathsError(#[from] io::Error);
 
 impl Paths {
-    /// Begins in the calling thread's network namespace, with no targets. `known` are MTUs that were found before.
+    /// Begins in the calling thread's network namespace, with no targets. `known` are MTUs that were found before, and
+    /// `blocked` those peers that were.
     ///
     /// # Errors
     ///
     /// If the kernel gives no raw socket.
-    pub fn open(known: BTreeMap<IpAddr, u16>) -> Result<Self, OpenPathsError> {
+    pub fn open(
+        known: BTreeMap<IpAddr, u16>,
+        blocked: BTreeSet<IpAddr>,
+    ) -> Result<Self, OpenPathsError> {
         let sockets = Sockets::open()?;
         let (aim, aims) = mpsc::channel(AIMS);
         let (report, states) = watch::channel(PathStates::default());
@@ -138,6 +147,7 @@ impl Paths {
             sockets,
             cookie: cookie(),
             known: known.clone(),
+            blocked: blocked.clone(),
             peers: BTreeMap::new(),
             report,
         };
@@ -145,6 +155,7 @@ impl Paths {
             aim,
             states,
             known,
+            blocked,
             _task: AbortOnDropHandle::new(tokio::spawn(prober.run(aims))),
         })
     }
@@ -168,7 +179,14 @@ impl Paths {
         self.known.get(&vtep).copied()
     }
 
-    /// What is known. Only whether a peer is reachable, its MTU, and peers that come and go count as a change.
+    /// Whether it is better to go another way to `vtep`, as far as that is known, if only from before.
+    #[must_use]
+    pub fn is_blocked(&self, vtep: IpAddr) -> bool {
+        let now = self.states.borrow().get(&vtep).map(|state| state.blocked);
+        now.unwrap_or_else(|| self.blocked.contains(&vtep))
+    }
+
+    /// What is known. Only whether a peer is reachable and blocked, its MTU, and peers that come and go count as a change.
     #[must_use]
     pub fn states(&self) -> watch::Receiver<PathStates> {
         self.states.clone()
@@ -192,6 +210,7 @@ struct Prober {
     sockets: Sockets,
     cookie: Cookie,
     known: BTreeMap<IpAddr, u16>,
+    blocked: BTreeSet<IpAddr>,
     peers: BTreeMap<IpAddr, Peer>,
     report: watch::Sender<PathStates>,
 }
@@ -233,7 +252,8 @@ impl Prober {
                 }
                 None => {
                     let known = self.known.get(&target.vtep).copied();
-                    let judge = Judge::new(least(target.vtep), target.most, known, now);
+                    let mut judge = Judge::new(least(target.vtep), target.most, known, now);
+                    judge.set_blocked(self.blocked.contains(&target.vtep));
                     Peer { target, judge }
                 }
             };
@@ -276,7 +296,7 @@ impl Prober {
             let essence = |states: &BTreeMap<IpAddr, PathState>| {
                 let states = states.iter();
                 states
-                    .map(|(vtep, state)| (*vtep, state.reachable, state.mtu))
+                    .map(|(vtep, state)| (*vtep, state.reachable, state.mtu, state.blocked))
                     .collect::<Vec<_>>()
             };
             let changed = essence(before) != essence(&states);

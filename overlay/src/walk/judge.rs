@@ -286,7 +286,7 @@ fn rules(
 fn forwarded(request: &WalkRequest, host: &Host, on_bridge: bool) -> Packet {
     let bridge = request.attached.bridge.clone();
     let beyond = match (&request.peer, &request.segment.vxlan) {
-        (Some(_), Some(vxlan)) => vxlan.link.clone(),
+        (Some(peer), Some(vxlan)) => vxlan.link_to(peer.vtep).0.to_owned(),
         _ if on_bridge => bridge.clone(),
         _ => host
             .way

@@ -130,6 +130,7 @@ impl Network {
                 local: self.vtep(host),
                 port: 4789,
                 mac: mac(host.address),
+                fallback: None,
             }),
             peers: peers.collect(),
             mtu: inner_mtu(1500, self.over_v6).expect("1500 is enough"),

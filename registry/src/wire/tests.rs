@@ -133,9 +133,10 @@ proptest! {
     }
 
     #[test]
-    fn nodes_come_back(id in "\\PC{1,8}", name in "\\PC{1,8}", address: IpAddr, mac: [u8; 6], port: u16, incarnation: u64, keys: Option<(u16, Vec<String>)>) {
+    fn nodes_come_back(id in "\\PC{1,8}", name in "\\PC{1,8}", address: IpAddr, mac: [u8; 6], port: u16, incarnation: u64, keys: Option<(u16, Vec<String>)>, other: Option<(u16, String)>) {
         let wireguard = keys.map(|(port, keys)| WireguardRecord { port, keys });
-        let record = NodeRecord { id, name, address, mac, port, incarnation, wireguard };
+        let fallback = other.map(|(port, key)| FallbackRecord { port, key });
+        let record = NodeRecord { id, name, address, mac, port, incarnation, wireguard, fallback };
         prop_assert_eq!(NodeRecord::decode(&record.encode(None)).unwrap(), record);
     }
 

@@ -373,6 +373,7 @@ fn node(id: &str, name: &str, last: u8, incarnation: u64) -> NodeRecord {
         port: 4789,
         incarnation,
         wireguard: None,
+        fallback: None,
     }
 }
 

@@ -53,6 +53,7 @@ async fn follows(backend: Backend) -> Result<()> {
         port: 4789,
         incarnation: 1,
         wireguard: None,
+        fallback: None,
     };
     registry.register_node(&node).await?;
     let block = registry

@@ -82,9 +82,8 @@ impl Daemon {
                 .await;
             let request = self.walk_request(from, &network, other, true, port).await?;
             why.extend(self.walked(&from.name, &request).await);
-            let peer = request.peer;
-            if let Some(peer) = peer.filter(|_| !network.is_sealed()) {
-                self.tell_way(&peer, &mut why);
+            if let Some(peer) = request.peer {
+                self.tell_way(&peer, network.is_sealed(), &mut why);
             }
         }
         if target.is_elsewhere(&self.node.id) {
@@ -167,11 +166,21 @@ impl Daemon {
         })
     }
 
-    /// Whether VXLAN gets through to the other host.
-    fn tell_way(&self, peer: &Peer, why: &mut Why) {
+    /// Whether VXLAN gets through to the other host, or else what it is sent goes around.
+    fn tell_way(&self, peer: &Peer, sealed: bool, why: &mut Why) {
         let (vtep, port) = (peer.vtep, self.options.vxlan_port);
         let state = self.path_states().get(&vtep).copied().unwrap_or_default();
         let hop = |status, detail| Hop::new(&self.node.name, "", "path", status, detail);
+        if let Some(around) = self.goes_around(vtep, sealed) {
+            let what = if sealed { "WireGuard" } else { "VXLAN" };
+            let detail = format!(
+                "{what} does not get through to {vtep} and back: what is for it goes by the fall-back, TLS over TCP port {around}"
+            );
+            return why.push(hop(Status::Ok, detail));
+        }
+        if sealed {
+            return; // the device and its counters tell
+        }
         why.push(match state.reachable {
             Some(true) => {
                 let took = state.round_trip.unwrap_or_default();

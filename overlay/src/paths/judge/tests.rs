@@ -78,6 +78,43 @@ fn a_silent_peer_is_unreachable_after_three_and_keeps_its_width() {
 }
 
 #[test]
+fn a_path_that_was_blocked_must_hold_before_it_is_relied_on() {
+    let mut path = Path::new(1500, None);
+    assert!(!path.run(Duration::from_secs(10)).blocked);
+    let mut block = |held: u64| {
+        path.fits = 0;
+        assert!(path.run(Duration::from_secs(5)).blocked);
+        path.fits = 1500;
+        let state = path.run(Duration::from_secs(held - 2));
+        assert_eq!(
+            (state.reachable, state.blocked),
+            (Some(true), true),
+            "{held}"
+        );
+        assert!(!path.run(Duration::from_secs(3)).blocked, "{held}");
+    };
+    for held in [5, 10, 20] {
+        block(held); // longer each time it comes and goes
+    }
+    path.run(FLAPS);
+    path.fits = 0;
+    assert!(path.run(Duration::from_secs(5)).blocked);
+    path.fits = 1500;
+    assert!(
+        !path.run(Duration::from_secs(7)).blocked,
+        "all that is long ago"
+    );
+}
+
+#[test]
+fn one_that_was_blocked_before_is_until_it_has_held() {
+    let mut path = Path::new(1500, None);
+    path.judge.set_blocked(true);
+    assert!(path.run(Duration::from_secs(3)).blocked);
+    assert!(!path.run(Duration::from_secs(3)).blocked);
+}
+
+#[test]
 fn nothing_is_said_before_anything_is_known() {
     let mut path = Path::new(0, None);
     assert_eq!(path.run(Duration::from_millis(1500)).reachable, None);

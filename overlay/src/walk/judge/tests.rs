@@ -35,6 +35,7 @@ fn request() -> WalkRequest {
             local: "192.0.2.1".parse().unwrap(),
             port: 4789,
             mac: MacAddr::of_node("a"),
+            fallback: None,
         }),
         peers: vec![peer.clone()],
         mtu: 1450,

@@ -21,6 +21,29 @@ pub(super) fn tunnel(
             underlay(peer, vxlan, host),
         ];
     };
+    let (around, is_around) = vxlan.link_to(peer.vtep);
+    let Some(way) = host.link(around) else {
+        let detail = format_args!(
+            "there is no device {around}, by which it goes while VXLAN does not get through"
+        )
+        .to_string();
+        return vec![Finding::broken(
+            Hop::Tunnel,
+            detail,
+            "restart nuncio daemon",
+        )];
+    };
+    if is_around {
+        let (sent, received) = (way.counters.sent, way.counters.received);
+        let detail =
+            format_args!("{around} leads around VXLAN, by TLS; {sent} packets out, {received} in")
+                .to_string();
+        return vec![
+            Finding::fine(Hop::Tunnel, detail),
+            peer_route(peer, way, request, host),
+            underlay(peer, vxlan, host),
+        ];
+    }
     let mut findings = vec![device(vxlan, link), peer_route(peer, link, request, host)];
     if vxlan.carrier == Carrier::Vxlan {
         findings.push(neighbour(peer, link, host));
