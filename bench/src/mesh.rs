@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use nuncio_registry::{ConnectOptions, EndpointRecord, NodeRecord, Presence, Registry};
 
 /// Addresses of the hosts: 198.18.100.1 and on.
@@ -55,6 +55,7 @@ async fn enter(registry: Registry, host: u32, endpoints: u32) -> Result<Presence
         port: 4789,
         incarnation: 1,
         wireguard: None,
+        fallback: None,
     };
     registry.register_node(&node).await?;
     let networks = registry.networks().await?;
@@ -65,7 +66,12 @@ async fn enter(registry: Registry, host: u32, endpoints: u32) -> Result<Presence
     ensure!(!networks.is_empty(), "there is no overlay network yet");
     let mut blocks = Vec::new();
     for network in &networks {
-        blocks.push(registry.claim_block(network, &id, 1, &[]).await?);
+        let subnet = network.subnet.into();
+        let block = registry.claim_block(network, subnet, &id, 1, &[]).await?;
+        let IpAddr::V4(first) = block.cidr.network() else {
+            bail!("{} is no part of {}", block.cidr, network.subnet);
+        };
+        blocks.push(u32::from(first));
     }
     let records = (0..endpoints).map(|number| {
         let at = number as usize % blocks.len();
@@ -76,7 +82,8 @@ async fn enter(registry: Registry, host: u32, endpoints: u32) -> Result<Presence
             name: format!("c{host}-{number}"),
             node: id.clone(),
             node_name: id.clone(),
-            address: Ipv4Addr::from(u32::from(blocks[at].cidr.network()) + 2 + place),
+            address: Ipv4Addr::from(blocks[at] + 2 + place),
+            address_v6: None,
             aliases: Vec::new(),
             ports: Vec::new(),
             labels: BTreeMap::new(),
