@@ -8,6 +8,7 @@
 //! but its place in it; the history is bounded, and compacted without being asked.
 
 mod apply;
+mod disk;
 mod election_service;
 mod kv;
 mod lease;

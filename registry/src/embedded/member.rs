@@ -8,9 +8,9 @@ use super::pb::etcdserverpb::alarm_request::AlarmAction;
 use super::pb::etcdserverpb::cluster_server::Cluster;
 use super::pb::etcdserverpb::maintenance_server::Maintenance;
 use super::pb::etcdserverpb::{
-    AlarmRequest, AlarmResponse, DefragmentRequest, DefragmentResponse, DowngradeRequest,
-    DowngradeResponse, HashKvRequest, HashKvResponse, HashRequest, HashResponse, Member,
-    MemberAddRequest, MemberAddResponse, MemberListRequest, MemberListResponse,
+    AlarmMember, AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse,
+    DowngradeRequest, DowngradeResponse, HashKvRequest, HashKvResponse, HashRequest, HashResponse,
+    Member, MemberAddRequest, MemberAddResponse, MemberListRequest, MemberListResponse,
     MemberPromoteRequest, MemberPromoteResponse, MemberRemoveRequest, MemberRemoveResponse,
     MemberUpdateRequest, MemberUpdateResponse, MoveLeaderRequest, MoveLeaderResponse, RangeRequest,
     SnapshotRequest, SnapshotResponse, StatusRequest, StatusResponse,
@@ -36,6 +36,20 @@ fn refuse<T>(what: &str) -> Result<Response<T>, Status> {
 }
 
 impl MemberService {
+    /// That the disk is full, until a write has found it no longer so; nobody has to disarm it.
+    fn alarms(&self) -> Vec<AlarmMember> {
+        let full = AlarmMember {
+            member_id: self.store.member(),
+            alarm: AlarmType::Nospace.into(),
+        };
+        self.store
+            .disk()
+            .is_full()
+            .then_some(full)
+            .into_iter()
+            .collect()
+    }
+
     /// A hash of all keys and values as of `revision`, or of now if that is 0. Equal contents have equal hashes;
     /// etcd's own, which is one of how it stores them, differs.
     async fn hashed(&self, revision: i64) -> Result<HashKvResponse, Status> {
@@ -63,6 +77,14 @@ impl MemberService {
             hash_revision: if revision == 0 { now } else { revision },
         })
     }
+}
+
+fn alarm_text(alarm: &AlarmMember) -> String {
+    format!(
+        "memberID:{} alarm:{} ",
+        alarm.member_id,
+        alarm.alarm().as_str_name()
+    )
 }
 
 /// What a hash by FNV-1a of 32 bits begins with.
@@ -128,7 +150,7 @@ impl Maintenance for MemberService {
     type SnapshotStream = ReceiverStream<Result<SnapshotResponse, Status>>;
 
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
-        let size = match tokio::fs::metadata(self.store.path()).await {
+        let size = match tokio::fs::metadata(self.store.disk().path()).await {
             Ok(file) => i64::try_from(file.len()).unwrap_or(i64::MAX),
             Err(error) => return Err(Status::unavailable(error.to_string())),
         };
@@ -142,6 +164,7 @@ impl Maintenance for MemberService {
             raft_index: index,
             raft_applied_index: index,
             raft_term: header.raft_term,
+            errors: self.alarms().iter().map(alarm_text).collect(),
             header: Some(header),
             ..StatusResponse::default()
         }))
@@ -156,7 +179,7 @@ impl Maintenance for MemberService {
                 let header = Some(self.store.header_now());
                 Ok(Response::new(AlarmResponse {
                     header,
-                    alarms: Vec::new(),
+                    alarms: self.alarms(),
                 }))
             }
             AlarmAction::Activate => refuse("alarms"),
@@ -167,7 +190,9 @@ impl Maintenance for MemberService {
         &self,
         _: Request<DefragmentRequest>,
     ) -> Result<Response<DefragmentResponse>, Status> {
-        refuse("defragmentation, which it does not need")
+        self.store.compact_file().await?;
+        let header = Some(self.store.header_now());
+        Ok(Response::new(DefragmentResponse { header }))
     }
 
     async fn hash(&self, _: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {

@@ -17,6 +17,7 @@ use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
 use tracing::{error, info, warn};
 
+use super::disk;
 use super::election_service::ElectionService;
 use super::kv::{KvService, MAX_REQUEST};
 use super::lease;
@@ -104,7 +105,7 @@ impl Server {
             source,
         };
         let opened = match path.exists() {
-            true => Database::open(&path),
+            true => disk::open(&path),
             false => create(dir, &path),
         };
         let database = match opened {
@@ -146,7 +147,7 @@ fn create(dir: &Path, path: &Path) -> Result<Database, DatabaseError> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
         _ => {}
     }
-    let database = Database::create(&draft)?;
+    let database = disk::open(&draft)?;
     fs::rename(&draft, path)?;
     fs::File::open(dir)?.sync_all()?;
     Ok(database)

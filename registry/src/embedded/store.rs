@@ -1,6 +1,6 @@
 //! The store: reads on blocking threads, writes through the writer.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use redb::{Database, ReadTransaction, ReadableDatabase};
@@ -8,7 +8,8 @@ use tokio::sync::{oneshot, watch};
 use tonic::Status;
 use tracing::error;
 
-use super::apply::Batch;
+use super::apply::{Batch, History};
+use super::disk::{self, Disk};
 use super::lease::Leases;
 use super::pb::etcdserverpb::{RangeRequest, RangeResponse, ResponseHeader};
 use super::pb::mvccpb::Event;
@@ -66,7 +67,7 @@ impl From<Refusal> for Status {
             Refusal::Status(status) => status,
             Refusal::Storage(error) => {
                 error!(%error, "store");
-                Status::unavailable(format!("the embedded registry's store failed: {error}"))
+                disk::refusal(&error)
             }
         }
     }
@@ -75,12 +76,11 @@ impl From<Refusal> for Status {
 /// The store, shared by all services.
 #[derive(Clone)]
 pub(super) struct Store {
-    database: Arc<Database>, // before the writer: dropped first, the thread's is the last
+    disk: Arc<Disk>, // before the writer: dropped first, the thread's is the last
     writer: Writer,
     pub(super) leases: Arc<Leases>,
     revision: watch::Receiver<i64>,
     member: u64,
-    path: PathBuf,
 }
 
 /// Part of the history: whole revisions, in order.
@@ -105,24 +105,24 @@ impl Store {
         let revision = counter(&read.open_table(META)?, REVISION)?;
         let leases = Arc::new(Leases::load(&read.open_table(LEASES)?)?);
         drop(read);
-        let database = Arc::new(database);
+        let history = History::measure(&database)?;
+        let disk = Arc::new(Disk::new(database, path));
         let (publish, revision) = watch::channel(revision);
-        let (writer, closed) = Writer::start(Arc::clone(&database), publish)?;
+        let (writer, closed) = Writer::start(Arc::clone(&disk), history, publish)?;
         Ok((
             Self {
-                database,
+                disk,
                 writer,
                 leases,
                 revision,
                 member,
-                path,
             },
             closed,
         ))
     }
 
-    pub(super) fn path(&self) -> &Path {
-        &self.path
+    pub(super) fn disk(&self) -> &Disk {
+        &self.disk
     }
 
     pub(super) fn member(&self) -> u64 {
@@ -148,6 +148,15 @@ impl Store {
         self.header(*self.revision.borrow())
     }
 
+    /// Gives room in the file that is not used back to the file system.
+    pub(super) async fn compact_file(&self) -> Result<(), Status> {
+        let disk = Arc::clone(&self.disk);
+        match tokio::task::spawn_blocking(move || disk.compact()).await {
+            Ok(result) => result.map_err(Status::from),
+            Err(panic) => Err(Status::internal(panic.to_string())),
+        }
+    }
+
     /// Runs `op` in the next batch, and returns what it said once that is durable.
     pub(super) async fn write<R: Send + 'static>(
         &self,
@@ -159,10 +168,17 @@ impl Store {
     /// Runs `op` on what is committed, where it may block.
     pub(super) async fn read<R: Send + 'static>(
         &self,
-        op: impl FnOnce(&ReadTransaction) -> Result<R, Refusal> + Send + 'static,
+        op: impl Fn(&ReadTransaction) -> Result<R, Refusal> + Send + 'static,
     ) -> Result<R, Status> {
-        let database = Arc::clone(&self.database);
-        let work = move || op(&database.begin_read()?);
+        let disk = Arc::clone(&self.disk);
+        let work = move || {
+            let read = || disk.with(|database| op(&database.begin_read()?));
+            match read() {
+                // It may be a write that failed; the file has been opened anew since.
+                Err(Refusal::Storage(error)) if disk::is_failure(&error) => read(),
+                done => done,
+            }
+        };
         match tokio::task::spawn_blocking(work).await {
             Ok(result) => result.map_err(Status::from),
             Err(panic) => Err(Status::internal(panic.to_string())),
@@ -226,22 +242,35 @@ pub(super) fn view_range(
     Ok((revision, view.range(request)?))
 }
 
+/// The member's identifier, if there are tables.
+fn existing(database: &Database) -> Result<Option<u64>, redb::Error> {
+    let meta = match database.begin_read()?.open_table(META) {
+        Ok(meta) => meta,
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    match counter(&meta, FORMAT)? {
+        FORMAT_VERSION => Ok(Some(counter(&meta, MEMBER)?.unsigned_abs())),
+        other => {
+            let wanted = format!("format {other} is not {FORMAT_VERSION}");
+            Err(redb::Error::Corrupted(wanted))
+        }
+    }
+}
+
 /// Makes the tables if there are none; returns the member's identifier.
 fn initialise(database: &Database) -> Result<u64, redb::Error> {
+    // A store that is whole is not written to: its disk may be full.
+    if let Some(member) = existing(database)? {
+        return Ok(member);
+    }
     let write = database.begin_write()?;
     let member = {
         let mut meta = write.open_table(META)?;
-        let format = counter(&meta, FORMAT)?;
-        if format != 0 && format != FORMAT_VERSION {
-            let wanted = format!("format {format} is not {FORMAT_VERSION}");
-            return Err(redb::Error::Corrupted(wanted));
-        }
-        if format == 0 {
-            meta.insert(FORMAT, FORMAT_VERSION)?;
-            meta.insert(REVISION, 1)?; // as etcd: the first write makes revision 2
-            meta.insert(COMPACTED, 0)?;
-            meta.insert(MEMBER, rand::random_range(1..i64::MAX))?;
-        }
+        meta.insert(FORMAT, FORMAT_VERSION)?;
+        meta.insert(REVISION, 1)?; // as etcd: the first write makes revision 2
+        meta.insert(COMPACTED, 0)?;
+        meta.insert(MEMBER, rand::random_range(1..i64::MAX))?;
         counter(&meta, MEMBER)?
     };
     write.open_table(CURRENT)?;

@@ -1,14 +1,16 @@
 //! The one thread that writes. What waits while it commits goes into its next commit together.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::thread;
 
-use redb::{Database, WriteTransaction};
+use redb::WriteTransaction;
 use tokio::sync::{mpsc, oneshot, watch};
 use tonic::Status;
-use tracing::error;
+use tracing::{debug, error};
 
 use super::apply::{Batch, History};
+use super::disk::{self, Disk};
 use super::store::Refusal;
 
 /// Requests that may wait; more of them wait in their callers.
@@ -23,27 +25,31 @@ type Job = Box<dyn FnOnce(&mut Batch<'_>) -> (Reply, Result<(), redb::Error>) + 
 
 /// The way to the writer.
 #[derive(Clone)]
-pub(super) struct Writer(mpsc::Sender<Job>);
+pub(super) struct Writer {
+    disk: Arc<Disk>, // before the queue, whose end is the thread's
+    queue: mpsc::Sender<Job>,
+}
 
 impl Writer {
     /// Starts the thread, which ends when the last clone of this is dropped. When it has let go of the
     /// database, the receiver is told.
     pub(super) fn start(
-        database: Arc<Database>,
+        disk: Arc<Disk>,
+        history: History,
         publish: watch::Sender<i64>,
     ) -> Result<(Self, oneshot::Receiver<()>), redb::Error> {
         let (jobs, queue) = mpsc::channel(QUEUE);
         let (ended, end) = oneshot::channel();
-        let history = History::measure(&database)?;
+        let own = Arc::clone(&disk);
         thread::Builder::new()
             .name("registry-writer".to_owned())
             .spawn(move || {
-                write(&database, queue, &publish, history);
-                drop(database);
+                write(&own, queue, &publish, history);
+                drop(own);
                 let _ = ended.send(()); // nobody may care
             })
             .map_err(redb::Error::Io)?;
-        Ok((Self(jobs), end))
+        Ok((Self { disk, queue: jobs }, end))
     }
 
     pub(super) async fn run<R: Send + 'static>(
@@ -55,10 +61,7 @@ impl Writer {
             let (outcome, storage) = match op(batch) {
                 Ok(done) => (Ok(done), Ok(())),
                 Err(Refusal::Status(status)) => (Err(status), Ok(())),
-                Err(Refusal::Storage(error)) => {
-                    let refused = Status::unavailable(format!("the store failed: {error}"));
-                    (Err(refused), Err(error))
-                }
+                Err(Refusal::Storage(error)) => (Err(disk::refusal(&error)), Err(error)),
             };
             let reply: Reply = Box::new(move |committed: Result<(), Status>| {
                 // A caller that has gone away does not want to know.
@@ -66,41 +69,49 @@ impl Writer {
             });
             (reply, storage)
         });
-        let stopped =
-            || Status::unavailable("the embedded registry is stopping, or its store failed");
-        self.0.send(job).await.map_err(|_| stopped())?;
+        let stopped = || match self.disk.is_full() {
+            true => disk::no_space(),
+            false => Status::unavailable("the embedded registry is stopping, or its store failed"),
+        };
+        self.queue.send(job).await.map_err(|_| stopped())?;
         result.await.map_err(|_| stopped())?
     }
 }
 
 fn write(
-    database: &Database,
+    disk: &Disk,
     mut queue: mpsc::Receiver<Job>,
     publish: &watch::Sender<i64>,
     mut history: History,
 ) {
     while let Some(first) = queue.blocking_recv() {
-        let mut jobs = vec![first];
+        let mut jobs = VecDeque::from([first]);
         while jobs.len() < BATCH {
             let Ok(next) = queue.try_recv() else { break };
-            jobs.push(next);
+            jobs.push_back(next);
+        }
+        if disk.refuses() {
+            continue; // the jobs are dropped, which tells their callers
         }
         let mut replies = Vec::with_capacity(jobs.len());
-        let committed = database
-            .begin_write()
-            .map_err(redb::Error::from)
-            .and_then(|transaction| commit(transaction, jobs, &mut replies, &history));
+        let committed = disk.with(|database| {
+            let transaction = database.begin_write()?;
+            Ok(commit(transaction, &mut jobs, &mut replies, &history)?)
+        });
         let verdict = match committed {
             Ok(Some((revision, next))) => {
                 history = next;
+                disk.note(Ok(()));
                 // Before the replies: whoever reads after an answer finds the revision told.
                 publish.send_replace(revision);
                 Ok(())
             }
             Ok(None) => Ok(()),
-            Err(error) => {
+            Err(Refusal::Status(refused)) => Err(refused),
+            Err(Refusal::Storage(error)) => {
                 error!(%error, "commit failed, nothing of the batch was written");
-                Err(Status::unavailable(format!("the store failed: {error}")))
+                disk.note(Err(&error));
+                Err(disk::refusal(&error))
             }
         };
         for reply in replies {
@@ -111,19 +122,19 @@ fn write(
 
 fn commit(
     transaction: WriteTransaction,
-    jobs: Vec<Job>,
+    jobs: &mut VecDeque<Job>,
     replies: &mut Vec<Reply>,
     history: &History,
 ) -> Result<Option<(i64, History)>, redb::Error> {
     let result = {
         let mut batch = Batch::open(&transaction, history.clone())?;
         let mut failure = None;
-        for job in jobs {
+        while let Some(job) = jobs.pop_front() {
             let (reply, storage) = job(&mut batch);
             replies.push(reply);
             if let Err(error) = storage {
                 failure = Some(error);
-                break; // the jobs left are dropped, which tells their callers
+                break; // the jobs left are dropped by the caller, which tells theirs
             }
         }
         match failure {
@@ -137,7 +148,9 @@ fn commit(
             Ok(Some(done))
         }
         unchanged_or_failed => {
-            transaction.abort()?;
+            if let Err(error) = transaction.abort() {
+                debug!(%error, "undo a batch"); // the next one finds the file opened anew
+            }
             unchanged_or_failed
         }
     }

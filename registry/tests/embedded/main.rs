@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod crash;
+mod disk;
 mod etcdctl;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -119,6 +120,7 @@ async fn an_unreachable_registry_is_named_with_its_error() -> Result<()> {
     let options = |endpoint: String| ConnectOptions {
         endpoints: vec![endpoint],
         timeout: Duration::from_millis(500),
+        ..ConnectOptions::default()
     };
     let error = Registry::connect(&options(format!("http://{free}")))
         .await
