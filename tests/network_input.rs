@@ -185,6 +185,10 @@ fn hosts_that_pass_for_another() {
         "{nodes}"
     );
     assert!(!nodes.contains("host-3"), "{nodes}");
+    let status = first.ok("registry status --format json");
+    for expected in ["\"Leader\":\"yes\"", "\"Status\":\"Ready\"", "\"Name\":\"embedded\""] {
+        assert!(status.contains(expected), "{status}");
+    }
 }
 
 #[test]

@@ -1,12 +1,16 @@
 //! The connection to the registry, and the calls all operations are made of.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use etcd_client::{Client, Compare, GetOptions, Txn, TxnOp, TxnOpResponse};
+use tokio_util::task::AbortOnDropHandle;
 use tracing::warn;
 
+use crate::backoff::Backoff;
 use crate::connect::{self, ConnectError, ConnectOptions};
+use crate::secure::User;
 use crate::wire::Record;
 
 /// Keys fetched per call when a prefix is listed.
@@ -16,7 +20,10 @@ const PAGE: i64 = 500;
 #[derive(Clone)]
 pub struct Registry {
     client: Client,
-    timeout: Duration,
+    /// How it is reached.
+    options: Arc<ConnectOptions>,
+    /// Who is still to be let in, once the registry is there.
+    _login: Option<Arc<AbortOnDropHandle<()>>>,
 }
 
 /// Why a call had no result. Whether a change took effect is then unknown.
@@ -43,7 +50,7 @@ pub enum CallError {
 impl std::fmt::Debug for Registry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Registry")
-            .field("timeout", &self.timeout)
+            .field("options", &self.options)
             .finish_non_exhaustive()
     }
 }
@@ -102,8 +109,22 @@ impl Registry {
     ///
     /// [`ConnectError`] names the endpoint and the errno.
     pub async fn connect(options: &ConnectOptions) -> Result<Self, ConnectError> {
+        let mut client = connect::client(options).await?;
         connect::probe(options).await?;
-        let registry = Self::connect_lazy(options).await?;
+        if let Some(user) = &options.user {
+            log_in(&mut client, user, options.timeout)
+                .await
+                .map_err(|source| ConnectError::Login {
+                    endpoints: options.endpoints.join(","),
+                    user: user.name.clone(),
+                    source,
+                })?;
+        }
+        let registry = Self {
+            client,
+            options: Arc::new(options.clone()),
+            _login: None,
+        };
         match registry.entry("connect", crate::keys::ROOT).await {
             Ok(_) => Ok(registry),
             Err(source) => {
@@ -120,8 +141,19 @@ impl Registry {
     /// [`ConnectError`] if an endpoint cannot be understood or its name not be resolved.
     pub async fn connect_lazy(options: &ConnectOptions) -> Result<Self, ConnectError> {
         let client = connect::client(options).await?;
-        let timeout = options.timeout;
-        Ok(Self { client, timeout })
+        let login = options.user.clone().map(|user| {
+            let login = log_in_once_there(client.clone(), user, options.timeout);
+            Arc::new(AbortOnDropHandle::new(tokio::spawn(login)))
+        });
+        Ok(Self {
+            client,
+            options: Arc::new(options.clone()),
+            _login: login,
+        })
+    }
+
+    pub(crate) fn options(&self) -> &ConnectOptions {
+        &self.options
     }
 
     pub(crate) fn client(&self) -> Client {
@@ -134,14 +166,14 @@ impl Registry {
         operation: &'static str,
         call: impl Future<Output = Result<T, etcd_client::Error>>,
     ) -> Result<T, CallError> {
-        match tokio::time::timeout(self.timeout, call).await {
+        match tokio::time::timeout(self.options.timeout, call).await {
             Ok(result) => result.map_err(|error| {
                 let source = cause(error);
                 CallError::Rpc { operation, source }
             }),
             Err(_) => Err(CallError::Timeout {
                 operation,
-                after: self.timeout,
+                after: self.options.timeout,
             }),
         }
     }
@@ -224,6 +256,28 @@ impl Registry {
                 .map_or(0, etcd_client::ResponseHeader::revision),
             found,
         })
+    }
+}
+
+/// Has the registry say who this is from now on. One without users is content with anybody.
+async fn log_in(client: &mut Client, user: &User, timeout: Duration) -> Result<(), Cause> {
+    let account = (user.name.clone(), user.password.reveal().to_owned());
+    match tokio::time::timeout(timeout, client.update_user(Some(account))).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) if error.to_string().contains("authentication is not enabled") => Ok(()),
+        Ok(Err(error)) => Err(cause(error)),
+        Err(late) => Err(Box::new(late)),
+    }
+}
+
+async fn log_in_once_there(mut client: Client, user: User, timeout: Duration) {
+    let mut backoff = Backoff::outage();
+    while let Err(error) = log_in(&mut client, &user, timeout).await {
+        warn!(
+            user = user.name,
+            error, "cannot log in to the registry, trying again"
+        );
+        backoff.wait().await;
     }
 }
 

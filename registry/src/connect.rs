@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use crate::client::CallError;
+use crate::secure::{TlsError, TlsFiles, User};
 
 /// Where the registry is.
 #[derive(Clone, Debug)]
@@ -19,6 +20,10 @@ pub struct ConnectOptions {
     pub endpoints: Vec<String>,
     /// Time allowed for connecting, and for each operation thereafter.
     pub timeout: Duration,
+    /// By what the registry and this client know each other, at `https://`.
+    pub tls: TlsFiles,
+    /// Who comes, if the registry has users.
+    pub user: Option<User>,
 }
 
 impl Default for ConnectOptions {
@@ -26,6 +31,8 @@ impl Default for ConnectOptions {
         Self {
             endpoints: vec!["http://127.0.0.1:2379".to_owned()],
             timeout: Duration::from_secs(5),
+            tls: TlsFiles::default(),
+            user: None,
         }
     }
 }
@@ -60,6 +67,19 @@ pub enum ConnectError {
         endpoints: String,
         /// What came of the first call.
         source: CallError,
+    },
+    /// The files given do not make for TLS.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The user is not let in.
+    #[error("log in to the registry at {endpoints} as {user}")]
+    Login {
+        /// The endpoints as given.
+        endpoints: String,
+        /// The user's name.
+        user: String,
+        /// What the registry said.
+        source: crate::client::Cause,
     },
     /// The client could not be set up.
     #[error("prepare the registry client")]
@@ -178,8 +198,9 @@ pub(crate) async fn client(options: &ConnectOptions) -> Result<Client, ConnectEr
     let endpoints = resolve(options).await?;
     let mut etcd = etcd_client::ConnectOptions::new()
         .with_connect_timeout(options.timeout)
-        .with_keep_alive(PING, options.timeout);
-    if let Some(tls) = tls_options(&endpoints)? {
+        .with_keep_alive(PING, options.timeout)
+        .with_auto_token_refresh(true);
+    if let Some(tls) = tls_options(&endpoints, &options.tls)? {
         etcd = etcd.with_tls(tls);
     }
     let urls: Vec<String> = endpoints
@@ -194,11 +215,16 @@ pub(crate) async fn client(options: &ConnectOptions) -> Result<Client, ConnectEr
         .map_err(ConnectError::Client)
 }
 
-fn tls_options(endpoints: &[Endpoint]) -> Result<Option<TlsOptions>, ConnectError> {
+fn tls_options(
+    endpoints: &[Endpoint],
+    files: &TlsFiles,
+) -> Result<Option<TlsOptions>, ConnectError> {
     if let Some(plain) = endpoints.iter().find(|endpoint| !endpoint.tls) {
         let mixed = endpoints.iter().any(|endpoint| endpoint.tls);
         return if mixed {
             Err(ConnectError::Endpoint(plain.given.clone()))
+        } else if files.any() {
+            Err(TlsError::Plain(plain.given.clone()).into())
         } else {
             Ok(None)
         };
@@ -207,7 +233,7 @@ fn tls_options(endpoints: &[Endpoint]) -> Result<Option<TlsOptions>, ConnectErro
         .iter()
         .map(|e| &e.host)
         .filter(|host| host.parse::<IpAddr>().is_err());
-    let tls = TlsOptions::new().with_enabled_roots();
+    let tls = files.options()?;
     Ok(Some(match names.next() {
         None => tls,
         Some(name) if endpoints.iter().all(|endpoint| endpoint.host == *name) => {

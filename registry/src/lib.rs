@@ -20,7 +20,9 @@ mod model;
 mod networks;
 mod nodes;
 mod presence;
+mod secure;
 mod services;
+mod status;
 mod subnets;
 mod wire;
 
@@ -38,5 +40,7 @@ pub use model::{
 pub use networks::{CreateNetworkError, NetworkRequest, RemoveNetworkError};
 pub use nodes::RegisterNodeError;
 pub use presence::{Presence, PresenceState};
+pub use secure::{Password, TlsError, TlsFiles, User};
 pub use services::PutServiceError;
+pub use status::{Health, MemberStatus};
 pub use subnets::{SubnetTooSmall, block_prefix, first_free, overlapping};

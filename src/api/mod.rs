@@ -42,6 +42,7 @@ mod pull;
 mod push;
 mod query;
 mod raw_stream;
+mod registry;
 mod registry_auth;
 mod restart_policy;
 mod rights;
@@ -111,6 +112,7 @@ fn system_routes() -> Router<Arc<Daemon>> {
         .route("/plugins", get(system::plugins))
         .route("/plugins/{name}/json", get(system::plugin))
         .route("/nuncio/v1/nodes", get(system::nodes))
+        .route("/nuncio/v1/registry", get(registry::status))
         .route("/nuncio/v1/tunnel", get(system::tunnel))
         .route("/nuncio/v1/tunnel/keys", post(system::rotate_keys))
         .route("/nuncio/v1/why", get(why::why))

@@ -10,8 +10,8 @@ use super::failure::{DAEMON_FAILED, Failure};
 use super::host::Host;
 use super::{
     archive, changes, commit, completion, cp, disk, doctor, events, exec, history, images, import,
-    inspect, lifecycle, login, logs, network, node, pause, port, prune, ps, pull, push, remove,
-    run, search, start, stats, system, top, tunnel, update, volume, wait, why,
+    inspect, lifecycle, login, logs, network, node, pause, port, prune, ps, pull, push, registry,
+    remove, run, search, start, stats, system, top, tunnel, update, volume, wait, why,
 };
 use crate::client::Client;
 
@@ -54,6 +54,9 @@ pub(super) enum ClientCommand {
     /// Manage the hosts
     #[command(arg_required_else_help = true)]
     Node(node::NodeArgs),
+    /// Look at the registry, by which the hosts know of each other
+    #[command(arg_required_else_help = true)]
+    Registry(registry::RegistryArgs),
     /// Manage what the daemon keeps
     #[command(arg_required_else_help = true)]
     System(SystemGroup),
@@ -320,6 +323,7 @@ impl ClientCommand {
             Self::Network(args) => network::run(args, client).await?,
             Self::Volume(args) => volume::run(args, client).await?,
             Self::Node(args) => node::run(args, client).await?,
+            Self::Registry(args) => registry::run(args, client).await?,
             Self::Builder(group) => {
                 let BuilderCommand::Prune(args) = group.command;
                 prune::builds(args, client).await?

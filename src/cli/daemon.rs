@@ -35,6 +35,26 @@ pub(crate) struct DaemonArgs {
     #[arg(long, value_name = "ADDR:PORT")]
     registry_listen: Option<SocketAddr>,
 
+    /// Who vouches for an https registry, in PEM (default: whom this machine trusts)
+    #[arg(long, value_name = "FILE")]
+    registry_ca: Option<PathBuf>,
+
+    /// This host's certificate for an https registry, in PEM
+    #[arg(long, value_name = "FILE", requires = "registry_key")]
+    registry_cert: Option<PathBuf>,
+
+    /// The key of that certificate, in PEM
+    #[arg(long, value_name = "FILE", requires = "registry_cert")]
+    registry_key: Option<PathBuf>,
+
+    /// The user that this host is to an etcd with users
+    #[arg(long, value_name = "NAME", requires = "registry_password_file")]
+    registry_user: Option<String>,
+
+    /// File whose first line is that user's password
+    #[arg(long, value_name = "FILE", requires = "registry_user")]
+    registry_password_file: Option<PathBuf>,
+
     /// The address by which other hosts reach this one (default: that of the route to the registry)
     #[arg(long = "advertise-addr", value_name = "IP")]
     advertise: Option<IpAddr>,
@@ -135,7 +155,9 @@ Examples:
     nuncio daemon --registry-listen 10.0.0.1:2379 --advertise-addr 10.0.0.1
     nuncio daemon --registry http://10.0.0.1:2379 --advertise-addr 10.0.0.2
   With an etcd cluster, on every host:
-    nuncio daemon --registry http://10.0.0.1:2379,http://10.0.0.2:2379,http://10.0.0.3:2379";
+    nuncio daemon --registry http://10.0.0.1:2379,http://10.0.0.2:2379,http://10.0.0.3:2379
+  With one that knows its clients:
+    nuncio daemon --registry https://10.0.0.1:2379 --registry-ca ca.pem --registry-cert host.pem --registry-key host.key";
 
 impl DaemonArgs {
     /// What to log when the environment does not say.
@@ -154,6 +176,7 @@ pub(crate) struct DaemonOptions {
     pub(crate) registry: RegistryChoice,
     /// Where the embedded registry listens for others.
     pub(crate) registry_listen: Option<SocketAddr>,
+    pub(crate) registry_access: RegistryAccess,
     pub(crate) advertise: Option<IpAddr>,
     pub(crate) node_name: Option<String>,
     pub(crate) bridge: Option<String>,
@@ -207,6 +230,13 @@ impl TryFrom<DaemonArgs> for DaemonOptions {
             data_root: args.data_root,
             exec_root: args.exec_root,
             hosts: args.hosts.into_iter().map(Host::into_socket).collect(),
+            registry_access: RegistryAccess {
+                ca: args.registry_ca,
+                certificate: args.registry_cert,
+                key: args.registry_key,
+                user: args.registry_user,
+                password_file: args.registry_password_file,
+            },
             registry: args.registry,
             registry_listen: args.registry_listen,
             advertise: args.advertise,
@@ -236,6 +266,16 @@ impl TryFrom<DaemonArgs> for DaemonOptions {
             }),
         })
     }
+}
+
+/// By what a registry and this host know each other.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct RegistryAccess {
+    pub(crate) ca: Option<PathBuf>,
+    pub(crate) certificate: Option<PathBuf>,
+    pub(crate) key: Option<PathBuf>,
+    pub(crate) user: Option<String>,
+    pub(crate) password_file: Option<PathBuf>,
 }
 
 /// Which registry the daemon joins.

@@ -43,6 +43,7 @@ mod ps;
 mod pull;
 mod push;
 mod rare_flags;
+mod registry;
 mod remove;
 mod run;
 mod search;

@@ -40,6 +40,7 @@ mod plane;
 mod ports;
 pub(crate) mod record;
 pub(crate) mod refusal;
+mod registry_access;
 mod removal;
 mod restart;
 mod sealing;
@@ -335,6 +336,7 @@ async fn open_registry(
     stop: &CancellationToken,
 ) -> anyhow::Result<Registry> {
     let known = options.data_root.join("catalog.json").exists();
+    let access = &options.registry_access;
     let endpoints = match &options.registry {
         RegistryChoice::Urls(urls) => urls.clone(),
         RegistryChoice::Embedded => {
@@ -358,6 +360,8 @@ async fn open_registry(
     let connect = ConnectOptions {
         endpoints,
         timeout: REGISTRY_TIMEOUT,
+        tls: access.tls(),
+        user: access.user()?,
     };
     match Registry::connect(&connect).await {
         Ok(registry) => Ok(registry),

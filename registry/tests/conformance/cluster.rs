@@ -11,6 +11,9 @@ use tokio::process::{Child, Command};
 pub(crate) struct Cluster {
     dir: PathBuf,
     members: Vec<Member>,
+    /// Arguments for all of them, such as those of TLS.
+    args: Vec<String>,
+    scheme: &'static str,
 }
 
 struct Member {
@@ -38,7 +41,15 @@ impl Cluster {
         Ok(Self {
             dir: dir.to_owned(),
             members: addresses.chunks(2).map(member).collect(),
+            args: Vec::new(),
+            scheme: "http",
         })
+    }
+
+    /// Has clients come by TLS, with `args` that say how.
+    pub(crate) fn with_tls(mut self, args: Vec<String>) -> Self {
+        (self.args, self.scheme) = (args, "https");
+        self
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -47,7 +58,7 @@ impl Cluster {
 
     /// Where clients reach the members, in order.
     pub(crate) fn endpoints(&self) -> Vec<String> {
-        let url = |member: &Member| format!("http://{}", member.client);
+        let url = |member: &Member| format!("{}://{}", self.scheme, member.client);
         self.members.iter().map(url).collect()
     }
 
@@ -69,7 +80,7 @@ impl Cluster {
         if member.child.is_some() {
             return Ok(());
         }
-        let (client, peer) = (format!("http://{}", member.client), peer(member));
+        let (client, peer) = (format!("{}://{}", self.scheme, member.client), peer(member));
         let mut command = Command::new("etcd");
         command
             .arg("--data-dir")
@@ -80,6 +91,7 @@ impl Cluster {
             .args(["--listen-peer-urls", &peer])
             .args(["--initial-advertise-peer-urls", &peer])
             .args(["--logger", "zap", "--log-level", "error"])
+            .args(&self.args)
             .stdin(Stdio::null())
             .kill_on_drop(true);
         let child = command

@@ -44,5 +44,6 @@ mod mailbox;
 mod mirror;
 mod presence;
 mod queue;
+mod secure;
 mod txn;
 mod watch;

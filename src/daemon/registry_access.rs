@@ -1,0 +1,42 @@
+//! What proves to the registry who this host is, and the registry's members.
+
+use std::fs;
+
+use anyhow::{Context, bail};
+use nuncio_registry::{MemberStatus, Password, TlsFiles, User};
+
+use super::Daemon;
+use crate::cli::daemon::RegistryAccess;
+
+impl RegistryAccess {
+    pub(super) fn tls(&self) -> TlsFiles {
+        TlsFiles {
+            ca: self.ca.clone(),
+            certificate: self.certificate.clone(),
+            key: self.key.clone(),
+        }
+    }
+
+    /// The user, with the password from its file.
+    pub(super) fn user(&self) -> anyhow::Result<Option<User>> {
+        let (Some(name), Some(path)) = (&self.user, &self.password_file) else {
+            return Ok(None);
+        };
+        let text = fs::read_to_string(path)
+            .with_context(|| format!("read the registry's password from {}", path.display()))?;
+        let Some(password) = text.lines().next().filter(|line| !line.is_empty()) else {
+            bail!("{} has no password in its first line", path.display());
+        };
+        Ok(Some(User {
+            name: name.clone(),
+            password: Password::new(password),
+        }))
+    }
+}
+
+impl Daemon {
+    /// How each member of the registry is.
+    pub(crate) async fn registry_status(&self) -> Vec<MemberStatus> {
+        self.registry.status().await
+    }
+}
