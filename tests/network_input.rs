@@ -186,7 +186,11 @@ fn hosts_that_pass_for_another() {
     );
     assert!(!nodes.contains("host-3"), "{nodes}");
     let status = first.ok("registry status --format json");
-    for expected in ["\"Leader\":\"yes\"", "\"Status\":\"Ready\"", "\"Name\":\"embedded\""] {
+    for expected in [
+        "\"Leader\":\"yes\"",
+        "\"Status\":\"Ready\"",
+        "\"Name\":\"embedded\"",
+    ] {
         assert!(status.contains(expected), "{status}");
     }
 }

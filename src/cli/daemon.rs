@@ -9,7 +9,10 @@ use clap::Args;
 use ipnetwork::Ipv4Network;
 use nuncio_runtime::image::{InsecureRegistry, Mirror, RegistrySettings};
 
+pub(crate) use self::registry::{RegistryAccess, RegistryChoice};
 use super::host::{DEFAULT_HOST, Host};
+
+mod registry;
 
 /// Flags of `nuncio daemon`.
 #[derive(Args, Debug)]
@@ -35,25 +38,8 @@ pub(crate) struct DaemonArgs {
     #[arg(long, value_name = "ADDR:PORT")]
     registry_listen: Option<SocketAddr>,
 
-    /// Who vouches for an https registry, in PEM (default: whom this machine trusts)
-    #[arg(long, value_name = "FILE")]
-    registry_ca: Option<PathBuf>,
-
-    /// This host's certificate for an https registry, in PEM
-    #[arg(long, value_name = "FILE", requires = "registry_key")]
-    registry_cert: Option<PathBuf>,
-
-    /// The key of that certificate, in PEM
-    #[arg(long, value_name = "FILE", requires = "registry_cert")]
-    registry_key: Option<PathBuf>,
-
-    /// The user that this host is to an etcd with users
-    #[arg(long, value_name = "NAME", requires = "registry_password_file")]
-    registry_user: Option<String>,
-
-    /// File whose first line is that user's password
-    #[arg(long, value_name = "FILE", requires = "registry_user")]
-    registry_password_file: Option<PathBuf>,
+    #[command(flatten)]
+    registry_access: RegistryAccess,
 
     /// The address by which other hosts reach this one (default: that of the route to the registry)
     #[arg(long = "advertise-addr", value_name = "IP")]
@@ -230,13 +216,7 @@ impl TryFrom<DaemonArgs> for DaemonOptions {
             data_root: args.data_root,
             exec_root: args.exec_root,
             hosts: args.hosts.into_iter().map(Host::into_socket).collect(),
-            registry_access: RegistryAccess {
-                ca: args.registry_ca,
-                certificate: args.registry_cert,
-                key: args.registry_key,
-                user: args.registry_user,
-                password_file: args.registry_password_file,
-            },
+            registry_access: args.registry_access,
             registry: args.registry,
             registry_listen: args.registry_listen,
             advertise: args.advertise,
@@ -265,57 +245,6 @@ impl TryFrom<DaemonArgs> for DaemonOptions {
                 certificates: args.registry_certs,
             }),
         })
-    }
-}
-
-/// By what a registry and this host know each other.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub(crate) struct RegistryAccess {
-    pub(crate) ca: Option<PathBuf>,
-    pub(crate) certificate: Option<PathBuf>,
-    pub(crate) key: Option<PathBuf>,
-    pub(crate) user: Option<String>,
-    pub(crate) password_file: Option<PathBuf>,
-}
-
-/// Which registry the daemon joins.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) enum RegistryChoice {
-    /// Its own.
-    Embedded,
-    /// That at these URLs: an etcd cluster, or another daemon's embedded one.
-    Urls(Vec<String>),
-}
-
-/// Not a registry's address.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "{0:?} is not a registry: expected embedded, or URLs as http://10.0.0.1:2379 separated by commas"
-)]
-pub(crate) struct NotARegistry(String);
-
-impl FromStr for RegistryChoice {
-    type Err = NotARegistry;
-
-    fn from_str(text: &str) -> Result<Self, NotARegistry> {
-        if text == "embedded" {
-            return Ok(Self::Embedded);
-        }
-        text.split(',')
-            .map(|url| {
-                let authority = url
-                    .strip_prefix("http://")
-                    .or_else(|| url.strip_prefix("https://"))
-                    .ok_or_else(|| NotARegistry(url.to_owned()))?;
-                match authority.trim_end_matches('/').rsplit_once(':') {
-                    Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
-                        Ok(url.trim_end_matches('/').to_owned())
-                    }
-                    _ => Err(NotARegistry(url.to_owned())),
-                }
-            })
-            .collect::<Result<_, _>>()
-            .map(Self::Urls)
     }
 }
 
@@ -391,32 +320,6 @@ fn docker_pool(text: &str) -> Option<(&str, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn registries() {
-        assert_eq!(
-            "embedded".parse::<RegistryChoice>().ok(),
-            Some(RegistryChoice::Embedded)
-        );
-        let urls = "http://a:2379,https://10.0.0.2:2379/"
-            .parse::<RegistryChoice>()
-            .ok();
-        let expected = ["http://a:2379", "https://10.0.0.2:2379"]
-            .map(str::to_owned)
-            .to_vec();
-        assert_eq!(urls, Some(RegistryChoice::Urls(expected)));
-        for wrong in [
-            "",
-            "etcd",
-            "http://",
-            "http://a",
-            "http://a:x",
-            "http://a:1,",
-            "a:2379",
-        ] {
-            assert!(wrong.parse::<RegistryChoice>().is_err(), "{wrong:?}");
-        }
-    }
 
     #[test]
     fn ranges_of_ports() {

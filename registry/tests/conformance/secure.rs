@@ -207,9 +207,15 @@ async fn check_refusals(options: &ConnectOptions, ours: &Authority, other: &Auth
     };
     assert!(!format!("{options:?}").contains("secret"));
     for (options, expected) in [
-        (with(other.files(), user("secret")), "invalid peer certificate"),
+        (
+            with(other.files(), user("secret")),
+            "invalid peer certificate",
+        ),
         (with(stranger, user("secret")), "log in to the registry"),
-        (with(TlsFiles::default(), user("secret")), "invalid peer certificate"),
+        (
+            with(TlsFiles::default(), user("secret")),
+            "invalid peer certificate",
+        ),
         (with(half, user("secret")), "goes with its key"),
         (with(swapped, user("secret")), "is no certificate in PEM"),
         (with(missing, user("secret")), "read /nowhere/ca.pem"),
