@@ -109,7 +109,7 @@ fn write(
             Ok(None) => Ok(()),
             Err(Refusal::Status(refused)) => Err(refused),
             Err(Refusal::Storage(error)) => {
-                error!(%error, "commit failed, nothing of the batch was written");
+                error!(%error, "commit failed, what waited for it is refused");
                 disk.note(Err(&error));
                 Err(disk::refusal(&error))
             }
