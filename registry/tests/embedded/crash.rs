@@ -181,7 +181,7 @@ async fn count(mut client: Client, writer: usize, ledger: &Ledger) -> Result<()>
     let response = tokio::time::timeout(PATIENCE, client.txn(txn)).await??;
     ledger.last[writer].store(next, Ordering::SeqCst);
     ledger.saw(response.header());
-    if next % 100 == 0 {
+    if next.is_multiple_of(100) {
         let revision = ledger.revision.load(Ordering::SeqCst) - 10;
         let _ = client.compact(revision, None).await; // another writer may have compacted further
     }
