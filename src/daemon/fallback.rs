@@ -43,11 +43,19 @@ struct Heard {
     connected: Hosts,
     /// They send by TLS.
     from: Hosts,
-    /// What is encrypted for them goes by TLS.
+    /// What is encrypted for them goes by TLS. Once so, it stays so for as long as it does not get there otherwise.
     sealed: Hosts,
 }
 
 impl Around {
+    /// Goes on with what the last daemon left.
+    pub(super) fn begun(to: Hosts) -> Self {
+        Self {
+            to,
+            ..Self::default()
+        }
+    }
+
     /// With whom this host has to do by TLS.
     fn concerned(&self) -> Hosts {
         let all = [&self.wanted, &self.to, &self.leaving, &self.heard.from];
@@ -58,15 +66,6 @@ impl Around {
 /// To whom it was gone around when the last daemon ended.
 pub(super) fn read(data_root: &Path) -> anyhow::Result<Hosts> {
     Ok(state_file::read(&data_root.join(AROUND))?.unwrap_or_default())
-}
-
-impl Around {
-    pub(super) fn begun(to: Hosts) -> Self {
-        Self {
-            to,
-            ..Self::default()
-        }
-    }
 }
 
 impl Daemon {
@@ -121,24 +120,27 @@ impl Daemon {
                 return false;
             }
         };
+        let before = locked(&self.around).heard.clone();
         let mut heard = Heard::default();
         let peers = status.iter().flat_map(|status| &status.peers);
         for fallback in peers.filter_map(|peer| peer.fallback.as_ref()) {
             let host = fallback.endpoint.ip();
+            let went = fallback.connected || before.sealed.contains(&host);
             for (holds, hosts) in [
                 (fallback.connected, &mut heard.connected),
                 (fallback.serving, &mut heard.from),
-                (fallback.connected && fallback.blocked, &mut heard.sealed),
+                (fallback.blocked && went, &mut heard.sealed),
             ] {
                 hosts.extend(holds.then_some(host));
             }
         }
-        let (before, is_first) = {
+        let had_heard = {
             let mut around = locked(&self.around);
-            let before = std::mem::replace(&mut around.heard, heard.clone());
-            (before, !std::mem::replace(&mut around.has_heard, true))
+            around.heard = heard.clone();
+            std::mem::replace(&mut around.has_heard, true)
         };
-        if !is_first {
+        // Without a tunnel nothing is encrypted, and so nothing is told of how that goes.
+        if had_heard && status.is_some() {
             self.tell_around("encrypted", &before.sealed, &heard.sealed);
         }
         before != heard
@@ -158,11 +160,12 @@ impl Daemon {
     /// By which port of TCP what is for a host goes around, if it does and gets there.
     pub(super) fn goes_around(&self, vtep: IpAddr, sealed: bool) -> Option<u16> {
         let around = locked(&self.around);
-        let goes = match sealed {
-            true => around.heard.sealed.contains(&vtep),
-            false => around.to.contains(&vtep) && around.heard.connected.contains(&vtep),
+        let hosts = if sealed {
+            &around.heard.sealed
+        } else {
+            &around.to
         };
-        if !goes {
+        if !hosts.contains(&vtep) || !around.heard.connected.contains(&vtep) {
             return None;
         }
         let catalog = self.catalog();

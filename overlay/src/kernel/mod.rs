@@ -1,5 +1,6 @@
 //! Makes the kernel what the state says, by difference.
 
+mod around;
 mod flows;
 mod kept;
 mod links;
@@ -15,11 +16,11 @@ use std::{
 
 use ipnetwork::IpNetwork;
 
+use self::around::Fit;
 use self::kept::{Brought, Kept};
 pub use self::links::is_link_name;
 use self::pass::{Pass, Passed};
 pub use self::report::{Object, ReconcileError, ReconcileFailure, Report};
-use self::rows::Fit;
 use self::shortcut::Shortcut;
 use crate::{
     HostState, Published, Segment, firewall,
@@ -107,7 +108,7 @@ impl Kernel {
             }
         }
         let passed = pass.finish();
-        self.fitted = rows::fitted(&state.segments);
+        self.fitted = around::fitted(&state.segments);
         self.flows(state).await;
         self.keep(passed)
     }

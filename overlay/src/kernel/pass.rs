@@ -6,7 +6,7 @@ use std::{
 
 use ipnetwork::IpNetwork;
 
-use super::{Object, ReconcileError, ReconcileFailure, Report, rows::Fit};
+use super::{Object, ReconcileError, ReconcileFailure, Report, around::Fit};
 use crate::netlink::Netlink;
 
 /// Whether this namespace forwards packets.

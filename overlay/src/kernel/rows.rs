@@ -6,7 +6,12 @@ use std::{
 
 use ipnetwork::IpNetwork;
 
-use super::{Object, links::Links, pass::Pass};
+use super::{
+    Object,
+    around::{Fit, either_way, fitted},
+    links::Links,
+    pass::Pass,
+};
 use crate::{
     Carrier, MacAddr, Peer, Segment, gateway,
     netlink::{FdbRow, Neighbour, Route},
@@ -256,41 +261,6 @@ fn own_addresses(segment: &Segment) -> impl Iterator<Item = IpNetwork> {
             .iter()
             .map(|address| IpNetwork::from(IpAddr::V4(*address))),
     )
-}
-
-/// An address for each tunnel, as long as there are two. One that has none takes nothing that would be answered by the other
-/// (rp_filter's loose mode).
-fn either_way(segment: &Segment, links: &Links) -> impl Iterator<Item = (u32, IpNetwork)> {
-    let gateway = segment.blocks.iter().find(|block| block.is_ipv4());
-    let gateway = gateway.map(|block| IpNetwork::from(crate::gateway(*block)));
-    let vxlan = segment
-        .vxlan
-        .iter()
-        .filter(|vxlan| vxlan.fallback.is_some());
-    let tunnels = vxlan.flat_map(|vxlan| vxlan.links());
-    let tunnels = tunnels.filter_map(|link| links.get(link).filter(|link| link.ours));
-    tunnels.filter_map(move |link| Some((link.index, gateway?)))
-}
-
-/// How a route is fitted to the path.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(super) struct Fit {
-    mtu: Option<u32>,
-    /// It leads around, not by VXLAN.
-    around: bool,
-}
-
-/// How those routes to peers are fitted that need it, by the peers' blocks.
-pub(super) fn fitted(segments: &[Segment]) -> HashMap<IpNetwork, Fit> {
-    let all = segments.iter().flat_map(|segment| {
-        let vxlan = segment.vxlan.as_ref();
-        segment.peers.iter().map(move |peer| {
-            let around = vxlan.is_some_and(|vxlan| vxlan.link_to(peer.vtep).1);
-            let mtu = peer.mtu.map(u32::from);
-            (peer.block, Fit { mtu, around })
-        })
-    });
-    all.filter(|(_, fit)| *fit != Fit::default()).collect()
 }
 
 /// One route per peer's block, and with VXLAN one neighbour for it, and one forwarding row per peer.
