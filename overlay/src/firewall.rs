@@ -14,6 +14,7 @@ use std::{
 use ipnetwork::IpNetwork;
 
 use self::sets::{by_family, family, named, of_v4, only_from, quoted, set};
+use crate::segment::BRIDGE_LINK_LOCAL;
 use crate::{
     Carrier, Gate, HostAccess, HostState, Linked, Protocol, Published, Reach, Segment, Vxlan,
     gateway,
@@ -112,6 +113,11 @@ fn spoofed(segments: &[Segment]) -> Vec<String> {
             // Whoever has an address looks for others from his link-local one, or from none.
             rules.push(format!(
                 "{from} ip6 saddr {{ ::, fe80::/10 }} icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept"
+            ));
+            // Where the kernel has br_netfilter it shows what containers send each other, too.
+            let own = BRIDGE_LINK_LOCAL;
+            rules.push(format!(
+                "{from} ip6 saddr fe80::/10 ip6 daddr fe80::/10 ip6 daddr != {own} accept"
             ));
         }
         rules.extend(only_from(&from, segment.blocks.iter().copied()));

@@ -241,6 +241,10 @@ impl Segment {
     }
 }
 
+/// What the host asks from for the containers to which it passes packets of IPv6 on: the kernel asks from no other
+/// address than a link-local one then.
+pub(crate) const BRIDGE_LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+
 /// The block, if it is of IPv4.
 pub(crate) fn v4(block: IpNetwork) -> Option<Ipv4Network> {
     match block {

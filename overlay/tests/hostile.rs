@@ -2,11 +2,19 @@
 
 mod support;
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6},
+    time::{Duration, Instant},
+};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use nuncio_overlay::HostAccess;
-use support::{Container, Host, Network, Server, UdpServer, Underlay, join, reach, send_udp};
+use rustix::net::{
+    AddressFamily, SendFlags, SocketType, ipproto, sendto, socket, sockopt::set_ipv6_multicast_hops,
+};
+use support::{
+    Container, Host, Network, Server, UdpServer, Underlay, join, reach_at, send_udp, within,
+};
 
 fn expect(socket: &UdpServer, text: Option<&str>) -> Result<()> {
     let received = socket.receive()?.map(|(text, _)| text);
@@ -154,33 +162,136 @@ fn a_container_is_nobody_else_on_its_own_bridge() -> Result<()> {
     counted(host)
 }
 
+/// An ICMPv6 packet to all on the link, of which the kernel makes the checksum.
+fn send_icmpv6(container: &Container, packet: &[u8]) -> Result<()> {
+    within(container.path(), || {
+        let kind = SocketType::RAW;
+        let socket = socket(AddressFamily::INET6, kind, Some(ipproto::ICMPV6))?;
+        set_ipv6_multicast_hops(&socket, 255)?;
+        let link = std::fs::read_to_string("/proc/thread-self/net/igmp6")?;
+        let link = link.lines().find(|line| line.contains("eth0"));
+        let link = link.and_then(|line| line.split_whitespace().next()?.parse().ok());
+        let all = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+        let target = SocketAddrV6::new(all, 0, 0, link.context("eth0")?);
+        sendto(&socket, packet, SendFlags::empty(), &target)?;
+        Ok(())
+    })
+}
+
+#[test]
+fn a_container_is_nobody_else_over_ipv6_either() -> Result<()> {
+    let mut underlay = Underlay::new()?;
+    let mut hosts = [underlay.host()?];
+    let mesh = Network::dual(1);
+    join(&mesh, &mut hosts)?;
+    let [host] = &mut hosts;
+    let (server, liar) = (host.member(&mesh, 2)?, host.member(&mesh, 3)?);
+    let socket = UdpServer::start(server.path())?;
+    let target = SocketAddrV6::new(server.address_v6, socket.port, 0, 0);
+    send_udp(liar.path(), liar.address_v6, target, "honest")?;
+    expect(&socket, Some("honest"))?;
+    server.sh("busybox ping6 -c 1 -W 5 fe80::42:aff:fe01:103%eth0")?;
+
+    let mut before = dropped_frames(host)?;
+    let mut counted = |host: &Host| -> Result<()> {
+        let now = dropped_frames(host)?;
+        assert!(now > before, "{now} dropped, {before} before");
+        before = now;
+        Ok(())
+    };
+    for stolen in ["fd00:1:0:0:1::9", "2001:db8:1::1"] {
+        liar.sh(&format!("ip addr add {stolen}/128 dev lo nodad"))?;
+        let ping = format!("busybox ping6 -c 1 -W 1 -I {stolen} {}", server.address_v6);
+        assert!(liar.sh(&ping).is_err(), "{stolen}");
+        counted(host)?;
+    }
+    // Nor does it answer for an address that nobody has.
+    liar.sh("ip addr add fd00:1:0:0:1::77/80 dev eth0 nodad")?;
+    assert!(
+        server
+            .sh("busybox ping6 -c 1 -W 1 fd00:1:0:0:1::77")
+            .is_err()
+    );
+    let found = server.sh("ip neigh show fd00:1:0:0:1::77")?;
+    assert!(!found.contains("lladdr"), "{found}");
+    counted(host)?;
+    // Nor has it another link-local address than that of its MAC.
+    liar.sh("ip addr flush dev eth0 scope link; ip addr add fe80::9/64 dev eth0 nodad")?;
+    let near = "busybox ping6 -c 1 -W 1 fe80::42:aff:fe01:102%eth0";
+    assert!(liar.sh(near).is_err());
+    counted(host)?;
+    // It is no router, and sends nobody elsewhere.
+    for kind in [134, 137] {
+        let mut packet = [0; 40];
+        packet[0] = kind;
+        send_icmpv6(&liar, &packet)?;
+        counted(host)?;
+    }
+    Ok(())
+}
+
+/// Whoever doubts an address of his own asks for it, and goes without it if somebody answers, or asks for the same.
+#[test]
+fn a_container_keeps_nobody_from_an_address() -> Result<()> {
+    let mut underlay = Underlay::new()?;
+    let mut hosts = [underlay.host()?];
+    let mesh = Network::dual(1);
+    join(&mesh, &mut hosts)?;
+    let [host] = &mut hosts;
+    let (doubter, liar) = (host.member(&mesh, 2)?, host.member(&mesh, 3)?);
+    let own = doubter.address_v6;
+    liar.sh(&format!("ip addr add {own}/128 dev eth0 nodad"))?;
+    doubter.sh(&format!("ip addr del {own}/80 dev eth0; sysctl -qw net.ipv6.conf.all.accept_dad=1 net.ipv6.conf.eth0.accept_dad=1; ip addr add {own}/80 dev eth0"))?;
+    let begun = Instant::now();
+    let shown = loop {
+        let shown = doubter.sh(&format!("ip -6 addr show dev eth0 to {own}"))?;
+        if !shown.contains("tentative") || begun.elapsed() > Duration::from_secs(30) {
+            break shown;
+        }
+    };
+    let failed = shown.contains("dadfailed") || shown.contains("tentative");
+    assert!(shown.contains("fd00") && !failed, "{shown}");
+    assert!(dropped_frames(host)? > 0, "the liar has answered");
+    Ok(())
+}
+
 #[test]
 fn what_listens_on_the_host_is_not_for_containers_unless_allowed() -> Result<()> {
     let mut underlay = Underlay::new()?;
     let mut hosts = [underlay.host()?];
-    let (mesh, other) = (Network::new(1), Network::new(2));
+    let (mesh, other) = (Network::dual(1), Network::dual(2));
     join(&mesh, &mut hosts)?;
     join(&other, &mut hosts)?;
     let [host] = &mut hosts;
     let (one, two) = (host.member(&mesh, 2)?, host.member(&mesh, 3)?);
     let server = Server::start(&host.namespace.path)?;
-    // Of the two networks each has a gateway address.
-    let addresses = ["10.1.1.1".parse()?, "10.2.1.1".parse()?, host.address];
+    // Of the two networks each has two gateway addresses.
+    let addresses: [IpAddr; 6] = [
+        "10.1.1.1".parse()?,
+        "10.2.1.1".parse()?,
+        host.address.into(),
+        "fd00:1:0:0:1::1".parse()?,
+        "fd00:2:0:0:1::1".parse()?,
+        host.address_v6().into(),
+    ];
     let reached = |container: &Container| -> Result<Vec<bool>> {
         let each = addresses.iter();
-        each.map(|address| Ok(reach(container.path(), *address, server.port)?.is_some()))
-            .collect()
+        each.map(
+            |address| Ok(reach_at(container.path(), (*address, server.port).into())?.is_some()),
+        )
+        .collect()
     };
-    assert_eq!(reached(&one)?, [false; 3]);
-    for address in [addresses[0], addresses[2]] {
-        one.sh(&format!("busybox ping -c 1 -W 2 {address}"))?;
+    assert_eq!(reached(&one)?, [false; 6]);
+    for address in [0, 2, 3, 5].map(|at| addresses[at]) {
+        one.sh(&format!("busybox ping -c 1 -W 5 {address}"))?;
     }
-    host.state.segments[0].host_access = HostAccess::Only(vec![one.address.into()]);
+    let both = vec![one.address.into(), one.address_v6.into()];
+    host.state.segments[0].host_access = HostAccess::Only(both);
     host.reconcile()?;
-    assert_eq!(reached(&one)?, [true; 3]);
-    assert_eq!(reached(&two)?, [false; 3]);
+    assert_eq!(reached(&one)?, [true; 6]);
+    assert_eq!(reached(&two)?, [false; 6]);
     host.state.segments[0].host_access = HostAccess::All;
     host.reconcile()?;
-    assert_eq!(reached(&two)?, [true; 3]);
+    assert_eq!(reached(&two)?, [true; 6]);
     Ok(())
 }

@@ -1,7 +1,7 @@
 use std::{
     collections::{HashMap, HashSet},
     hash::Hash,
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
 };
 
 use ipnetwork::IpNetwork;
@@ -15,6 +15,7 @@ use super::{
 use crate::{
     Carrier, MacAddr, Peer, Segment, gateway,
     netlink::{FdbRow, Neighbour, Route},
+    segment::BRIDGE_LINK_LOCAL,
 };
 
 /// A line of one of the kernel's tables. The kernel holds one for each key, and replaces by it.
@@ -239,10 +240,6 @@ impl Pass<'_> {
     }
 }
 
-/// What the host asks from for the containers to which it passes packets of IPv6 on: the kernel asks from no other
-/// address than a link-local one then.
-const LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
-
 /// The gateway of each block, with the block's prefix, and the listeners' addresses; these alone on somebody else's bridge.
 fn own_addresses(segment: &Segment) -> impl Iterator<Item = IpNetwork> {
     let blocks: &[_] = if segment.adopted {
@@ -253,7 +250,7 @@ fn own_addresses(segment: &Segment) -> impl Iterator<Item = IpNetwork> {
     let gateways = blocks
         .iter()
         .filter_map(|block| IpNetwork::new(gateway(*block), block.prefix()).ok());
-    let link_local = IpNetwork::new(LINK_LOCAL.into(), 64).ok();
+    let link_local = IpNetwork::new(BRIDGE_LINK_LOCAL.into(), 64).ok();
     let link_local = link_local.filter(|_| blocks.iter().any(IpNetwork::is_ipv6));
     gateways.chain(link_local).chain(
         segment
