@@ -306,6 +306,10 @@ fn what_is_wrong_is_refused() {
         ),
         ("network create --subnet fd00:2::/64 x", "not --ipv6"),
         (
+            "network create --ipv6 -o mtu=1279 x",
+            "MTU 1279 is too small for IPv6, which needs 1280",
+        ),
+        (
             "network create --ipv6 --subnet fd00:2::/64 --gateway fd00:2::9 x",
             "only the first address of fd00:2::/64",
         ),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
-use nuncio_overlay::{gateway, host_routes};
+use nuncio_overlay::{LEAST_MTU_V6, gateway, host_routes};
 use nuncio_registry::{
     CreateNetworkError, NetworkRequest, RemoveNetworkError, first_free, overlapping,
 };
@@ -112,6 +112,13 @@ impl Daemon {
         if request.v6.is_some() {
             let sealed = request.options.contains_key(ENCRYPTED);
             self.require_v6(&request.name, sealed).await?;
+            let asked = NetworkOptions::parse(&request.options)?.mtu;
+            if let Some(mtu) = asked.filter(|mtu| *mtu < LEAST_MTU_V6) {
+                bail!(Refusal::invalid(format!(
+                    "network {}: MTU {mtu} is too small for IPv6, which needs {LEAST_MTU_V6}",
+                    request.name
+                )));
+            }
         }
         for subnet in request.subnets() {
             if subnet.ip() != subnet.network() {
