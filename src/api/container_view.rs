@@ -237,7 +237,8 @@ pub(crate) fn networks(record: &Record) -> HashMap<String, EndpointSettings> {
         .chain(record.endpoints.keys())
         .cloned()
         .collect();
-    if names.is_empty() && !matches!(config.host.network, NetworkMode::Container(_)) {
+    let shares = matches!(config.host.network, NetworkMode::Container(_));
+    if names.is_empty() && !config.left_first && !shares {
         names.push(config.host.network.to_string());
     }
     names.sort_unstable();
