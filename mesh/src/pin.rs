@@ -1,0 +1,137 @@
+//! The authority is known by the hash of its public key, before it vouches for anything.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use rcgen::PublicKeyData as _;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::verify_server_cert_signed_by_trust_anchor;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{
+    CertificateError, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme,
+};
+use sha2::{Digest, Sha256};
+
+use crate::hex;
+use crate::key::PublicKey;
+use crate::names::MeshId;
+
+/// SHA-256 of a public key with its algorithm, as it stands in a certificate.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Fingerprint(pub(crate) [u8; 32]);
+
+/// Why the peer is not who admits hosts to the mesh.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+pub(crate) enum Impostor {
+    #[error("its authority's key is another one than that in the token")]
+    Authority,
+    #[error("its certificate is not that of who admits hosts")]
+    Role,
+}
+
+impl Fingerprint {
+    pub(crate) fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
+        let anchor = webpki::anchor_from_trusted_cert(certificate).ok()?;
+        Some(Self(Sha256::digest(&anchor.subject_public_key_info).into()))
+    }
+
+    pub(crate) fn of_key(key: &PublicKey) -> Self {
+        // As it stands in a certificate, but for the tag and the length of the whole.
+        let info = key.subject_public_key_info();
+        Self(Sha256::digest(&info[2..]).into())
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(&self.0))
+    }
+}
+
+impl FromStr for Fingerprint {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        hex::decode_array(text).map(Self).ok_or(())
+    }
+}
+
+pub(crate) fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+/// Takes a server for who admits hosts to `mesh` if its chain ends in the certificate of `authority`.
+#[derive(Debug)]
+pub(crate) struct Pinned {
+    pub(crate) mesh: MeshId,
+    pub(crate) authority: Fingerprint,
+}
+
+impl Pinned {
+    fn check(
+        &self,
+        certificate: &CertificateDer<'_>,
+        above: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), Error> {
+        let impostor = |why| CertificateError::Other(OtherError(Arc::new(why))).into();
+        let (root, between) = above
+            .split_last()
+            .filter(|(root, _)| Fingerprint::of(root) == Some(self.authority))
+            .ok_or_else(|| impostor(Impostor::Authority))?;
+        let mut roots = RootCertStore::empty();
+        roots.add(root.clone().into_owned())?;
+        let parsed = ParsedCertificate::try_from(certificate)?;
+        let algorithms = provider().signature_verification_algorithms.all;
+        verify_server_cert_signed_by_trust_anchor(&parsed, &roots, between, now, algorithms)?;
+        let names = webpki::EndEntityCert::try_from(certificate)
+            .map_err(|_| Error::from(CertificateError::BadEncoding))?;
+        let mut names = names.valid_uri_names();
+        match (names.next(), names.next()) {
+            (Some(name), None) if name == self.mesh.authority() => Ok(()),
+            _ => Err(impostor(Impostor::Role)),
+        }
+    }
+}
+
+impl ServerCertVerifier for Pinned {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        self.check(end_entity, intermediates, now)?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(Error::General("TLS 1.2 is not spoken here".to_owned()))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = provider().signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        provider()
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}
