@@ -67,7 +67,7 @@ pub(crate) async fn accept(
     tls: &Tls,
     patience: Duration,
 ) -> Result<Encrypted, HandshakeError> {
-    let config = server(tls).map_err(HandshakeError::Prepare)?;
+    let config = tls.server_config().map_err(HandshakeError::Prepare)?;
     let socket = Rc::new(client);
     let accepted = TlsAcceptor::from(Arc::new(config)).accept(Raw(socket.clone()));
     let stream = within(patience, accepted).await?;
@@ -81,7 +81,7 @@ pub(crate) async fn connect(
     tls: &Tls,
     patience: Duration,
 ) -> Result<Encrypted, HandshakeError> {
-    let config = client(tls).map_err(HandshakeError::Prepare)?;
+    let config = tls.client_config().map_err(HandshakeError::Prepare)?;
     let socket = Rc::new(upstream);
     // An address is not sent, and nothing is made of it: the identity is what counts.
     let name = ServerName::from(address);
@@ -144,29 +144,41 @@ fn verifier(tls: &Tls) -> Verifier {
     }
 }
 
-// A resumed session would be spoken without showing the certificate again, whatever has become of
-// the bundle and the allow-list: so none is.
+impl Tls {
+    /// How TLS is spoken to a client that is now to be let in: both sides show certificates.
+    ///
+    /// # Errors
+    ///
+    /// What keeps TLS 1.3 from being spoken.
+    pub fn server_config(&self) -> Result<ServerConfig, rustls::Error> {
+        let verifier = verifier(self);
+        let own = SingleCertAndKey::from(verifier.credentials.certified.clone());
+        let mut config = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&TLS13])?
+            .with_client_cert_verifier(Arc::new(verifier))
+            .with_cert_resolver(Arc::new(own));
+        // A resumed session would be spoken without showing the certificate again, whatever has become of
+        // the bundle and the allow-list: so none is.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        Ok(config)
+    }
 
-fn server(tls: &Tls) -> Result<ServerConfig, rustls::Error> {
-    let verifier = verifier(tls);
-    let own = SingleCertAndKey::from(verifier.credentials.certified.clone());
-    let mut config = ServerConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&TLS13])?
-        .with_client_cert_verifier(Arc::new(verifier))
-        .with_cert_resolver(Arc::new(own));
-    config.session_storage = Arc::new(NoServerSessionStorage {});
-    config.send_tls13_tickets = 0;
-    Ok(config)
-}
-
-fn client(tls: &Tls) -> Result<ClientConfig, rustls::Error> {
-    let verifier = verifier(tls);
-    let own = SingleCertAndKey::from(verifier.credentials.certified.clone());
-    let mut config = ClientConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&TLS13])?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_client_cert_resolver(Arc::new(own));
-    config.resumption = Resumption::disabled();
-    Ok(config)
+    /// How TLS is spoken to a server that is now connected to: both sides show certificates. The server's host name
+    /// does not matter.
+    ///
+    /// # Errors
+    ///
+    /// What keeps TLS 1.3 from being spoken.
+    pub fn client_config(&self) -> Result<ClientConfig, rustls::Error> {
+        let verifier = verifier(self);
+        let own = SingleCertAndKey::from(verifier.credentials.certified.clone());
+        let mut config = ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&TLS13])?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_client_cert_resolver(Arc::new(own));
+        config.resumption = Resumption::disabled();
+        Ok(config)
+    }
 }

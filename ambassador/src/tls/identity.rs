@@ -3,6 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
+use rustls::pki_types::CertificateDer;
+
+use super::verify::{self, PeerError};
+
 /// SPIFFE's bound.
 const LONGEST: usize = 2048;
 
@@ -25,6 +29,17 @@ impl FromStr for Identity {
 
     fn from_str(text: &str) -> Result<Self, IdentityError> {
         parse(text, |_| false).map(Self)
+    }
+}
+
+impl Identity {
+    /// Who a certificate is for, whether it is genuine or not.
+    ///
+    /// # Errors
+    ///
+    /// [`PeerError`] if it is for nobody.
+    pub fn of(certificate: &CertificateDer<'_>) -> Result<Self, PeerError> {
+        verify::identity(certificate)
     }
 }
 
