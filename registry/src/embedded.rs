@@ -1,13 +1,15 @@
 //! A small server of the etcd v3 protocol on a local transactional store.
 //!
 //! For meshes without an etcd cluster: `etcd-client` and `etcdctl` work on it as they do on etcd. There is one
-//! member, no authentication and no TLS; what it does not do it refuses by name.
+//! member, and no TLS: whoever accepts connections for it may tell whose they are, and then a host writes only what
+//! is its own. What it does not do it refuses by name.
 //!
 //! Writes go to one thread, which commits all that wait in one durable transaction. Reads and watches see
 //! only what is committed. Watches are served from the history in the store, so a slow watcher costs nothing
 //! but its place in it; the history is bounded, and compacted without being asked.
 
 mod apply;
+mod connection;
 mod disk;
 mod election_service;
 mod kv;
@@ -20,6 +22,7 @@ mod pb;
 mod power;
 mod queue;
 mod range;
+mod rights;
 mod server;
 mod store;
 mod tables;
@@ -28,4 +31,5 @@ mod watch;
 mod watcher;
 mod writer;
 
+pub use connection::{Client, Connection};
 pub use server::{BindError, Bound, OpenError, Server};

@@ -7,8 +7,8 @@ use etcd_client::{Compare, CompareOp, GetOptions, TxnOp};
 
 use crate::backoff::Backoff;
 use crate::client::{CallError, Registry, readable};
-use crate::keys::{self, ALIVE, BadName, Key, NODES, check_name};
-use crate::model::NodeRecord;
+use crate::keys::{self, ALIVE, BLOCKS, BadName, ENDPOINTS, Key, NODES, check_name};
+use crate::model::{BlockRecord, EndpointRecord, NodeRecord};
 use crate::wire::Record;
 
 /// Why a node could not be registered.
@@ -95,6 +95,35 @@ impl Registry {
             backoff.wait().await;
         }
         Err(RegisterNodeError::Contended(node.id.clone()))
+    }
+
+    /// Forgets a node, with its endpoints and its blocks. It must not be able to write any more.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`] if the registry does not answer; it can be repeated.
+    pub async fn remove_node(&self, id: &str) -> Result<(), CallError> {
+        const OPERATION: &str = "remove node";
+        /// Etcd allows 128 operations in a transaction.
+        const BATCH: usize = 100;
+        let mut keys = vec![Key::Alive(id.to_owned()).to_string()];
+        for entry in self.list(OPERATION, ENDPOINTS).await?.entries {
+            if EndpointRecord::decode(&entry.value).is_ok_and(|record| record.node == id) {
+                keys.push(entry.key);
+            }
+        }
+        for entry in self.list(OPERATION, BLOCKS).await?.entries {
+            if BlockRecord::decode(&entry.value).is_ok_and(|record| record.node == id) {
+                keys.push(entry.key);
+            }
+        }
+        // Last: whoever lists the node can try again.
+        keys.push(Key::Node(id.to_owned()).to_string());
+        for keys in keys.chunks(BATCH) {
+            let deletions = keys.iter().map(|key| TxnOp::delete(key.as_str(), None));
+            self.txn(OPERATION, Vec::new(), deletions.collect()).await?;
+        }
+        Ok(())
     }
 
     /// All nodes ever registered, alive or not.

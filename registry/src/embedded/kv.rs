@@ -11,6 +11,7 @@ use super::pb::etcdserverpb::{
     CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest,
     PutResponse, RangeRequest, RangeResponse, RangeStreamResponse, TxnRequest, TxnResponse,
 };
+use super::rights::Rights;
 use super::store::Store;
 use super::txn;
 
@@ -43,9 +44,11 @@ impl Kv for KvService {
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
+        let rights = Rights::of(&request);
         let request = request.into_inner();
         check_size(&request)?;
         let write = move |batch: &mut Batch<'_>| {
+            rights.check_put(batch, &request)?;
             batch.check_put(&request)?;
             let response = batch.put(request)?;
             batch.seal();
@@ -62,11 +65,13 @@ impl Kv for KvService {
         &self,
         request: Request<DeleteRangeRequest>,
     ) -> Result<Response<DeleteRangeResponse>, Status> {
+        let rights = Rights::of(&request);
         let request = request.into_inner();
         if request.key.is_empty() {
             return Err(Status::invalid_argument("etcdserver: key is not provided"));
         }
         let write = move |batch: &mut Batch<'_>| {
+            rights.check_delete(batch, &request)?;
             let response = batch.delete(&request)?;
             batch.seal();
             Ok((batch.revision(), response))
@@ -79,11 +84,12 @@ impl Kv for KvService {
     }
 
     async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
+        let rights = Rights::of(&request);
         let request = request.into_inner();
         txn::check(&request)?;
         check_size(&request)?;
         let write = move |batch: &mut Batch<'_>| {
-            let response = txn::run(batch, request)?;
+            let response = txn::run(batch, request, &rights)?;
             batch.seal();
             Ok((batch.revision(), response))
         };
@@ -98,6 +104,7 @@ impl Kv for KvService {
         &self,
         request: Request<CompactionRequest>,
     ) -> Result<Response<CompactionResponse>, Status> {
+        Rights::of(&request).check_compact()?;
         let revision = request.into_inner().revision;
         self.0.write(move |batch| batch.compact(revision)).await?;
         Ok(Response::new(CompactionResponse {

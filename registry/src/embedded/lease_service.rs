@@ -12,6 +12,7 @@ use super::pb::etcdserverpb::{
     LeaseLeasesRequest, LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseStatus,
     LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
 };
+use super::rights::Rights;
 use super::store::Store;
 use super::tables::LEASE_KEYS;
 
@@ -44,7 +45,10 @@ impl Lease for LeaseService {
         &self,
         request: Request<LeaseRevokeRequest>,
     ) -> Result<Response<LeaseRevokeResponse>, Status> {
-        lease::revoke(&self.store, request.into_inner().id).await?;
+        let rights = Rights::of(&request);
+        let id = request.into_inner().id;
+        rights.check_lease(&self.store, id).await?;
+        lease::revoke(&self.store, id).await?;
         Ok(Response::new(LeaseRevokeResponse {
             header: Some(self.store.header_now()),
         }))
@@ -54,6 +58,7 @@ impl Lease for LeaseService {
         &self,
         request: Request<Streaming<LeaseKeepAliveRequest>>,
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
+        let rights = Rights::of(&request);
         let mut requests = request.into_inner();
         let (answers, stream) = mpsc::channel(16);
         let (store, stop) = (self.store.clone(), self.stop.clone());
@@ -67,13 +72,14 @@ impl Lease for LeaseService {
                 let Ok(Some(LeaseKeepAliveRequest { id })) = request else {
                     break;
                 };
-                let ttl = store.leases.keep_alive(id);
-                let header = Some(store.header_now());
-                if answers
-                    .send(Ok(LeaseKeepAliveResponse { header, id, ttl }))
-                    .await
-                    .is_err()
-                {
+                let allowed = rights.check_lease(&store, id).await;
+                let answer = allowed.map(|()| LeaseKeepAliveResponse {
+                    ttl: store.leases.keep_alive(id),
+                    header: Some(store.header_now()),
+                    id,
+                });
+                let refused = answer.is_err();
+                if answers.send(answer).await.is_err() || refused {
                     break;
                 }
             }
@@ -98,7 +104,7 @@ impl Lease for LeaseService {
         };
         let ttl = i64::try_from(left.as_secs()).unwrap_or(i64::MAX);
         let keys = if keys {
-            self.keys_of(id).await?
+            keys_of(&self.store, id).await?
         } else {
             Vec::new()
         };
@@ -122,21 +128,20 @@ impl Lease for LeaseService {
     }
 }
 
-impl LeaseService {
-    async fn keys_of(&self, id: i64) -> Result<Vec<Vec<u8>>, Status> {
-        self.store
-            .read(move |read| {
-                let mut keys = Vec::new();
-                for item in read.open_table(LEASE_KEYS)?.range((id, &[][..])..)? {
-                    let key = item?.0;
-                    let (lease, key) = key.value();
-                    if lease != id {
-                        break;
-                    }
-                    keys.push(key.to_vec());
+/// The keys that end with a lease.
+pub(super) async fn keys_of(store: &Store, id: i64) -> Result<Vec<Vec<u8>>, Status> {
+    store
+        .read(move |read| {
+            let mut keys = Vec::new();
+            for item in read.open_table(LEASE_KEYS)?.range((id, &[][..])..)? {
+                let key = item?.0;
+                let (lease, key) = key.value();
+                if lease != id {
+                    break;
                 }
-                Ok(keys)
-            })
-            .await
-    }
+                keys.push(key.to_vec());
+            }
+            Ok(keys)
+        })
+        .await
 }

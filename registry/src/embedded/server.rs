@@ -8,15 +8,19 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use redb::{Database, DatabaseError};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream, StreamExt as _};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::codegen::http::Uri;
 use tonic::service::Routes;
-use tonic::transport::server::TcpIncoming;
+use tonic::transport::server::{Connected, TcpIncoming};
 use tracing::{error, info, warn};
 
+use super::connection::Connection;
 use super::disk;
 use super::election_service::ElectionService;
 use super::kv::{KvService, MAX_REQUEST};
@@ -31,6 +35,7 @@ use super::pb::etcdserverpb::maintenance_server::MaintenanceServer;
 use super::pb::etcdserverpb::watch_server::WatchServer;
 use super::pb::v3electionpb::election_server::ElectionServer;
 use super::pb::v3lockpb::lock_server::LockServer;
+use super::rights::only_unlimited;
 use super::store::Store;
 use super::watch::WatchService;
 
@@ -117,6 +122,25 @@ impl Server {
         Ok(Self { store, closed })
     }
 
+    /// Answers those who come in by `connections`, which somebody else accepts at `address` and knows, until `stop`; ends
+    /// as [`Bound::serve`] does.
+    pub async fn serve(
+        self,
+        address: SocketAddr,
+        connections: mpsc::Receiver<Connection>,
+        stop: CancellationToken,
+    ) {
+        let incoming = ReceiverStream::new(connections).map(Ok::<_, io::Error>);
+        let Self { store, closed } = self;
+        run(
+            (store, closed),
+            format!("https://{address}"),
+            incoming,
+            stop,
+        )
+        .await;
+    }
+
     /// Listens on `address`; port 0 takes a free one.
     ///
     /// # Errors
@@ -161,58 +185,62 @@ impl Bound {
 
     /// Answers until `stop`; then ends all streams, lets requests finish for a moment and closes the store.
     pub async fn serve(self, stop: CancellationToken) {
-        /// Time for requests under way when stopping.
-        const GRACE: Duration = Duration::from_secs(3);
-        /// A peer that is silent for this long is asked, and for as long again given up.
-        const PING: Duration = Duration::from_secs(10);
-        let Self {
-            store,
-            closed,
-            listener,
-            local_addr,
-        } = self;
-        // Ends with this function, however that ends.
-        let running = stop.child_token();
-        let _ended = running.clone().drop_guard();
-        let expiry = tokio::spawn(lease::expire(store.clone(), running.clone()));
-        let routes = routes(store, local_addr, &running);
-        let serve = tonic::transport::Server::builder()
-            .http2_keepalive_interval(Some(PING))
-            .http2_keepalive_timeout(Some(PING))
-            .add_routes(routes)
-            .serve_with_incoming_shutdown(
-                TcpIncoming::from(listener).with_nodelay(Some(true)),
-                stop.cancelled(),
-            );
-        let deadline = async {
-            stop.cancelled().await;
-            tokio::time::sleep(GRACE).await;
-        };
-        info!(address = %local_addr, "embedded registry serves");
-        tokio::select! {
-            served = serve => if let Err(error) = served {
-                let error: &dyn std::error::Error = &error;
-                error!(error, "embedded registry");
-            },
-            () = deadline => warn!("clients held on, the embedded registry drops them"),
-        }
-        running.cancel();
-        if let Err(error) = expiry.await {
-            error!(%error, "lease expiry ended early");
-        }
-        if tokio::time::timeout(GRACE, closed).await.is_err() {
-            warn!("the embedded registry's store is still in use");
-        }
+        let incoming = TcpIncoming::from(self.listener).with_nodelay(Some(true));
+        let url = format!("http://{}", self.local_addr);
+        run((self.store, self.closed), url, incoming, stop).await;
+    }
+}
+
+async fn run<C>(
+    (store, closed): (Store, oneshot::Receiver<()>),
+    url: String,
+    incoming: impl Stream<Item = io::Result<C>>,
+    stop: CancellationToken,
+) where
+    C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+{
+    /// Time for requests under way when stopping.
+    const GRACE: Duration = Duration::from_secs(3);
+    /// A peer that is silent for this long is asked, and for as long again given up.
+    const PING: Duration = Duration::from_secs(10);
+    // Ends with this function, however that ends.
+    let running = stop.child_token();
+    let _ended = running.clone().drop_guard();
+    let expiry = tokio::spawn(lease::expire(store.clone(), running.clone()));
+    info!(url, "embedded registry serves");
+    let routes = routes(store, url, &running);
+    let serve = tonic::transport::Server::builder()
+        .http2_keepalive_interval(Some(PING))
+        .http2_keepalive_timeout(Some(PING))
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(incoming, stop.cancelled());
+    let deadline = async {
+        stop.cancelled().await;
+        tokio::time::sleep(GRACE).await;
+    };
+    tokio::select! {
+        served = serve => if let Err(error) = served {
+            let error: &dyn std::error::Error = &error;
+            error!(error, "embedded registry");
+        },
+        () = deadline => warn!("clients held on, the embedded registry drops them"),
+    }
+    running.cancel();
+    if let Err(error) = expiry.await {
+        error!(%error, "lease expiry ended early");
+    }
+    if tokio::time::timeout(GRACE, closed).await.is_err() {
+        warn!("the embedded registry's store is still in use");
     }
 }
 
 /// Larger messages are not read. A request may be [`MAX_REQUEST`], and one above that is told so by etcd's words.
 const MAX_MESSAGE: usize = MAX_REQUEST + (512 << 10);
 
-fn routes(store: Store, address: SocketAddr, running: &CancellationToken) -> Routes {
+fn routes(store: Store, url: String, running: &CancellationToken) -> Routes {
     let member = MemberService {
         store: store.clone(),
-        url: format!("http://{address}"),
+        url,
     };
     let watch = WatchService {
         store: store.clone(),
@@ -234,8 +262,8 @@ fn routes(store: Store, address: SocketAddr, running: &CancellationToken) -> Rou
         Routes::new(KvServer::new(KvService(store)).max_decoding_message_size(MAX_MESSAGE))
             .add_service(WatchServer::new(watch))
             .add_service(LeaseServer::new(lease))
-            .add_service(ElectionServer::new(election))
-            .add_service(LockServer::new(lock))
+            .add_service(ElectionServer::with_interceptor(election, only_unlimited))
+            .add_service(LockServer::with_interceptor(lock, only_unlimited))
             .add_service(ClusterServer::new(member.clone()))
             .add_service(MaintenanceServer::new(member));
     let refused = |uri: Uri| async move { refusal(uri.path()).into_http::<tonic::body::Body>() };

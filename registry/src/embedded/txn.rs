@@ -15,15 +15,24 @@ use super::pb::etcdserverpb::{
 };
 use super::pb::mvccpb::KeyValue;
 use super::range::check_revision;
+use super::rights::Rights;
 use super::store::Refusal;
 use super::tables::Keys;
 
 /// Operations in one transaction, as etcd by default.
 const MAX_OPS: usize = 128;
 
-/// Runs a transaction in the batch, or leaves nothing of it behind.
-pub(super) fn run(batch: &mut Batch<'_>, request: TxnRequest) -> Result<TxnResponse, Refusal> {
+/// Runs a transaction in the batch, or leaves nothing of it behind. What the branches that are taken write must be by
+/// `rights`.
+pub(super) fn run(
+    batch: &mut Batch<'_>,
+    request: TxnRequest,
+    rights: &Rights,
+) -> Result<TxnResponse, Refusal> {
     let path = decide(batch, &request)?;
+    let mut operations = Vec::new();
+    taken(&request, &mut path.iter().copied(), &mut operations);
+    rights.check(batch, &operations)?;
     admit(batch, &request, &mut path.iter().copied())?;
     carry_out(batch, request, &mut path.iter().copied())
 }
@@ -193,6 +202,21 @@ fn matches(compare: &Compare, kv: &KeyValue) -> bool {
         CompareResult::NotEqual => order != Ordering::Equal,
         CompareResult::Greater => order == Ordering::Greater,
         CompareResult::Less => order == Ordering::Less,
+    }
+}
+
+/// The operations on the way, but for nested transactions, whose own they are.
+fn taken<'r>(
+    txn: &'r TxnRequest,
+    path: &mut impl Iterator<Item = bool>,
+    operations: &mut Vec<&'r Op>,
+) {
+    for op in branch(txn, path.next().unwrap_or_default()) {
+        match &op.request {
+            Some(Op::RequestTxn(inner)) => taken(inner, path, operations),
+            Some(operation) => operations.push(operation),
+            None => {}
+        }
     }
 }
 
