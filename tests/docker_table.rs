@@ -195,7 +195,7 @@ fn the_table_leaves_out_no_command_and_no_flag_of_the_docker_client() {
 }
 
 /// Commands that are shown to work from both clients elsewhere, where there is what they need: a terminal, a registry.
-const ELSEWHERE: [(&str, &str); 9] = [
+const ELSEWHERE: [(&str, &str); 10] = [
     ("attach", include_str!("terminals.rs")),
     ("container attach", include_str!("terminals.rs")),
     ("login", include_str!("registry.rs")),
@@ -205,6 +205,7 @@ const ELSEWHERE: [(&str, &str); 9] = [
     ("image push", include_str!("registry.rs")),
     ("search", include_str!("registry.rs")),
     ("node ls", "the docker client's ls is swarm's"),
+    ("node rm", include_str!("mesh.rs")),
 ];
 
 /// Lines in an order in which each can work. `{container} ` is nothing, or that word: most commands have both spellings.

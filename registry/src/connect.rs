@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use crate::client::CallError;
+use crate::dial::Dialer;
 use crate::secure::{TlsError, TlsFiles, User};
 
 /// Where the registry is.
@@ -24,6 +25,8 @@ pub struct ConnectOptions {
     pub tls: TlsFiles,
     /// Who comes, if the registry has users.
     pub user: Option<User>,
+    /// How to connect to the one endpoint, if not by TCP, or by TLS as its scheme says.
+    pub dialer: Option<Dialer>,
 }
 
 impl Default for ConnectOptions {
@@ -33,6 +36,7 @@ impl Default for ConnectOptions {
             timeout: Duration::from_secs(5),
             tls: TlsFiles::default(),
             user: None,
+            dialer: None,
         }
     }
 }
@@ -156,8 +160,12 @@ async fn resolve(options: &ConnectOptions) -> Result<Vec<Endpoint>, ConnectError
     Ok(endpoints)
 }
 
-/// Asks `/etc/hosts` and the name servers, without libc's resolver, which a static binary lacks.
-async fn lookup(
+/// Asks `/etc/hosts` and the name servers for a host's address, without libc's resolver, which a static binary lacks.
+///
+/// # Errors
+///
+/// What the resolver says, or that the time is over.
+pub async fn lookup(
     host: &str,
     timeout: Duration,
 ) -> Result<IpAddr, Box<dyn std::error::Error + Send + Sync>> {
@@ -196,6 +204,13 @@ pub(crate) async fn probe(options: &ConnectOptions) -> Result<(), ConnectError> 
 pub(crate) async fn client(options: &ConnectOptions) -> Result<Client, ConnectError> {
     const PING: Duration = Duration::from_secs(10);
     let endpoints = resolve(options).await?;
+    if let Some(dialer) = &options.dialer {
+        let address = endpoints[0].address;
+        let channel = dialer.channel(address, (options.timeout, PING));
+        let channel = channel.map_err(|error| ConnectError::Client(error.into()))?;
+        let connected = Client::from_channel(channel, None).await;
+        return connected.map_err(ConnectError::Client);
+    }
     let mut etcd = etcd_client::ConnectOptions::new()
         .with_connect_timeout(options.timeout)
         .with_keep_alive(PING, options.timeout)

@@ -31,6 +31,7 @@ mod import;
 mod json;
 mod load;
 mod logs;
+mod mesh;
 mod mounts;
 mod network_view;
 mod networks;
@@ -112,6 +113,12 @@ fn system_routes() -> Router<Arc<Daemon>> {
         .route("/plugins", get(system::plugins))
         .route("/plugins/{name}/json", get(system::plugin))
         .route("/nuncio/v1/nodes", get(system::nodes))
+        .route("/nuncio/v1/nodes/{id}", delete(mesh::remove_node))
+        .route(
+            "/nuncio/v1/tokens",
+            get(mesh::tokens).post(mesh::create_token),
+        )
+        .route("/nuncio/v1/tokens/{id}", delete(mesh::remove_token))
         .route("/nuncio/v1/registry", get(registry::status))
         .route("/nuncio/v1/tunnel", get(system::tunnel))
         .route("/nuncio/v1/tunnel/keys", post(system::rotate_keys))

@@ -10,8 +10,9 @@ use super::failure::{DAEMON_FAILED, Failure};
 use super::host::Host;
 use super::{
     archive, changes, commit, completion, cp, disk, doctor, events, exec, history, images, import,
-    inspect, lifecycle, login, logs, network, node, pause, port, prune, ps, pull, push, registry,
-    remove, run, search, start, stats, system, top, tunnel, update, volume, wait, why,
+    inspect, lifecycle, login, logs, mesh, network, node, pause, port, prune, ps, pull, push,
+    registry, remove, run, search, start, stats, system, token, top, tunnel, update, volume, wait,
+    why,
 };
 use crate::client::Client;
 
@@ -57,6 +58,9 @@ pub(super) enum ClientCommand {
     /// Look at the registry, by which the hosts know of each other
     #[command(arg_required_else_help = true)]
     Registry(registry::RegistryArgs),
+    /// Manage join tokens, by which other hosts are let into the mesh
+    #[command(arg_required_else_help = true)]
+    Token(token::TokenArgs),
     /// Manage what the daemon keeps
     #[command(arg_required_else_help = true)]
     System(SystemGroup),
@@ -85,6 +89,10 @@ pub(super) enum OwnCommand {
     Context(context::ContextArgs),
     /// Show the versions of client and daemon
     Version(system::VersionArgs),
+    /// Make a mesh, whose first node is this host
+    Init(mesh::InitArgs),
+    /// Join a mesh by a token
+    Join(mesh::JoinArgs),
     /// Serve this host
     Daemon(Box<DaemonArgs>),
     /// Forward TCP and UDP
@@ -270,6 +278,8 @@ impl Command {
 impl OwnCommand {
     async fn run(self, target: &Target) -> Result<u8, Failure> {
         let code = match self {
+            Self::Init(args) => mesh::init(args).await?,
+            Self::Join(args) => mesh::join(args).await?,
             Self::Daemon(args) => serve(*args, target).await?,
             Self::Ambassador(args) => ambassador::serve(*args).await?,
             Self::Tunnel(args) => tunnel::run(args).await?,
@@ -324,6 +334,7 @@ impl ClientCommand {
             Self::Volume(args) => volume::run(args, client).await?,
             Self::Node(args) => node::run(args, client).await?,
             Self::Registry(args) => registry::run(args, client).await?,
+            Self::Token(args) => token::run(args, client).await?,
             Self::Builder(group) => {
                 let BuilderCommand::Prune(args) = group.command;
                 prune::builds(args, client).await?

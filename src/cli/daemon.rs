@@ -30,9 +30,10 @@ pub(crate) struct DaemonArgs {
     #[arg(short = 'H', long = "host", value_name = "unix://PATH", default_value = DEFAULT_HOST)]
     hosts: Vec<Host>,
 
-    /// The registry: `embedded`, or the URLs of an etcd cluster or of another nuncio daemon
-    #[arg(long, value_name = "embedded|URL,..", default_value = "embedded")]
-    registry: RegistryChoice,
+    /// The registry: `embedded`, or the URLs of an etcd cluster or of another nuncio daemon (default: the mesh's, if this
+    /// host is in one, else embedded)
+    #[arg(long, value_name = "embedded|URL,..")]
+    registry: Option<RegistryChoice>,
 
     /// Where the embedded registry listens for other daemons (default: for this one only)
     #[arg(long, value_name = "ADDR:PORT")]
@@ -137,7 +138,10 @@ const EXAMPLES: &str = "\
 Examples:
   One host:
     nuncio daemon
-  Two hosts that find each other; the first one keeps the registry:
+  Two hosts that find each other, and let in nobody else (`nuncio init --help`):
+    nuncio init --advertise-addr 10.0.0.1; nuncio daemon
+    nuncio join TOKEN 10.0.0.1; nuncio daemon
+  Two hosts on a network that you trust; the first one keeps the registry:
     nuncio daemon --registry-listen 10.0.0.1:2379 --advertise-addr 10.0.0.1
     nuncio daemon --registry http://10.0.0.1:2379 --advertise-addr 10.0.0.2
   With an etcd cluster, on every host:
@@ -159,7 +163,8 @@ pub(crate) struct DaemonOptions {
     pub(crate) exec_root: PathBuf,
     /// Unix sockets to serve the API on; at least one.
     pub(crate) hosts: Vec<PathBuf>,
-    pub(crate) registry: RegistryChoice,
+    /// `None`: the mesh's, else the embedded one.
+    pub(crate) registry: Option<RegistryChoice>,
     /// Where the embedded registry listens for others.
     pub(crate) registry_listen: Option<SocketAddr>,
     pub(crate) registry_access: RegistryAccess,
@@ -206,7 +211,9 @@ impl TryFrom<DaemonArgs> for DaemonOptions {
     type Error = ListenWithoutEmbedded;
 
     fn try_from(args: DaemonArgs) -> Result<Self, ListenWithoutEmbedded> {
-        if let (RegistryChoice::Urls(urls), Some(listen)) = (&args.registry, args.registry_listen) {
+        if let (Some(RegistryChoice::Urls(urls)), Some(listen)) =
+            (&args.registry, args.registry_listen)
+        {
             return Err(ListenWithoutEmbedded {
                 listen,
                 urls: urls.join(","),

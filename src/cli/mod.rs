@@ -31,6 +31,7 @@ mod lifecycle;
 mod list;
 mod login;
 mod logs;
+mod mesh;
 mod network;
 mod network_create;
 mod node;
@@ -55,6 +56,7 @@ mod system;
 mod table;
 mod template;
 mod terminal;
+mod token;
 mod top;
 mod tunnel;
 mod update;
@@ -121,10 +123,12 @@ Examples:
 /// Runs the process that this one is started to be, if it is one that must stay single-threaded: a shim, or the
 /// init of a container.
 pub(crate) fn single_threaded() -> Option<ExitCode> {
-    let mut args = std::env::args_os();
-    args.next()?;
+    let mut args = std::env::args_os().skip(1).peekable();
     match args.next()?.to_str()? {
-        "init" => Some(nuncio_runtime::init::main(args)),
+        // Without the dashes it is the command that makes a mesh.
+        "init" if args.peek().is_some_and(|next| next == "--") => {
+            Some(nuncio_runtime::init::main(args))
+        }
         "shims" => Some(nuncio_runtime::shim::forker::main()),
         "shim" => {
             let directory = args.next().map(PathBuf::from)?;

@@ -4,6 +4,7 @@ use clap::{Args, Subcommand};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::failure::each;
 use super::human;
 use super::list::{List, row};
 use super::output::line;
@@ -21,6 +22,9 @@ enum NodeCommand {
     /// List the hosts
     #[command(visible_alias = "list")]
     Ls(LsArgs),
+    /// Remove hosts from the mesh, and cut them off at once
+    #[command(visible_alias = "remove")]
+    Rm(RmArgs),
     /// Show how encrypted networks reach the other hosts, and what goes around VXLAN
     Tunnels(TunnelsArgs),
     /// Make a new key for encrypted networks; the one before is still accepted, those before it are not
@@ -42,6 +46,19 @@ struct LsArgs {
     /// table, json, or a template as {{.Name}}
     #[arg(long, value_name = "FORMAT")]
     format: Option<String>,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Example:
+  nuncio node rm host-3        its certificate is good for nothing any more, its endpoints vanish")]
+struct RmArgs {
+    /// Docker's word for a host that is up; it is removed with and without
+    #[arg(short, long)]
+    force: bool,
+
+    /// Hosts by id, the beginning of it, or name
+    #[arg(value_name = "NODE", required = true)]
+    nodes: Vec<String>,
 }
 
 #[derive(Args, Debug)]
@@ -130,9 +147,19 @@ const FIELDS: &[(&str, &str)] = &[
 pub(super) async fn run(args: NodeArgs, client: &Client) -> anyhow::Result<u8> {
     match args.command {
         NodeCommand::Ls(args) => list(args, client).await,
+        NodeCommand::Rm(args) => remove(args, client).await,
         NodeCommand::Tunnels(args) => tunnels(args, client).await,
         NodeCommand::RotateKeys => rotate_keys(client).await,
     }
+}
+
+async fn remove(args: RmArgs, client: &Client) -> anyhow::Result<u8> {
+    each(&args.nodes, async |node: &String| {
+        let path = format!("/nuncio/v1/nodes/{node}");
+        client.delete(&path).send().await?;
+        line(node)
+    })
+    .await
 }
 
 async fn tunnels(args: TunnelsArgs, client: &Client) -> anyhow::Result<u8> {

@@ -24,6 +24,7 @@ mod kernel_state;
 pub(crate) mod limits;
 mod link;
 mod link_targets;
+pub(crate) mod mesh;
 pub(crate) mod mount;
 mod mounting;
 mod names;
@@ -31,7 +32,7 @@ mod namespaces;
 pub(crate) mod network_edit;
 pub(crate) mod network_options;
 pub(crate) mod networks;
-mod node;
+pub(crate) mod node;
 mod offers;
 mod outfit;
 mod paths;
@@ -40,6 +41,7 @@ mod plane;
 mod ports;
 pub(crate) mod record;
 pub(crate) mod refusal;
+mod registry;
 mod registry_access;
 mod removal;
 mod restart;
@@ -67,9 +69,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use ipnetwork::IpNetwork;
 use nuncio_overlay::{AddressBook, HostState, Kernel, PathStates, Paths, default_underlay_address};
-use nuncio_registry::{
-    Catalog, ConnectOptions, Mirror, NetworkRecord, Presence, Registry, embedded,
-};
+use nuncio_registry::{Catalog, Mirror, NetworkRecord, Presence, Registry};
 use nuncio_runtime::Shims;
 use nuncio_runtime::image::ImageStore;
 use nuncio_runtime::volume::VolumeStore;
@@ -82,13 +82,15 @@ use self::ambassador_process::AmbassadorProcess;
 use self::container::{Container, RECORD, locked};
 use self::events::EventLog;
 use self::exec::Exec;
+use self::mesh::Mesh;
 use self::networks::LocalNetwork;
 use self::node::Identity;
 use self::record::{Phase, Record};
 use self::tunnel_process::TunnelProcess;
-use crate::cli::daemon::{DaemonOptions, RegistryChoice};
+use crate::cli::daemon::DaemonOptions;
 
 pub(crate) use self::outfit::{device_rule, is_device_access};
+pub(crate) use self::registry::PORT as REGISTRY_PORT;
 pub(crate) use self::sealing::ENCRYPTED;
 pub(crate) use self::serve::run;
 pub(crate) use self::signal::number as signal_number;
@@ -99,10 +101,6 @@ pub(crate) const DEFAULT_BRIDGE: &str = "nuncio0";
 const LINK_TARGETS: &str = "link_targets.json";
 /// File that remembers who was in the services of other hosts.
 const SERVICES: &str = "services.json";
-/// Port of the embedded registry, etcd's own.
-const REGISTRY_PORT: u16 = 2379;
-/// How long the registry may take to answer at start.
-const REGISTRY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a request waits for the registry to know of it, or to be heard from; then it goes on without.
 const SETTLE: Duration = Duration::from_secs(2);
 
@@ -117,6 +115,8 @@ pub(crate) struct Daemon {
     /// Held by whoever decides by whether a volume is in use, and by whoever begins to use one.
     volume_turn: tokio::sync::Mutex<()>,
     registry: Registry,
+    /// `None` where this host is in no mesh whose members are known.
+    mesh: Option<Mesh>,
     presence: Presence,
     /// Keeps the catalog up to date for as long as it lives.
     _mirror: Mirror,
@@ -176,7 +176,9 @@ impl Daemon {
         let lock = lock(&options.data_root)?;
         state_file::remove_drafts(&options.data_root)?;
         state_file::remove_drafts(&options.data_root.join("networks"))?;
-        let address = match options.advertise {
+        let mesh = Mesh::open(&options.data_root)?;
+        let advertise = options.advertise;
+        let address = match advertise.or(mesh.as_ref().and_then(Mesh::advertise)) {
             Some(address) => address,
             None => default_underlay_address()
                 .await
@@ -187,7 +189,10 @@ impl Daemon {
             .with_context(|| format!("--advertise-addr {address}"))?;
         let name = options.node_name.clone().unwrap_or_else(node::hostname);
         let node = Identity::load(&options.data_root, name, address)?;
-        let registry = open_registry(&options, &node, stop).await?;
+        if let Some(mesh) = &mesh {
+            mesh.require(&node.id)?;
+        }
+        let registry = registry::open(&options, mesh.as_ref(), &node, stop).await?;
         let mirror = Mirror::start(
             registry.clone(),
             Some(options.data_root.join("catalog.json")),
@@ -247,6 +252,7 @@ impl Daemon {
             shims: Shims::new(binary.clone()),
             binary,
             registry,
+            mesh,
             node,
             options,
         });
@@ -317,7 +323,8 @@ fn make_directories(options: &DaemonOptions) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn lock(data_root: &Path) -> anyhow::Result<std::fs::File> {
+/// Held by whoever works in a data directory.
+pub(crate) fn lock(data_root: &Path) -> anyhow::Result<std::fs::File> {
     use rustix::fs::{FlockOperation, flock};
     let path = data_root.join("lock");
     let file = std::fs::File::create(&path).with_context(|| format!("open {}", path.display()))?;
@@ -328,56 +335,6 @@ fn lock(data_root: &Path) -> anyhow::Result<std::fs::File> {
         )
     })?;
     Ok(file)
-}
-
-async fn open_registry(
-    options: &DaemonOptions,
-    node: &Identity,
-    stop: &CancellationToken,
-) -> anyhow::Result<Registry> {
-    let known = options.data_root.join("catalog.json").exists();
-    let access = &options.registry_access;
-    let endpoints = match &options.registry {
-        RegistryChoice::Urls(urls) => urls.clone(),
-        RegistryChoice::Embedded => {
-            let wanted = match (options.registry_listen, options.advertise) {
-                (Some(address), _) => address,
-                (None, Some(address)) => (address, REGISTRY_PORT).into(),
-                (None, None) => ([127, 0, 0, 1], REGISTRY_PORT).into(),
-            };
-            let server = embedded::Server::open(&options.data_root.join("registry"))
-                .context("open the embedded registry")?;
-            let bound = server
-                .bind(wanted)
-                .await
-                .with_context(|| format!("the embedded registry cannot listen: choose another address than {wanted} with --registry-listen"))?;
-            let address = bound.local_addr();
-            tracing::info!(%address, "serving the registry");
-            tokio::spawn(bound.serve(stop.clone()));
-            vec![format!("http://{address}")]
-        }
-    };
-    let connect = ConnectOptions {
-        endpoints,
-        timeout: REGISTRY_TIMEOUT,
-        tls: access.tls(),
-        user: access.user()?,
-    };
-    match Registry::connect(&connect).await {
-        Ok(registry) => Ok(registry),
-        Err(error) if known => {
-            let error = format!("{:#}", anyhow::Error::from(error));
-            tracing::warn!(
-                node = node.name,
-                error,
-                "the registry does not answer: going on with what was known"
-            );
-            Ok(Registry::connect_lazy(&connect).await?)
-        }
-        Err(error) => {
-            Err(error).context("cannot reach the registry: check --registry, and that it runs")
-        }
-    }
 }
 
 fn load_records(data_root: &Path) -> anyhow::Result<Vec<Record>> {

@@ -274,9 +274,10 @@ impl Daemon {
             images: self.images.list().len(),
             data_root: self.options.data_root.clone(),
             exec_root: self.options.exec_root.clone(),
-            registry: match &self.options.registry {
-                RegistryChoice::Embedded => "embedded".to_owned(),
-                RegistryChoice::Urls(urls) => urls.join(","),
+            registry: match (&self.mesh, &self.options.registry) {
+                (Some(mesh), _) => mesh.registry_url(),
+                (None, Some(RegistryChoice::Urls(urls))) => urls.join(","),
+                (None, Some(RegistryChoice::Embedded) | None) => "embedded".to_owned(),
             },
             registry_stale: catalog.stale,
             nodes: catalog.nodes.len(),

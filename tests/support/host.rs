@@ -348,6 +348,15 @@ impl Host {
         command
     }
 
+    /// Runs a nuncio command that works on the data directory while no daemon does, such as `init`.
+    #[track_caller]
+    pub(crate) fn offline(&self, args: impl Args) -> Finished {
+        let mut command = self.namespace.command(Path::new(NUNCIO));
+        command.args(args.words());
+        command.arg("--data-root").arg(self.data_root());
+        Spawned::new(command, None).finish()
+    }
+
     /// Runs any program in the host's network namespace.
     #[track_caller]
     pub(crate) fn inside(&self, program: &str, args: impl Args) -> Finished {

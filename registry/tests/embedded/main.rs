@@ -4,6 +4,7 @@
 mod crash;
 mod disk;
 mod etcdctl;
+mod rights;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
