@@ -13,10 +13,21 @@ struct Broken {
 
 impl Broken {
     fn new() -> Self {
+        Self::with(&[])
+    }
+
+    /// Whose containers reach each other by bridge, routes and rules.
+    fn the_long_way() -> Self {
+        Self::with(&["--no-shortcut"])
+    }
+
+    fn with(flags: &[&str]) -> Self {
         let underlay = Underlay::new();
         let (a, b) = (underlay.host(), underlay.host());
-        a.start(&["--registry", "embedded", "--no-repair"]);
-        b.start(&["--registry", &a.registry_url(), "--no-repair"]);
+        let url = a.registry_url();
+        for (host, registry) in [(&a, "embedded"), (&b, &*url)] {
+            host.start(&[&["--registry", registry, "--no-repair"], flags].concat());
+        }
         for host in [&a, &b] {
             host.load(Image::Busybox);
         }
@@ -116,7 +127,7 @@ fn restart(host: &Host) {
 
 #[test]
 fn whatever_is_broken_in_the_kernel_is_found_on_the_host_where_it_is() {
-    let hosts = Broken::new();
+    let hosts = Broken::the_long_way();
     hosts.all_is_well();
     let (a, b) = (&hosts.a, &hosts.b);
     let (bridge, tunnel) = (link(a, "nb-"), tunnel(a));
@@ -276,6 +287,52 @@ fn whatever_is_broken_in_a_container_or_between_hosts_is_found() {
     Broken::breaks(a, "no link", "plain other", "host-1 network");
     a.ok("run -d --name linked --link other busybox sleep 1000");
     Broken::breaks(a, "not exposed", "linked other 81", "host-1 network");
+    // The shorter way passes what is on the long one; without it they have that.
+    let on_shortcut = || {
+        let (why, place) = Broken::ask(a, words);
+        let hops = why["hops"].as_array().cloned().unwrap_or_default();
+        let short = hops.iter().find(|hop| hop["hop"] == "shortcut");
+        (
+            place,
+            short.map(|hop| hop["detail"].as_str().unwrap_or_default().to_owned()),
+        )
+    };
+    assert!(
+        a.ok("why web db 6379")
+            .contains("past rules and routes (netdev nuncio)")
+    );
+    for fault in [
+        "echo 0 >/proc/sys/net/ipv4/ip_forward",
+        "nft add table ip foreign; nft 'add chain ip foreign it { type filter hook forward priority 5; policy drop; }'",
+    ] {
+        sh(a, fault);
+        let (place, short) = on_shortcut();
+        assert_eq!(place, None, "{fault}");
+        assert!(
+            short.is_some_and(|detail| detail.contains("past rules")),
+            "{fault}"
+        );
+    }
+    sh(a, "nft delete table netdev nuncio");
+    Broken::breaks(a, "the long way", words, "host-1 forwarding");
+    assert!(
+        on_shortcut()
+            .1
+            .is_some_and(|detail| detail.contains("was removed"))
+    );
+    sh(a, "echo 1 >/proc/sys/net/ipv4/ip_forward");
+    Broken::breaks(a, "the long way", words, "host-1 rules");
+    sh(a, "nft delete table ip foreign");
+    assert_eq!(Broken::ask(a, words).1, None);
+    let chain = format!("from-{}", tunnel(b));
+    sh(
+        b,
+        &format!("nft insert rule netdev nuncio {chain} tcp dport 6379 drop"),
+    );
+    Broken::breaks(a, "a rule of the shortcut", words, "host-2 shortcut");
+    restart(a);
+    restart(b);
+    hosts.all_is_well();
     // From where neither is, and from where only the target is.
     assert_eq!(Broken::ask(b, words).1, None);
     hosts.all_is_well();

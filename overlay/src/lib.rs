@@ -25,7 +25,8 @@ pub use host::{
     has_ipv6, host_bridge, host_routes, mtu_of_address,
 };
 pub use kernel::{
-    Kernel, Object, OpenKernelError, ReconcileError, ReconcileFailure, Report, is_link_name,
+    Kernel, Object, OpenKernelError, ReconcileError, ReconcileFailure, Report, ShortcutState,
+    Standing, is_link_name,
 };
 pub use mac::{MacAddr, NotAMac};
 pub use mtu::{LEAST_MTU_V6, MtuTooSmall, inner_mtu, sealed_mtu};

@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnetwork::Ipv4Network;
 
 use super::{Batch, quoted, set};
-use crate::{Carrier, Member, Reach, Segment, Vxlan, gateway_of, segment};
+use crate::{Carrier, Member, Peer, Reach, Segment, Vxlan, gateway_of, segment};
 
 /// The table's family and name, as nft's commands take them.
 pub(crate) const TABLE: &str = "netdev nuncio";
@@ -31,6 +31,15 @@ pub(crate) fn render(segments: &[Segment], is_there: impl Fn(&str) -> bool) -> S
         });
     }
     out.0
+}
+
+/// Whether what a container, by its link, and a peer's send each other is shortened where the table is there.
+pub(crate) fn carries(segment: &Segment, link: &str, peer: &Peer) -> bool {
+    Way::of(segment, |_| true).is_some_and(|way| {
+        let block = segment::v4(peer.block).filter(|_| peer.mtu.is_none());
+        way.members.iter().any(|(member, _)| member.link == link)
+            && block.is_some_and(|block| way.blocks.contains(&block))
+    })
 }
 
 /// What of a network is shortened.
@@ -148,6 +157,18 @@ mod tests {
             ..mesh()
         };
         assert_eq!(ways(&[closed, links_only(), local()]), "");
+    }
+
+    #[test]
+    fn what_is_shortened_can_be_asked() {
+        let mut mesh = mesh();
+        let (link, peer) = (mesh.members[0].link.clone(), mesh.peers[0].clone());
+        assert!(carries(&mesh, &link, &peer));
+        assert!(!carries(&mesh, "nv-9", &peer));
+        mesh.peers[0].mtu = Some(1300);
+        assert!(!carries(&mesh, &link, &mesh.peers[0]));
+        mesh.icc = false;
+        assert!(!carries(&mesh, &link, &peer));
     }
 
     #[test]

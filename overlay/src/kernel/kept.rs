@@ -47,6 +47,13 @@ impl Kept {
         Self { tables, left: None }
     }
 
+    /// Whether there ought to be tables.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.left
+            .as_ref()
+            .is_some_and(|left| !left.batch.is_empty())
+    }
+
     /// Whether the last batch that was taken is `batch`.
     pub(super) fn is_left(&self, batch: &str) -> bool {
         self.left.as_ref().is_some_and(|left| left.batch == batch)

@@ -18,10 +18,13 @@ use ipnetwork::IpNetwork;
 
 use self::around::Fit;
 use self::kept::{Brought, Kept};
-pub use self::links::is_link_name;
 use self::pass::{Pass, Passed};
 pub use self::report::{Object, ReconcileError, ReconcileFailure, Report};
 use self::shortcut::Shortcut;
+pub use self::{
+    links::is_link_name,
+    shortcut::{ShortcutState, Standing},
+};
 use crate::{
     HostState, Published, Segment, firewall,
     netlink::{Netlink, Ruleset},
@@ -133,9 +136,13 @@ impl Kernel {
         std::mem::take(&mut self.repaired)
     }
 
-    /// Whether the rules are as they were left; `None` if they were never applied, or cannot be listed.
-    pub async fn table_stands(&self) -> Option<bool> {
-        self.rules.stand(self.ruleset.as_ref()).await
+    /// Whether the tables of rules are as they were left.
+    pub async fn standing(&self) -> Standing {
+        let ruleset = self.ruleset.as_ref();
+        Standing {
+            rules: self.rules.stand(ruleset).await,
+            shortcut: self.shortcut.state(ruleset).await,
+        }
     }
 
     /// Asks how the kernel lists the rules it was given last: with that, later changes by others are told from those that

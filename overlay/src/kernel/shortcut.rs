@@ -17,6 +17,30 @@ use super::{
     pass::Pass,
 };
 
+/// How the tables of rules are.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Standing {
+    /// Whether the rules of packets and frames are as they were left, if that can be told.
+    pub rules: Option<bool>,
+    /// The table of shorter ways.
+    pub shortcut: ShortcutState,
+}
+
+/// How the table of shorter ways is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ShortcutState {
+    /// There is none, and there need be none.
+    Unused,
+    /// It is as it was left.
+    Stands,
+    /// Somebody has removed it.
+    Gone,
+    /// Somebody has changed it.
+    Changed,
+    /// That cannot be told.
+    Unknown,
+}
+
 /// The table as it was left.
 pub(super) struct Shortcut {
     kept: Kept,
@@ -62,6 +86,21 @@ impl Shortcut {
                 removed.unwrap_or_else(|error| pass.fail(error.into()));
                 true
             }
+        }
+    }
+
+    pub(super) async fn state(&self, ruleset: Option<&Ruleset>) -> ShortcutState {
+        if !self.kept.is_wanted() {
+            return ShortcutState::Unused;
+        }
+        match self.kept.stand(ruleset).await {
+            Some(true) => ShortcutState::Stands,
+            None => ShortcutState::Unknown,
+            Some(false) => match nft::list(&[TABLE]).await {
+                Ok(None) => ShortcutState::Gone,
+                Ok(Some(_)) => ShortcutState::Changed,
+                Err(_) => ShortcutState::Unknown,
+            },
         }
     }
 

@@ -13,13 +13,13 @@ use super::{
     look::{Host, Inside},
     rules::{Packet, dropped},
 };
-use crate::{Carrier, Protocol, firewall, gateway, gateway_of};
+use crate::{Carrier, Protocol, ShortcutState, Standing, firewall, gateway, gateway_of};
 
 pub(super) fn judge(
     request: &WalkRequest,
     inside: &io::Result<Inside>,
     host: &io::Result<Host>,
-    table_stands: Option<bool>,
+    standing: &Standing,
 ) -> Vec<Finding> {
     let mut findings = match inside {
         Ok(inside) => vec![
@@ -47,12 +47,22 @@ pub(super) fn judge(
     findings.push(port(request, host));
     findings.push(bridge(request, host));
     let on_bridge = request.subnet.contains(request.other) && request.peer.is_none();
-    if !on_bridge {
+    let short = shortcut(request, standing.shortcut);
+    let past = short.as_ref().is_some_and(|(past, _)| *past);
+    findings.extend(short.map(|(_, finding)| finding));
+    if !on_bridge && !past {
         findings.push(forwarding(host));
     }
-    findings.push(rules(request, host, table_stands, on_bridge));
+    let mut packets = underlay_packets(request, host);
+    let seen = !on_bridge || host.bridge_filtered || !request.segment.icc;
+    if seen && !past {
+        packets.push(forwarded(request, host, on_bridge));
+    }
+    findings.push(rules(&packets, host, standing.rules));
     match (&request.peer, &request.segment.vxlan) {
-        (Some(peer), Some(vxlan)) => findings.extend(tunnel::tunnel(peer, vxlan, request, host)),
+        (Some(peer), Some(vxlan)) => {
+            findings.extend(tunnel::tunnel(peer, vxlan, past, request, host));
+        }
         _ if !on_bridge => findings.push(out(request, host)),
         _ => {}
     }
@@ -221,12 +231,43 @@ fn forwarding(host: &Host) -> Finding {
     }
 }
 
-fn rules(
-    request: &WalkRequest,
-    host: &Host,
-    table_stands: Option<bool>,
-    on_bridge: bool,
-) -> Finding {
+/// The shorter way, if the two ends may have it, and whether it is what their packets take.
+fn shortcut(request: &WalkRequest, state: ShortcutState) -> Option<(bool, Finding)> {
+    let peer = request.peer.as_ref()?;
+    let link = &request.attached.host_link;
+    if !firewall::shortcut::carries(&request.segment, link, peer) {
+        return None;
+    }
+    let table = firewall::shortcut::TABLE;
+    let (block, way) = (peer.block, "by bridge, rules and routes");
+    match state {
+        ShortcutState::Unused => None,
+        ShortcutState::Stands => {
+            let detail =
+                format!("{link} and {block} reach each other past rules and routes ({table})");
+            Some((true, Finding::fine(Hop::Shortcut, detail)))
+        }
+        ShortcutState::Gone => {
+            let detail = format!("the nft table {table} was removed: packets go {way}");
+            let mend = Some("restart nuncio daemon without --no-repair".to_owned());
+            Some((
+                false,
+                Finding::new(Hop::Shortcut, Verdict::Fine, detail, mend),
+            ))
+        }
+        ShortcutState::Changed => {
+            let detail = format!("the nft table {table} is not as nuncio left it");
+            let mend = format!("nft delete table {table}, and packets go {way}");
+            Some((true, Finding::broken(Hop::Shortcut, detail, mend)))
+        }
+        ShortcutState::Unknown => {
+            let detail = format!("whether the nft table {table} is as nuncio left it is not known");
+            Some((false, Finding::unclear(Hop::Shortcut, detail)))
+        }
+    }
+}
+
+fn rules(packets: &[Packet], host: &Host, table_stands: Option<bool>) -> Finding {
     if table_stands == Some(false) {
         return Finding::broken(
             Hop::Rules,
@@ -238,10 +279,6 @@ fn rules(
         Ok(ruleset) => ruleset,
         Err(error) => return Finding::unclear(Hop::Rules, error),
     };
-    let mut packets = underlay_packets(request, host);
-    if !on_bridge || host.bridge_filtered || !request.segment.icc {
-        packets.push(forwarded(request, host, on_bridge));
-    }
     let drops = packets.iter().filter_map(|packet| {
         let drop = dropped(ruleset, firewall::TABLE, packet)?;
         Some((packet, drop))

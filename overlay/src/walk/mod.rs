@@ -10,7 +10,7 @@ use std::{fmt, net::Ipv4Addr};
 
 use ipnetwork::Ipv4Network;
 
-use crate::{AttachRequest, Peer, Protocol, Segment};
+use crate::{AttachRequest, Peer, Protocol, Segment, Standing};
 
 pub use self::{
     listeners::{Listener, listeners},
@@ -53,6 +53,8 @@ pub enum Hop {
     Port,
     /// The bridge.
     Bridge,
+    /// The shorter way between containers of two hosts, past settings, rules and the host's route.
+    Shortcut,
     /// The kernel's settings.
     Forwarding,
     /// The rules of nft.
@@ -81,6 +83,7 @@ impl Hop {
             Self::Route => "route",
             Self::Port => "port",
             Self::Bridge => "bridge",
+            Self::Shortcut => "shortcut",
             Self::Forwarding => "forwarding",
             Self::Rules => "rules",
             Self::PeerRoute => "peer-route",
@@ -140,10 +143,10 @@ impl Finding {
     }
 }
 
-/// Walks from the container outwards, in the calling thread's network namespace. `table_stands` is whether the rules are as
-/// they were left, see [`Kernel::table_stands`](crate::Kernel::table_stands).
-pub async fn walk(request: &WalkRequest, table_stands: Option<bool>) -> Vec<Finding> {
+/// Walks from the container outwards, in the calling thread's network namespace. `standing` is how the rules are, see
+/// [`Kernel::standing`](crate::Kernel::standing).
+pub async fn walk(request: &WalkRequest, standing: &Standing) -> Vec<Finding> {
     let inside = look::inside(request).await;
     let host = look::host(request).await;
-    judge::judge(request, &inside, &host, table_stands)
+    judge::judge(request, &inside, &host, standing)
 }

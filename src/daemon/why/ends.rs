@@ -14,10 +14,11 @@ use crate::daemon::networks::Network;
 use crate::daemon::record::{Phase, Record};
 
 /// The order in which what comes in, and then what goes back, passes the places of a host.
-const INWARD: [&str; 13] = [
+const INWARD: [&str; 14] = [
     "underlay",
     "vxlan",
     "rules",
+    "shortcut",
     "forwarding",
     "bridge",
     "port",

@@ -109,8 +109,8 @@ impl Daemon {
 
     /// The kernel's part, from a container outwards.
     async fn walked(&self, end: &str, request: &WalkRequest) -> Vec<Hop> {
-        let stands = self.kernel.lock().await.table_stands().await;
-        let findings = walk(request, stands).await.into_iter();
+        let standing = self.kernel.lock().await.standing().await;
+        let findings = walk(request, &standing).await.into_iter();
         findings
             .map(|finding| Hop::found(&self.node.name, end, finding))
             .collect()

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::*;
 use crate::{
-    AttachRequest, Carrier, HostAccess, MacAddr, Peer, Place, Reach, Segment, Vni, Vxlan,
+    AttachRequest, Carrier, HostAccess, MacAddr, Member, Peer, Place, Reach, Segment, Vni, Vxlan,
     netlink::{Address, FdbRow, Link, Neighbour, VxlanSettings, Way},
 };
 
@@ -157,8 +157,16 @@ fn host() -> Host {
     }
 }
 
+/// The tables of rules, where there is no shorter way.
+fn standing(rules: Option<bool>) -> Standing {
+    Standing {
+        rules,
+        shortcut: ShortcutState::Unused,
+    }
+}
+
 fn broken(inside: Inside, host: Host, stands: Option<bool>) -> Vec<Hop> {
-    let findings = judge(&request(), &Ok(inside), &Ok(host), stands);
+    let findings = judge(&request(), &Ok(inside), &Ok(host), &standing(stands));
     let broken = findings
         .into_iter()
         .filter(|finding| finding.verdict == Verdict::Broken);
@@ -167,7 +175,12 @@ fn broken(inside: Inside, host: Host, stands: Option<bool>) -> Vec<Hop> {
 
 #[test]
 fn nothing_is_found_where_nothing_is_wrong() {
-    let findings = judge(&request(), &Ok(inside()), &Ok(host()), Some(true));
+    let findings = judge(
+        &request(),
+        &Ok(inside()),
+        &Ok(host()),
+        &standing(Some(true)),
+    );
     assert!(
         findings
             .iter()
@@ -185,7 +198,7 @@ fn an_encrypted_network_has_a_device_without_neighbours_and_rows() {
     host.links[2].vxlan = None;
     host.neighbours.clear();
     host.fdb.clear();
-    let findings = judge(&request, &Ok(inside()), &Ok(host), Some(true));
+    let findings = judge(&request, &Ok(inside()), &Ok(host), &standing(Some(true)));
     assert!(
         findings
             .iter()
@@ -266,7 +279,7 @@ fn each_fault_of_the_container_is_found_where_it_is() {
         &request(),
         &Err(Errno::ENOENT.into()),
         &Ok(self::host()),
-        None,
+        &standing(None),
     );
     assert_eq!((gone[0].hop, gone[0].verdict), (Hop::Link, Verdict::Broken));
 }
@@ -278,7 +291,7 @@ fn packets_that_are_too_long_are_found_unless_the_route_is_fitted() {
         ..request()
     };
     let of = |host: Host| {
-        let findings = judge(&request, &Ok(inside()), &Ok(host), None);
+        let findings = judge(&request, &Ok(inside()), &Ok(host), &standing(None));
         findings
             .into_iter()
             .find(|finding| finding.hop == Hop::Mtu)
@@ -315,7 +328,7 @@ fn foreign_rules_are_told_with_what_removes_them() {
         rules: Ok(rules),
         ..host()
     };
-    let findings = judge(&request(), &Ok(inside()), &Ok(host), Some(true));
+    let findings = judge(&request(), &Ok(inside()), &Ok(host), &standing(Some(true)));
     let finding = findings
         .iter()
         .find(|finding| finding.hop == Hop::Rules)
@@ -328,4 +341,48 @@ fn foreign_rules_are_told_with_what_removes_them() {
         finding.mend.as_deref(),
         Some("nft delete rule ip filter INPUT handle 4")
     );
+}
+
+#[test]
+fn what_goes_a_shorter_way_is_not_stopped_by_what_it_passes() {
+    let mut request = request();
+    request.segment.members = vec![Member {
+        link: request.attached.host_link.clone(),
+        mac: request.attached.mac,
+        addresses: vec![request.address.ip().into()],
+    }];
+    let hops = |shortcut: ShortcutState, damage: Damage| {
+        let (mut host, rules) = (host(), Some(true));
+        damage(&mut host);
+        let standing = Standing { rules, shortcut };
+        let findings = judge(&request, &Ok(inside()), &Ok(host), &standing);
+        let mut told = findings
+            .iter()
+            .filter(|finding| finding.hop == Hop::Shortcut);
+        let short = told
+            .next()
+            .map(|finding| (finding.verdict, finding.mend.is_some()));
+        let broken = findings
+            .iter()
+            .filter(|finding| finding.verdict == Verdict::Broken);
+        (short, broken.map(|finding| finding.hop).collect::<Vec<_>>())
+    };
+    let long: [(Hop, Damage); 2] = [
+        (Hop::Forwarding, |host| host.forwarding = false),
+        (Hop::PeerRoute, |host| host.way = Err(Errno::EINVAL.into())),
+    ];
+    for (hop, damage) in long {
+        let fine = Some((Verdict::Fine, false));
+        assert_eq!(hops(ShortcutState::Stands, damage), (fine, vec![]));
+        assert_eq!(hops(ShortcutState::Unused, damage), (None, vec![hop]));
+        let gone = Some((Verdict::Fine, true));
+        assert_eq!(hops(ShortcutState::Gone, damage), (gone, vec![hop]));
+        let unknown = Some((Verdict::Unclear, false));
+        assert_eq!(hops(ShortcutState::Unknown, damage), (unknown, vec![hop]));
+    }
+    let neighbour: Damage = |host| host.neighbours.clear();
+    assert_eq!(hops(ShortcutState::Stands, neighbour).1, [Hop::Neighbour]);
+    let changed = Some((Verdict::Broken, true));
+    let found = hops(ShortcutState::Changed, |_| {});
+    assert_eq!(found, (changed, vec![Hop::Shortcut]));
 }

@@ -6,10 +6,11 @@ use crate::{
     netlink::{FdbRow, Link, Neighbour, VxlanSettings},
 };
 
-/// The way to another host of the network.
+/// The way to another host of the network; not by this host's route where packets get `past` it.
 pub(super) fn tunnel(
     peer: &Peer,
     vxlan: &Vxlan,
+    past: bool,
     request: &WalkRequest,
     host: &Host,
 ) -> Vec<Finding> {
@@ -44,7 +45,10 @@ pub(super) fn tunnel(
             underlay(peer, vxlan, host),
         ];
     }
-    let mut findings = vec![device(vxlan, link), peer_route(peer, link, request, host)];
+    let mut findings = vec![device(vxlan, link)];
+    if !past {
+        findings.push(peer_route(peer, link, request, host));
+    }
     if vxlan.carrier == Carrier::Vxlan {
         findings.push(neighbour(peer, link, host));
         findings.push(fdb(peer, link, host));
