@@ -87,6 +87,7 @@ fn sizes_and_sources_are_as_asked() {
             "mtu=65536",
             "com.docker.network.bridge.enable_icc=perhaps",
             "com.docker.network.bridge.enable_ip_masquerade=2",
+            "com.docker.network.bridge.host_binding_ipv4=localhost",
         ] {
             let create = format!("network create -o {wrong} sized");
             let refused = client.run(&host, &create).refused(1);
@@ -97,6 +98,19 @@ fn sizes_and_sources_are_as_asked() {
         let refused = client.run(&host, long).refused(1);
         assert!(refused.contains("1451 is more than the 1450"), "{refused}");
     }
+    // Who names no address of the host publishes at the network's.
+    let binding = "com.docker.network.bridge.host_binding_ipv4=127.0.0.1";
+    host.ok(&format!("network create -o {binding} shy"));
+    let own = host.address.to_string();
+    let ports = format!("--network shy -p 8081:80 -p {own}:8082:80");
+    serve(&host, "web", &ports);
+    assert_eq!(
+        host.ok("port web 80/tcp"),
+        format!("127.0.0.1:8081\n{own}:8082")
+    );
+    assert_eq!(outside.reads(&own, 8082), "web");
+    assert_eq!(outside.reads(&own, 8081), "");
+    wait_until("it answers", || host.reads("127.0.0.1", 8081) == "web");
     // Outside, containers are seen as themselves, if somebody knows the way back.
     let masquerade = "com.docker.network.bridge.enable_ip_masquerade";
     host.ok(&format!(

@@ -72,7 +72,8 @@ impl Registry {
         Ok(blocks)
     }
 
-    /// Claims the first free block of `subnet`, which is one of `network`'s, that overlaps none of `avoid`.
+    /// Claims the first free block of `subnet`, which is one of `network`'s, or of the network's range in it. It overlaps
+    /// none of `avoid`, and no reserved address is its first, which is the host's.
     ///
     /// # Errors
     ///
@@ -85,15 +86,29 @@ impl Registry {
         incarnation: u64,
         avoid: &[IpNetwork],
     ) -> Result<BlockRecord, ClaimBlockError> {
-        let prefix = block_prefix(subnet)?;
+        let range = match network.range {
+            Some(range) if subnet.is_ipv4() => range.into(),
+            _ => subnet,
+        };
+        let prefix = block_prefix(range)?;
+        let is_kept_back = |block: &IpNetwork| match block {
+            IpNetwork::V4(block) => {
+                let first = u32::from(block.network()).saturating_add(1);
+                let mut reserved = network.reserved.values();
+                reserved.any(|address| u32::from(*address) == first)
+            }
+            IpNetwork::V6(_) => false,
+        };
         let network_key = Key::Network(network.id.clone()).to_string();
         let mut backoff = Backoff::contention();
         for _ in 0..ATTEMPTS {
             let mut taken = self.claimed(&network.id).await?;
             taken.extend(avoid);
-            let free = split(subnet, prefix).find(|&cidr| overlapping(cidr, &taken).is_none());
+            let free = split(range, prefix)
+                .filter(|block| !is_kept_back(block))
+                .find(|&cidr| overlapping(cidr, &taken).is_none());
             let Some(cidr) = free else {
-                let network = network.name.clone();
+                let (network, subnet) = (network.name.clone(), range);
                 return Err(ClaimBlockError::Exhausted { network, subnet });
             };
             let (id, node) = (network.id.clone(), node.to_owned());

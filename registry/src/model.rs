@@ -61,6 +61,12 @@ pub struct NetworkRecord {
     pub subnet: Ipv4Network,
     /// Those of IPv6, if it carries that.
     pub subnet_v6: Option<Ipv6Network>,
+    /// The part of `subnet` that hosts take blocks of; `None`: all of it.
+    pub range: Option<Ipv4Network>,
+    /// The gateway asked for. Containers use their own host's; this address is nobody's.
+    pub gateway: Option<Ipv4Addr>,
+    /// Addresses that no container gets, and what for.
+    pub reserved: BTreeMap<String, Ipv4Addr>,
     /// Without a way out of the mesh.
     pub internal: bool,
     /// Open to containers that are not part of a service.

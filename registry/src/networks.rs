@@ -1,6 +1,7 @@
 //! Creating and removing networks, each in one transaction over all it claims.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use etcd_client::{Compare, CompareOp, DeleteOptions, GetOptions, TxnOp};
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
@@ -35,6 +36,12 @@ pub struct NetworkRequest {
     pub subnet_v6: Option<Ipv6Network>,
     /// Pools of either family in order of preference, each with the prefix length to take of it.
     pub pools: Vec<(IpNetwork, u8)>,
+    /// The part of the subnet that hosts take blocks of; `None`: all of it.
+    pub range: Option<Ipv4Network>,
+    /// The gateway asked for.
+    pub gateway: Option<Ipv4Addr>,
+    /// Addresses that no container gets, and what for.
+    pub reserved: BTreeMap<String, Ipv4Addr>,
     /// Subnets to keep clear of, such as the host's routes.
     pub avoid: Vec<IpNetwork>,
     /// The VNI, or `None` to take the first free one from 4096 up.
@@ -341,6 +348,9 @@ fn record(request: &NetworkRequest, choice: Choice) -> NetworkRecord {
         vni: choice.vni,
         subnet: choice.subnet,
         subnet_v6: choice.subnet_v6,
+        range: request.range,
+        gateway: request.gateway,
+        reserved: request.reserved.clone(),
         internal: request.internal,
         attachable: request.attachable,
         mtu: request.mtu,

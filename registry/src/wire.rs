@@ -198,6 +198,12 @@ struct NetworkWire {
     #[serde(default)]
     subnet_v6: Option<Ipv6Network>,
     #[serde(default)]
+    range: Option<Ipv4Network>,
+    #[serde(default)]
+    gateway: Option<Ipv4Addr>,
+    #[serde(default)]
+    reserved: BTreeMap<String, Ipv4Addr>,
+    #[serde(default)]
     internal: bool,
     #[serde(default)]
     attachable: bool,
@@ -222,12 +228,18 @@ impl Record for NetworkRecord {
             });
         }
         check_canonical("subnet", wire.subnet.into())?;
+        if let Some(range) = wire.range {
+            check_canonical("range", range.into())?;
+        }
         if let Some(subnet) = wire.subnet_v6 {
             check_canonical("subnet_v6", subnet.into())?;
         }
         Ok(Self {
             subnet: wire.subnet,
             subnet_v6: wire.subnet_v6,
+            range: wire.range,
+            gateway: wire.gateway,
+            reserved: wire.reserved,
             id: wire.id,
             name: wire.name,
             driver: wire.driver,
@@ -249,6 +261,9 @@ impl Record for NetworkRecord {
             vni: self.vni,
             subnet: self.subnet,
             subnet_v6: self.subnet_v6,
+            range: self.range,
+            gateway: self.gateway,
+            reserved: self.reserved.clone(),
             internal: self.internal,
             attachable: self.attachable,
             mtu: self.mtu,

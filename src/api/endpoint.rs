@@ -13,6 +13,9 @@ use crate::daemon::refusal::Refusal;
 /// Names under which clients speak of the network that containers are in by default.
 const DEFAULT_NAMES: [&str; 2] = ["default", "bridge"];
 
+/// Who shares the links of another cannot choose their addresses.
+const MAC_CONFLICT: &str = "conflicting options: mac-address and the network mode";
+
 /// The networks asked for, by name or id; none of them for modes that have none.
 pub(crate) fn requests(
     asked: HashMap<String, EndpointSettings>,
@@ -32,6 +35,9 @@ pub(crate) fn requests(
                     let message =
                         format!("conflicting options: network {name} and the network mode {mode}");
                     return Err(Refusal::invalid(message));
+                }
+                if request.mac.is_some() && *mode != NetworkMode::None {
+                    return Err(Refusal::invalid(MAC_CONFLICT));
                 }
             }
             // What is asked of the default network without wishes is what it is without asking.
@@ -142,10 +148,9 @@ pub(crate) fn share_mac(
         NetworkMode::Default if endpoints.contains_key("bridge") => "bridge",
         NetworkMode::Default => "default",
         NetworkMode::Named(name) => name,
-        NetworkMode::None | NetworkMode::Host | NetworkMode::Container(_) => {
-            return Err(Refusal::invalid(
-                "conflicting options: mac-address and the network mode",
-            ));
+        NetworkMode::None => return Ok(()), // there is no link to have it
+        NetworkMode::Host | NetworkMode::Container(_) => {
+            return Err(Refusal::invalid(MAC_CONFLICT));
         }
     };
     let settings = endpoints.entry(name.to_owned()).or_default();

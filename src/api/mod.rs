@@ -181,7 +181,7 @@ fn network_routes() -> Router<Arc<Daemon>> {
     Router::new()
         .route("/networks", get(networks::list))
         .route("/networks/create", post(networks::create))
-        .route("/networks/prune", post(networks::prune))
+        .route("/networks/prune", post(networks::prune_unused))
         .route(
             "/networks/{name}",
             get(networks::inspect).delete(networks::remove),

@@ -1,5 +1,7 @@
 //! Networks: made, shown, joined and removed.
 
+use std::time::SystemTime;
+
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -8,6 +10,7 @@ use bollard_stubs::models::{
     NetworkConnectRequest, NetworkCreateRequest, NetworkCreateResponse, NetworkDisconnectRequest,
     NetworkPruneResponse,
 };
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -16,9 +19,10 @@ use super::error::ApiError;
 use super::filters::Filters;
 use super::patterns::Patterns;
 use super::query::Params;
-use super::{Answer, Server, endpoint, json, network_view};
+use super::{Answer, Server, endpoint, json, network_view, prune};
 use crate::daemon::events::Kind;
 use crate::daemon::networks::NetworkView;
+use crate::daemon::refusal::Refusal;
 
 const FILTERS: &[&str] = &["dangling", "driver", "id", "label", "name", "scope", "type"];
 /// Networks that are always there.
@@ -33,6 +37,7 @@ pub(crate) async fn list(State(daemon): Server, Params(asked): Params<List>) -> 
     let filters = Filters::parse(asked.filters.as_deref(), FILTERS)?;
     let (names, ids) = (Patterns::of(&filters, "name"), Patterns::of(&filters, "id"));
     let mut list = Vec::new();
+    check(&filters)?;
     for view in daemon.networks() {
         if names.accept(&view.name) && ids.accept(&view.id) && accepts(&filters, &view) {
             list.push(network_view::network(view, false));
@@ -41,17 +46,28 @@ pub(crate) async fn list(State(daemon): Server, Params(asked): Params<List>) -> 
     json::sorted(list)
 }
 
+/// Refuses values that no network can have.
+fn check(filters: &Filters) -> Result<(), Refusal> {
+    filters.flag("dangling")?;
+    let mut types = filters.values("type");
+    match types.find(|kind| !["builtin", "custom"].contains(kind)) {
+        Some(kind) => Err(Refusal::invalid(format!(
+            "invalid filter 'type={kind}': expected builtin or custom"
+        ))),
+        None => Ok(()),
+    }
+}
+
 fn accepts(filters: &Filters, view: &NetworkView) -> bool {
     let predefined = PREDEFINED.contains(&view.name.as_str());
-    let dangling = |wanted: &str| {
-        matches!(wanted, "1" | "true" | "True") == (view.endpoints.is_empty() && !predefined)
-    };
+    let is_dangling = view.endpoints.is_empty() && !predefined;
+    let dangling = filters.flag("dangling").ok().flatten();
     filters.any("driver", |driver| view.driver == driver)
         && filters.any("scope", |scope| view.scope == scope)
         && filters.any("type", |kind| {
             kind == if predefined { "builtin" } else { "custom" }
         })
-        && filters.any("dangling", dangling)
+        && dangling.is_none_or(|wanted| wanted == is_dangling)
         && filters.labels(&view.labels)
 }
 
@@ -109,12 +125,16 @@ fn named(container: Option<String>) -> Result<String, ApiError> {
 }
 
 /// Removes the networks without containers on any host; one that gains a container meanwhile stays.
-pub(crate) async fn prune(State(daemon): Server, Params(asked): Params<List>) -> Answer {
-    let filters = Filters::parse(asked.filters.as_deref(), &["label"])?;
+pub(crate) async fn prune_unused(State(daemon): Server, Params(asked): Params<List>) -> Answer {
+    let filters = Filters::parse(asked.filters.as_deref(), &["label", "label!", "until"])?;
+    let until = prune::until(&filters)?;
     let mut deleted = Vec::new();
     for view in daemon.networks() {
         let unused = view.endpoints.is_empty() && !PREDEFINED.contains(&view.name.as_str());
-        if !unused || !filters.labels(&view.labels) {
+        let made = view.created.parse::<Timestamp>().ok();
+        let made = made.and_then(|made| SystemTime::try_from(made).ok());
+        let old = until.is_none_or(|until| made.is_some_and(|made| made <= until));
+        if !unused || !old || !filters.labels(&view.labels) || !filters.no_labels(&view.labels) {
             continue;
         }
         match daemon.network_remove(&view.id).await {

@@ -26,11 +26,16 @@ pub(crate) struct Prune {
     filters: Option<String>,
 }
 
+/// Up to when what is to be removed was made; `None`: whenever it was.
+pub(super) fn until(filters: &Filters) -> Result<Option<SystemTime>, Refusal> {
+    let until = filters.values("until").map(moment);
+    Ok(until.collect::<Result<Vec<_>, _>>()?.into_iter().min())
+}
+
 /// Removes the containers that do not run.
 pub(crate) async fn containers(State(daemon): Server, Params(asked): Params<Prune>) -> Answer {
     let filters = Filters::parse(asked.filters.as_deref(), &["label", "label!", "until"])?;
-    let until = filters.values("until").map(moment);
-    let until: Option<SystemTime> = until.collect::<Result<Vec<_>, _>>()?.into_iter().min();
+    let until = until(&filters)?;
     let (mut deleted, mut reclaimed) = (Vec::new(), 0u64);
     for container in daemon.containers() {
         let record = container.view();

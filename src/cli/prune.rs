@@ -175,9 +175,7 @@ pub(super) async fn everything(args: SystemPruneArgs, client: &Client) -> anyhow
         return Ok(0);
     }
     let mut reclaimed = containers_gone(given, client).await?;
-    // a network's age is not known
-    let ageless = given.iter().filter(|filter| !filter.starts_with("until"));
-    networks_gone(&ageless.cloned().collect::<Vec<_>>(), client).await?;
+    networks_gone(given, client).await?;
     if args.volumes {
         reclaimed += volumes_gone(false, given, client).await?;
     }

@@ -6,7 +6,8 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use nuncio_overlay::{
-    AddressBook, AllocateError, LEAST_MTU_V6, MacAddr, gateway6_of, has_ipv6, host_routes,
+    AddressBook, AllocateError, LEAST_MTU_V6, MacAddr, WriteBookError, gateway6_of, has_ipv6,
+    host_routes,
 };
 use nuncio_registry::NetworkRecord;
 
@@ -33,6 +34,28 @@ pub(super) fn open_book(data_root: &Path) -> anyhow::Result<AddressBook> {
         found.as_deref(),
         Box::new(keep),
     )?)
+}
+
+/// Keeps from containers what of a mesh network's addresses is reserved, as far as it is this host's to give.
+fn keep_back(
+    addresses: &mut AddressBook,
+    network: &NetworkRecord,
+    blocks: &[IpNetwork],
+) -> Result<(), WriteBookError> {
+    let gateway = network.gateway.map(|it| ("the gateway".to_owned(), it));
+    let reserved = network.reserved.iter();
+    let reserved = reserved.map(|(what, address)| (format!("reserved:{what}"), *address));
+    for (holder, address) in reserved.chain(gateway) {
+        let address = IpAddr::V4(address);
+        if !blocks.iter().any(|block| block.contains(address)) {
+            continue;
+        }
+        let kept = addresses.allocate(&network.id, blocks, &holder, Some(address));
+        if let Err(AllocateError::Write(error)) = kept {
+            return Err(error); // else it is a block's own address, which no container gets anyway
+        }
+    }
+    Ok(())
 }
 
 impl Daemon {
@@ -215,7 +238,9 @@ impl Daemon {
                     held: 0,
                 })
             } else {
-                locked(&self.addresses).allocate(id, &blocks, owner, wanted)
+                let mut addresses = locked(&self.addresses);
+                keep_back(&mut addresses, network, &blocks)?;
+                addresses.allocate(id, &blocks, owner, wanted)
             };
             match allocated {
                 Ok(address) => {

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use nuncio_overlay::{detach, veth_name};
 
 use super::Daemon;
-use super::config::{EndpointRequest, NetworkMode};
+use super::config::{ContainerConfig, EndpointRequest, NetworkMode};
 use super::container::{Container, locked};
 use super::networks::{DEFAULT_NETWORK, Network};
 use super::record::Record;
@@ -21,10 +21,13 @@ impl Daemon {
         container: &Arc<Container>,
         request: EndpointRequest,
     ) -> anyhow::Result<()> {
+        if let "host" | "none" = wanted {
+            return connect_predefined(wanted, container).await;
+        }
         let network = self.find_network(wanted).await?;
         let _turn = container.turn.lock().await;
         let record = container.view();
-        check_mode(&record.config.host.network)?;
+        check_mode(&record.config)?;
         if is_in(&record, network.name()) {
             let message = format!(
                 "endpoint with name {} already exists in network {}",
@@ -102,17 +105,15 @@ impl Daemon {
         container: &Arc<Container>,
         _force: bool,
     ) -> anyhow::Result<()> {
+        if let "host" | "none" = wanted {
+            return disconnect_predefined(wanted, container).await;
+        }
         let network = self.find_network(wanted).await?;
         let _turn = container.turn.lock().await;
         let record = container.view();
-        check_mode(&record.config.host.network)?;
+        check_mode(&record.config)?;
         if !is_in(&record, network.name()) {
-            let message = format!(
-                "container {} is not connected to network {}",
-                container.id,
-                network.name()
-            );
-            return Err(Refusal::forbidden(message).into());
+            return Err(not_connected(container, network.name()).into());
         }
         if let Some(endpoint) = record.endpoints.get(network.name()) {
             let link = veth_name(&container.id, endpoint.index);
@@ -162,21 +163,56 @@ impl Daemon {
     }
 }
 
+const OF_HOST: &str =
+    "container cannot be disconnected from host network or connected to host network";
+const OF_NONE: &str = "container cannot be connected to multiple networks with one of the networks in private (none) mode";
+
+/// Only a container that was in `none`, and left it, comes back there.
+async fn connect_predefined(wanted: &str, container: &Container) -> anyhow::Result<()> {
+    let _turn = container.turn.lock().await;
+    let config = container.view().config;
+    let nowhere = config.host.network == NetworkMode::None
+        && config.left_first
+        && config.endpoints.is_empty();
+    match wanted {
+        "host" => Err(Refusal::invalid(OF_HOST).into()),
+        _ if nowhere => container.update(|record| record.config.left_first = false),
+        _ => Err(Refusal::invalid(OF_NONE).into()),
+    }
+}
+
+/// A container that leaves `none` can be put into other networks.
+async fn disconnect_predefined(wanted: &str, container: &Container) -> anyhow::Result<()> {
+    let _turn = container.turn.lock().await;
+    let config = container.view().config;
+    match (wanted, &config.host.network) {
+        ("host", NetworkMode::Host) => Err(Refusal::invalid(OF_HOST).into()),
+        ("none", NetworkMode::None) if !config.left_first => {
+            container.update(|record| record.config.left_first = true)
+        }
+        _ => Err(not_connected(container, wanted).into()),
+    }
+}
+
+fn not_connected(container: &Container, network: &str) -> Refusal {
+    Refusal::forbidden(format!(
+        "container {} is not connected to network {network}",
+        container.id
+    ))
+}
+
 /// Refuses containers whose namespace is not their own, or is to have no networks.
-fn check_mode(mode: &NetworkMode) -> Result<(), Refusal> {
-    let message = match mode {
+fn check_mode(config: &ContainerConfig) -> Result<(), Refusal> {
+    let message = match &config.host.network {
         NetworkMode::Default | NetworkMode::Named(_) => return Ok(()),
+        NetworkMode::None if config.left_first => return Ok(()),
         NetworkMode::Container(_) => {
             "container sharing network namespace with another container or host cannot be connected to any other network"
         }
-        NetworkMode::Host => {
-            "container cannot be disconnected from host network or connected to host network"
-        }
-        NetworkMode::None => {
-            "container cannot be connected to multiple networks with one of the networks in private (none) mode"
-        }
+        NetworkMode::Host => OF_HOST,
+        NetworkMode::None => OF_NONE,
     };
-    Err(Refusal::forbidden(message))
+    Err(Refusal::invalid(message))
 }
 
 /// The network that `--network` named.

@@ -173,9 +173,26 @@ impl Daemon {
         request: NetworkCreate,
         mut avoid: Vec<IpNetwork>,
     ) -> anyhow::Result<String> {
-        refuse_addressing(&request)?;
+        refuse_addressing_v6(&request)?;
+        if let Some(subnet) = request.subnet {
+            let kept = request.reserved.iter();
+            check_reserved(&Pool {
+                subnet: subnet.into(),
+                gateway: Some(request.gateway.map_or(gateway(subnet.into()), IpAddr::V4)),
+                range: None,
+                reserved: kept
+                    .map(|(what, at)| (what.clone(), (*at).into()))
+                    .collect(),
+            })?;
+        }
         if request.options.contains_key(ENCRYPTED) {
             require_tun(&request.name)?;
+        }
+        if request.options.contains_key(BRIDGE) {
+            bail!(Refusal::invalid(format!(
+                "network {}: --opt {BRIDGE} is for networks of one host: leave it out, or -d overlay",
+                request.name
+            )));
         }
         self.fits_underlay(&request).await?;
         for network in locked(&self.local_networks).values() {
@@ -199,6 +216,9 @@ impl Daemon {
                 name: request.name.clone(),
                 driver: "overlay".into(),
                 subnet: request.subnet,
+                range: request.range,
+                gateway: request.gateway,
+                reserved: request.reserved,
                 avoid,
                 internal: request.internal,
                 attachable: request.attachable,
@@ -362,23 +382,19 @@ impl Daemon {
     }
 }
 
-/// Every host hands out addresses of an overlay from blocks of its own, of which it is the gateway.
-fn refuse_addressing(request: &NetworkCreate) -> Result<(), Refusal> {
-    let v6 = request.v6.clone().unwrap_or_default();
+/// Every host hands out addresses of an overlay's IPv6 from blocks of its own, of which it is the gateway.
+fn refuse_addressing_v6(request: &NetworkCreate) -> Result<(), Refusal> {
+    let Some(v6) = &request.v6 else {
+        return Ok(());
+    };
     let asked = [
-        (
-            request.gateway.is_some() || v6.gateway.is_some(),
-            "--gateway",
-        ),
-        (request.range.is_some() || v6.range.is_some(), "--ip-range"),
-        (
-            !(request.reserved.is_empty() && v6.reserved.is_empty()),
-            "--aux-address",
-        ),
+        (v6.gateway.is_some(), "--gateway"),
+        (v6.range.is_some(), "--ip-range"),
+        (!v6.reserved.is_empty(), "--aux-address"),
     ];
     match asked.iter().find(|(asked, _)| *asked) {
         Some((_, flag)) => Err(Refusal::unsupported(format!(
-            "network {}: not built: {flag} of an overlay",
+            "network {}: not built: {flag} of an overlay's IPv6",
             request.name
         ))),
         None => Ok(()),

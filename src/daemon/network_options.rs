@@ -1,11 +1,13 @@
 //! What `network create --opt` asks for.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use super::refusal::Refusal;
 
 /// The name of the bridge: one that is there, or that is to be made.
 pub(super) const BRIDGE: &str = "com.docker.network.bridge.name";
+const HOST_BINDING: &str = "com.docker.network.bridge.host_binding_ipv4";
 const ICC: &str = "com.docker.network.bridge.enable_icc";
 const MASQUERADE: &str = "com.docker.network.bridge.enable_ip_masquerade";
 /// Docker's long name, and the short one of its notes.
@@ -21,6 +23,8 @@ pub(crate) struct NetworkOptions {
     /// Outside its containers are seen as the host.
     pub(super) masquerade: bool,
     pub(super) mtu: Option<u16>,
+    /// The address of the host at which its containers' ports are published that name none.
+    pub(super) host_binding: Option<Ipv4Addr>,
 }
 
 impl Default for NetworkOptions {
@@ -29,6 +33,7 @@ impl Default for NetworkOptions {
             icc: true,
             masquerade: true,
             mtu: None,
+            host_binding: None,
         }
     }
 }
@@ -36,7 +41,7 @@ impl Default for NetworkOptions {
 impl NetworkOptions {
     /// Whether an option is one of those here; others may be known elsewhere.
     pub(crate) fn knows(option: &str) -> bool {
-        [BRIDGE, ICC, MASQUERADE].contains(&option) || MTU.contains(&option)
+        [BRIDGE, HOST_BINDING, ICC, MASQUERADE].contains(&option) || MTU.contains(&option)
     }
 
     /// # Errors
@@ -48,6 +53,7 @@ impl NetworkOptions {
             match option.as_str() {
                 ICC => found.icc = boolean(option, value)?,
                 MASQUERADE => found.masquerade = boolean(option, value)?,
+                HOST_BINDING => found.host_binding = Some(host_address(option, value)?),
                 _ if MTU.contains(&option.as_str()) => found.mtu = Some(mtu(option, value)?),
                 _ => {}
             }
@@ -70,6 +76,14 @@ fn boolean(option: &str, value: &str) -> Result<bool, Refusal> {
             "invalid value {value:?} of --opt {option}: expected true or false"
         ))),
     }
+}
+
+fn host_address(option: &str, value: &str) -> Result<Ipv4Addr, Refusal> {
+    value.parse().map_err(|_| {
+        Refusal::invalid(format!(
+            "invalid value {value:?} of --opt {option}: expected an IPv4 address of the host"
+        ))
+    })
 }
 
 fn mtu(option: &str, value: &str) -> Result<u16, Refusal> {
@@ -108,6 +122,7 @@ mod tests {
         for (option, value) in [
             (ICC, "perhaps"),
             (MASQUERADE, ""),
+            (HOST_BINDING, "localhost"),
             (MTU[0], "67"),
             (MTU[0], "65536"),
             (MTU[1], "large"),

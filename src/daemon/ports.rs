@@ -10,6 +10,8 @@ use super::refusal::Refusal;
 pub(crate) struct Choice<'a> {
     /// First and last for `-P` and for `-p` without one.
     pub(crate) range: (u16, u16),
+    /// The address of the host for those who name none; `None`: all of them.
+    pub(crate) host_address: Option<Ipv4Addr>,
     /// Those of other containers.
     pub(crate) taken: &'a [PublishedPort],
     /// Whether no other program has one; asked only where there is another to take instead.
@@ -47,7 +49,8 @@ pub(crate) fn choose(
             host_address: None,
             host_ports: None,
         });
-    for binding in bindings.iter().cloned().chain(all) {
+    for mut binding in bindings.iter().cloned().chain(all) {
+        binding.host_address = binding.host_address.or(choice.host_address.map(IpAddr::V4));
         let (first, last) = binding.host_ports.unwrap_or(choice.range);
         let protocol = binding.port.protocol;
         let addresses = addresses(&binding, choice.has_v6)?;
@@ -131,6 +134,7 @@ mod tests {
     fn among(taken: &[PublishedPort]) -> Choice<'_> {
         Choice {
             range: (49000, 49900),
+            host_address: None,
             taken,
             is_free: &|_, _, _| true,
             has_v6: false,
@@ -224,6 +228,7 @@ mod tests {
     fn a_port_of_another_program_is_passed_over_in_a_range() {
         let choice = Choice {
             range: (5000, 5001),
+            host_address: None,
             taken: &[],
             is_free: &|protocol, _, port| (protocol, port) != (Protocol::Tcp, 5000),
             has_v6: false,

@@ -14,7 +14,7 @@ use super::container::Container;
 use super::health::Health;
 use super::networks::{DEFAULT_NETWORK, Network};
 use super::outfit::owns_namespace;
-use super::record::{Endpoint, Phase, PublishedPort, StartFailure};
+use super::record::{Endpoint, Phase, PublishedPort, Record, StartFailure};
 use super::refusal::Refusal;
 use super::services::service_of;
 use super::{Daemon, ports};
@@ -177,6 +177,14 @@ impl Daemon {
             self.check_link_targets(&record, &joined).await?;
             Vec::new()
         };
+        // By the network that leads out a container's ports are reached.
+        let planned = Record {
+            endpoints: endpoints.clone(),
+            ..record.clone()
+        };
+        let out = planned.way_out().map(|(name, _)| name);
+        let published_by = joined.iter().find(|network| Some(network.name()) == out);
+        let host_address = published_by.and_then(|network| network.options().host_binding);
         let host = &record.config.host;
         let all: &[Port] = if host.publish_all {
             &record.config.exposed
@@ -195,6 +203,7 @@ impl Daemon {
                 others.flat_map(|other| other.view().published).collect();
             let choice = ports::Choice {
                 range: self.options.publish_range,
+                host_address,
                 taken: &taken,
                 is_free: &ports::is_free,
                 has_v6: ports::has_v6(),
@@ -203,7 +212,7 @@ impl Daemon {
         };
         let published = choose().await?;
         container.update(|record| {
-            record.endpoints = endpoints.clone();
+            record.endpoints = endpoints;
             record.links = links;
             record.published = published;
         })?;
@@ -284,6 +293,7 @@ fn wanted_networks(config: &ContainerConfig) -> BTreeMap<String, EndpointRequest
     let first = match &config.host.network {
         NetworkMode::Default => DEFAULT_NETWORK,
         NetworkMode::Named(name) => name,
+        NetworkMode::None if config.left_first => return wanted,
         NetworkMode::None | NetworkMode::Host | NetworkMode::Container(_) => {
             return BTreeMap::new();
         }

@@ -1,6 +1,6 @@
 //! What the daemon shows, and the calls that only pass something on.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -243,11 +243,18 @@ impl Daemon {
             let mut blocks = blocks.iter().copied();
             blocks.find(|block| block.is_ipv6() == subnet.is_ipv6())
         };
-        let pool = |subnet| Pool {
-            subnet,
-            gateway: own(subnet).map(gateway),
-            range: None,
-            reserved: [].into(),
+        let ip = |(what, address): (&String, &Ipv4Addr)| (what.clone(), (*address).into());
+        let pool = |subnet: IpNetwork| {
+            let asked = subnet.is_ipv4().then_some(network);
+            let kept_back = asked.map(|network| network.reserved.iter().map(ip).collect());
+            Pool {
+                subnet,
+                gateway: asked
+                    .and_then(|network| network.gateway.map(IpAddr::V4))
+                    .or(own(subnet).map(gateway)),
+                range: asked.and_then(|network| network.range.map(IpNetwork::V4)),
+                reserved: kept_back.unwrap_or_default(),
+            }
         };
         network.subnets().map(pool).collect()
     }

@@ -47,7 +47,7 @@ pub(super) fn choose(
             IpNetwork::V6(_) => None,
         })?,
     };
-    block_prefix(subnet.into())?;
+    block_prefix(request.range.unwrap_or(subnet).into())?;
     let subnet_v6 = match request.subnet_v6 {
         _ if !request.v6 => None,
         Some(subnet) => {

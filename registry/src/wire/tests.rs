@@ -79,12 +79,15 @@ fn network() -> impl Strategy<Value = NetworkRecord> {
             labels,
         )| {
             NetworkRecord {
-                id,
                 name,
                 driver,
                 vni,
                 subnet,
                 subnet_v6,
+                range: internal.then_some(subnet),
+                gateway: attachable.then(|| subnet.network()),
+                reserved: BTreeMap::from([(id.clone(), subnet.broadcast())]),
+                id,
                 internal,
                 attachable,
                 mtu,

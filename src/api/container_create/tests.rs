@@ -78,10 +78,54 @@ fn what_is_wrong_is_told() {
             json!({"Image": "x", "Hostname": "y", "HostConfig": {"NetworkMode": "container:db"}}),
             "conflicting options: hostname and the network mode",
         ),
+        (
+            json!({"Image": "x", "MacAddress": "02:00:00:00:00:01", "HostConfig": {"NetworkMode": "container:db"}}),
+            "conflicting options: mac-address and the network mode",
+        ),
+        (
+            json!({"Image": "x", "ExposedPorts": {"80/tcp": {}}, "HostConfig": {"NetworkMode": "container:db"}}),
+            "conflicting options: port exposing and the container type network mode",
+        ),
     ] {
         let error = refused(body);
         assert_eq!(error.status, StatusCode::BAD_REQUEST, "{}", error.message);
         assert!(error.message.contains(words), "{}", error.message);
+    }
+}
+
+#[test]
+fn a_namespace_of_another_has_what_it_has() {
+    for (field, value, words) in [
+        (
+            "Links",
+            json!(["db"]),
+            "container type network can't be used with links. This would result in undefined behavior",
+        ),
+        ("Dns", json!(["192.0.2.1"]), "dns and the network mode"),
+        (
+            "ExtraHosts",
+            json!(["a:192.0.2.1"]),
+            "custom host-to-IP mapping and the network mode",
+        ),
+        (
+            "PortBindings",
+            json!({"80/tcp": [{"HostPort": "80"}]}),
+            "port publishing and the container type network mode",
+        ),
+        (
+            "PublishAllPorts",
+            json!(true),
+            "port publishing and the container type network mode",
+        ),
+    ] {
+        let error = refused(
+            json!({"Image": "x", "HostConfig": {"NetworkMode": "container:db", field: value}}),
+        );
+        assert_eq!(error.status, StatusCode::BAD_REQUEST, "{}", error.message);
+        assert_eq!(error.message, format!("conflicting options: {words}"));
+        // Without networks of one's own there is nothing to conflict with.
+        let alone = json!({"Image": "x", "HostConfig": {"NetworkMode": "none", field: value}});
+        assert!(field == "Links" || parse(alone).is_ok(), "{field}");
     }
 }
 
