@@ -74,7 +74,7 @@ impl Daemon {
         let mut bridges = BTreeMap::new();
         for network in local.into_iter().filter(|network| network.adopted) {
             let id = network.id.clone();
-            let name = Network::Local(network).bridge();
+            let name = Network::Local(Box::new(network)).bridge();
             match host_bridge(&name).await {
                 Ok(Some(bridge)) => drop(bridges.insert(id, bridge)),
                 Ok(None) => tracing::warn!(bridge = name, network = id, "the bridge is not there"),
@@ -92,7 +92,7 @@ impl Daemon {
         if !network.adopted {
             return Ok(Vec::new());
         }
-        let name = Network::Local(network.clone()).bridge();
+        let name = Network::Local(Box::new(network.clone())).bridge();
         let bridge = host_bridge(&name).await?;
         let bridge = bridge.with_context(|| format!("there is no bridge {name}"))?;
         let own = bridge.addresses.iter().map(|address| address.ip());

@@ -103,7 +103,7 @@ pub(crate) struct Pool {
 pub(crate) enum Network {
     /// Out of the registry: an overlay, or the default network.
     Mesh(Arc<NetworkRecord>),
-    Local(LocalNetwork),
+    Local(Box<LocalNetwork>),
 }
 
 impl Network {
@@ -301,7 +301,7 @@ impl Daemon {
         let networks = locked(&self.local_networks);
         let mut local = networks.values();
         let found = local.find(|network| network.name == DEFAULT_NETWORK);
-        found.cloned().map(Network::Local)
+        found.cloned().map(Box::new).map(Network::Local)
     }
 
     /// The default network, if this host has a part of the mesh's.
@@ -331,6 +331,7 @@ impl Daemon {
             locked(&self.local_networks)
                 .values()
                 .cloned()
+                .map(Box::new)
                 .map(Network::Local),
         );
         networks
