@@ -183,7 +183,7 @@ mod tests {
             ..among(taken)
         };
         let any = binding("80/tcp", None);
-        let first = choose(&[any.clone()], &[], &dual(&[])).expect("free");
+        let first = choose(std::slice::from_ref(&any), &[], &dual(&[])).expect("free");
         let at = |published: &PublishedPort| (published.at().to_string(), published.host_port);
         let places: Vec<_> = first.iter().map(at).collect();
         assert_eq!(

@@ -2,12 +2,14 @@
 
 use std::io;
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::{CHUNK, Input, Shim};
 use crate::protocol::{Answer, Fault, LONGEST_LINE, Op, Request, VERSION};
@@ -15,6 +17,8 @@ use crate::time;
 
 /// Clients served at once; further ones are turned away.
 const MOST: usize = 256;
+/// How long a process may take what a client sent last before it went away.
+const LAST_INPUT: Duration = Duration::from_secs(10);
 
 pub(super) fn spawn(connections: &mut JoinSet<()>, shim: &Rc<Shim>, client: UnixStream) {
     let shim = shim.clone();
@@ -106,7 +110,13 @@ async fn attach(
     tokio::pin!(delivery);
     tokio::select! {
         () = &mut input => delivery.await,
-        delivered = &mut delivery => delivered, // the output ended or cannot be delivered: input has no use
+        delivered = &mut delivery => {
+            if delivered.is_err() {
+                // A client that has gone away may have sent something just before.
+                let _ = timeout(LAST_INPUT, input).await;
+            }
+            delivered // or the output has ended, and input has no use
+        }
     }
 }
 
