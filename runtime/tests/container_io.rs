@@ -40,6 +40,27 @@ async fn input_goes_in_and_its_end_too() -> Result<()> {
 }
 
 #[tokio::test]
+async fn what_a_client_sent_before_it_went_away_arrives() -> Result<()> {
+    const SENT: usize = 64 << 10;
+    const SOON: Duration = Duration::from_secs(60);
+    let place = Place::new()?;
+    let script =
+        format!("while :; do echo noise; done & head -c {SENT} >/dev/null; kill $!; echo all came");
+    let mut spec = place.sh(&script);
+    spec.open_stdin = true;
+    let shim = place.create(&spec).await?;
+    let mut attach = shim.attach(EVERYTHING).await?;
+    shim.start().await?;
+    attach.output.next().await?;
+    attach.input.write_all(&vec![b'x'; SENT]).await?;
+    drop(attach); // while output cannot be delivered any more
+    let mut attach = shim.attach(EVERYTHING).await?;
+    let ran = tokio::time::timeout(SOON, collect(&shim, &mut attach.output)).await??;
+    assert!(ran.stdout.ends_with("all came\n"));
+    Ok(())
+}
+
+#[tokio::test]
 async fn much_goes_through_unharmed_in_both_directions() -> Result<()> {
     let place = Place::new()?;
     let mut spec = place.command(&["cat"]);
