@@ -93,9 +93,9 @@ measure_size() {
 daemon_b=(/bench/nuncio daemon --data-root /var/lib/nuncio --exec-root /run/nuncio -H unix:///run/engine.sock
     --advertise-addr 198.18.2.2 --node-name b --registry http://198.18.2.1:2379)
 
-# rows : of other hosts.
+# rows : of hosts that are simulated. The real one has a row in the default network.
 rows() {
-    bridge -n "$stem-nuncio-b" fdb show | grep -c ' dst ' || true
+    bridge -n "$stem-nuncio-b" fdb show | grep -c ' dst 198\.18\.1' || true
 }
 
 # knows HOSTS : has a row for each of them in each network.
@@ -117,7 +117,7 @@ count() {
     local net=$stem-nuncio-b
     echo "$(ip -n "$net" -4 route | wc -l) $(ip -n "$net" neigh show nud permanent | wc -l) $(rows)" \
         "$(ip -n "$net" -o link | wc -l)" \
-        "$(nsenter --net="/run/netns/$net" nft list ruleset | wc -c | awk '{ printf "%.0f", $1 / 1024 }')"
+        "$(nsenter --net="/run/netns/$net" nft -s list ruleset | wc -c | awk '{ printf "%.0f", $1 / 1024 }')"
 }
 
 kill_daemon() {
