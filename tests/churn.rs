@@ -155,8 +155,9 @@ impl Mesh {
 /// What the kernel of a host has, without what differs from one look to the next.
 fn picture(host: &Host) -> String {
     let script = "ip -o link | sed 's/^[0-9]*: //; s/@if[0-9]*//; s/<.*>//; s/state [A-Z]*//'; \
-                  ip -o addr show | sed 's/^[0-9]*: //; s/valid_lft.*//'; \
-                  ip route show table all | sed 's/ linkdown//'; ip neigh show nud permanent; bridge fdb show | grep ' dst '; nft -s list ruleset";
+                  ip -o -4 addr show | sed 's/^[0-9]*: //; s/valid_lft.*//'; \
+                  ip -o -6 addr show scope global; ip -6 route show proto 110; \
+                  ip -4 route show table all | sed 's/ linkdown//'; ip neigh show nud permanent; bridge fdb show | grep ' dst '; nft -s list ruleset";
     host.inside("sh", ["-c", script]).stdout
 }
 

@@ -135,16 +135,22 @@ async fn the_datapath_follows_the_traffic() -> Result<()> {
     sent?;
     read?;
     ensure!(sink == bulk);
+    // What has arrived is counted a moment later.
+    until("all is counted", || {
+        only(&ambassador).is_ok_and(|flow| (flow.bytes_in, flow.bytes_out) == (4 << 20, 0))
+    })
+    .await?;
     let flow = only(&ambassador)?;
     ensure!(flow.datapath == Datapath::Splice, "{flow:?}");
-    ensure!((flow.bytes_in, flow.bytes_out) == (4 << 20, 0), "{flow:?}");
     // Small messages bring it back.
     for _ in 0..40 {
         client.write_all(b"ping").await?;
         soon(server.read_exact(&mut sink[..4])).await??;
     }
-    ensure!(only(&ambassador)?.datapath == Datapath::Copy);
-    Ok(())
+    until("it is copied again", || {
+        only(&ambassador).is_ok_and(|flow| flow.datapath == Datapath::Copy)
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
