@@ -105,7 +105,17 @@ pub fn cgroup2(parent: &str) -> Option<PathBuf> {
 pub(crate) struct Joined(Option<PathBuf>);
 
 impl Joined {
+    /// Makes the group if it is not there.
+    pub(crate) fn make(cgroup: &Path) -> io::Result<Self> {
+        Self::join(cgroup, |group| fs::create_dir_all(group))
+    }
+
+    /// Only where the group is there: what was made for a container that is just being removed, nobody would remove.
     pub(crate) fn enter(cgroup: &Path) -> io::Result<Self> {
+        Self::join(cgroup, |_| Ok(()))
+    }
+
+    fn join(cgroup: &Path, prepare: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<Self> {
         let Layout::V1 {
             cgroup2: Some(root),
             ..
@@ -120,7 +130,7 @@ impl Joined {
             .find_map(|line| line.strip_prefix("0::/"))
             .unwrap_or_default()
             .to_owned();
-        fs::create_dir_all(&group)?;
+        prepare(&group)?;
         fs::write(group.join("cgroup.procs"), "0")?;
         Ok(Self(Some(root.join(own))))
     }
@@ -272,6 +282,17 @@ fn below(path: &Path) -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn entering_a_group_that_is_gone_makes_none() {
+        let gone = Path::new("/nuncio-test-gone/container");
+        let _ = Joined::enter(gone); // an error on a hybrid, and nothing elsewhere
+        let made = Layout::detect()
+            .paths(gone)
+            .into_iter()
+            .any(|path| path.exists());
+        assert!(!made);
+    }
 
     #[test]
     fn layouts() {

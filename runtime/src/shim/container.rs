@@ -50,7 +50,7 @@ impl Container {
         let (ends, mut builder) = prepare(&plan)?;
         let (report, writer) = report_pipe()?;
         builder = builder.with_executor(Launcher::new(plan.payload.clone(), &plan.role, writer));
-        let built = Joined::enter(&plan.cgroup)
+        let built = Joined::make(&plan.cgroup)
             .map_err(|error| Fault::internal(format!("enter cgroup2: {error}")))
             .and_then(|joined| {
                 let built = builder
