@@ -69,13 +69,12 @@ impl Kept {
     ) -> Result<Brought, NftError> {
         let left = self.left.take();
         let now = generation(ruleset);
-        let untouched = |left: &&Left| now.is_some() && left.generation == now;
         match left {
-            Some(left) if left.batch == batch && (untouched(&&left) || left.is_absent()) => {
+            Some(left) if left.batch == batch && (left.is_untouched(now) || left.is_absent()) => {
                 self.left = Some(left);
                 Ok(Brought::AsTheyWere)
             }
-            Some(left) if untouched(&&left) => {
+            Some(left) if left.is_untouched(now) => {
                 replace(self.tables, &batch).await?;
                 self.left = Some(Left {
                     batch,
@@ -130,9 +129,9 @@ impl Kept {
         let Some(left) = &mut self.left else {
             return Ok(());
         };
-        if left.listing == Listing::Unasked && left.generation == generation(ruleset) {
+        if left.listing == Listing::Unasked && left.is_untouched(generation(ruleset)) {
             let listing = nft::list(self.tables).await?;
-            if left.generation == generation(ruleset) {
+            if left.is_untouched(generation(ruleset)) {
                 left.listing = Listing::Known(listing);
             }
         }
@@ -142,7 +141,7 @@ impl Kept {
     /// Whether the tables are as they were left; `None` if that cannot be told.
     pub(super) async fn stand(&self, ruleset: Option<&Ruleset>) -> Option<bool> {
         let left = self.left.as_ref()?;
-        if left.generation.is_some() && left.generation == generation(ruleset) {
+        if left.is_untouched(generation(ruleset)) {
             return Some(true);
         }
         let Listing::Known(listing) = &left.listing else {
@@ -164,6 +163,11 @@ impl Kept {
 }
 
 impl Left {
+    /// Whether nobody has changed a rule since, as the kernel's count is `now`; without a count it cannot be told.
+    fn is_untouched(&self, now: Option<u32>) -> bool {
+        now.is_some() && self.generation == now
+    }
+
     fn is_absent(&self) -> bool {
         self.batch.is_empty() && self.listing == Listing::Known(None)
     }
