@@ -50,16 +50,19 @@ main() {
         until_true 10 engine nuncio-b network inspect "n$number" || fail "network n$number is not known to the other host"
         stand nuncio-b "c$number" --network "n$number"
     done
-    printf '%6s %10s %12s %12s %8s %8s %12s %8s %8s %10s\n' hosts containers 'learnt, ms' 'resync, ms' \
-        routes neighbours 'FDB entries' links 'nft, KiB' 'gone, ms'
+    row hosts containers 'learnt, ms' 'resync, ms' routes neighbours 'FDB entries' links 'nft, KiB' 'gone, ms'
     for size in "${sizes[@]}"; do measure_size "$size"; done
+}
+
+# row WORD... : of the table.
+row() {
+    printf '%6s %10s %12s %12s %8s %8s %12s %8s %8s %10s\n' "$@"
 }
 
 # measure_size HOSTS
 measure_size() {
     local hosts=$1 learnt resynced gone start objects
     mkfifo "$work/over"
-    start=$(milliseconds)
     nsenter --net="/run/netns/$stem-nuncio-a" "$LOAD" mesh http://198.18.2.1:2379 --hosts "$hosts" \
         --endpoints $((hosts * each)) <"$work/over" >"$work/entered" 2>>"$work/log-mesh" &
     simulated=$!
@@ -78,7 +81,6 @@ measure_size() {
     until_true 60 knows "$hosts" || fail "the host does not come back"
     resynced=$(since "$start")
     until_true 30 engine nuncio-b ps
-    start=$(milliseconds)
     exec 7>&-
     wait "$simulated"
     simulated=
@@ -87,7 +89,7 @@ measure_size() {
     until_true 60 knows 0 || fail "the host keeps $(rows) rows of hosts that are gone"
     gone=$(since "$start")
     # shellcheck disable=SC2086 # words
-    printf '%6s %10s %12s %12s %8s %8s %12s %8s %8s %10s\n' "$hosts" $((hosts * each)) "$learnt" "$resynced" $objects "$gone"
+    row "$hosts" $((hosts * each)) "$learnt" "$resynced" $objects "$gone"
 }
 
 daemon_b=(/bench/nuncio daemon --data-root /var/lib/nuncio --exec-root /run/nuncio -H unix:///run/engine.sock
