@@ -9,7 +9,7 @@ use support::{Host, Network, Underlay, join};
 /// All of IPv6 that the overlay may change.
 fn picture(host: &Host) -> Result<String> {
     host.namespace.sh(
-        "ip -o -6 addr show scope global | sed 's/^[0-9]*: //'; ip -6 route show table main | sed 's/ linkdown//' | grep -v ^fe80; ip -6 neigh show nud permanent; bridge fdb | grep -v '^33:33:'",
+        "ip -o -6 addr show scope global | sed 's/^[0-9]*: //'; ip -6 route show table main | sed 's/ linkdown//' | grep -v ^fe80; ip -6 neigh show nud permanent; bridge fdb | grep permanent | grep -v '^33:33:'",
     )
 }
 

@@ -45,7 +45,7 @@ async fn what_a_client_sent_before_it_went_away_arrives() -> Result<()> {
     const SOON: Duration = Duration::from_secs(60);
     let place = Place::new()?;
     let script =
-        format!("while :; do echo noise; done & head -c {SENT} >/dev/null; kill $!; echo all came");
+        format!("while :; do echo noise; done & head -c {SENT} >/dev/null; kill $!; wait $!; echo all came");
     let mut spec = place.sh(&script);
     spec.open_stdin = true;
     let shim = place.create(&spec).await?;
