@@ -44,8 +44,9 @@ async fn what_a_client_sent_before_it_went_away_arrives() -> Result<()> {
     const SENT: usize = 64 << 10;
     const SOON: Duration = Duration::from_secs(60);
     let place = Place::new()?;
-    let script =
-        format!("while :; do echo noise; done & head -c {SENT} >/dev/null; kill $!; wait $!; echo all came");
+    let script = format!(
+        "while :; do echo noise; done & head -c {SENT} >/dev/null; kill $!; wait $!; echo all came"
+    );
     let mut spec = place.sh(&script);
     spec.open_stdin = true;
     let shim = place.create(&spec).await?;
@@ -57,6 +58,19 @@ async fn what_a_client_sent_before_it_went_away_arrives() -> Result<()> {
     let mut attach = shim.attach(EVERYTHING).await?;
     let ran = tokio::time::timeout(SOON, collect(&shim, &mut attach.output)).await??;
     assert!(ran.stdout.ends_with("all came\n"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_process_that_writes_without_end_keeps_nobody_from_being_answered() -> Result<()> {
+    let place = Place::new()?;
+    let shim = place.create(&place.command(&["yes"])).await?;
+    shim.start().await?;
+    for _ in 0..20 {
+        shim.state().await?;
+    }
+    shim.signal(9).await?;
+    shim.wait().await?;
     Ok(())
 }
 

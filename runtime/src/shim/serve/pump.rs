@@ -73,6 +73,7 @@ pub(super) async fn output(
                     log.write(stream, &buffer[..read]);
                 }
                 shim.hub.publish(stream, &buffer[..read]).await;
+                tokio::task::yield_now().await; // others have their turn, though there is always more to read
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
             Err(error) => {
