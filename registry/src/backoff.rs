@@ -26,7 +26,7 @@ impl Backoff {
 
     /// For a registry that does not answer.
     pub(crate) fn outage() -> Self {
-        Self::new(Duration::from_millis(50), Duration::from_secs(3))
+        Self::new(Duration::from_millis(50), Duration::from_secs(2))
     }
 
     /// Starts over after a success.

@@ -10,6 +10,7 @@ use tracing::warn;
 
 use crate::backoff::Backoff;
 use crate::connect::{self, ConnectError, ConnectOptions};
+use crate::failover::Failover;
 use crate::secure::User;
 use crate::wire::Record;
 
@@ -20,6 +21,7 @@ const PAGE: i64 = 500;
 #[derive(Clone)]
 pub struct Registry {
     client: Client,
+    failover: Failover,
     /// How it is reached.
     options: Arc<ConnectOptions>,
     /// Who is still to be let in, once the registry is there.
@@ -109,7 +111,7 @@ impl Registry {
     ///
     /// [`ConnectError`] names the endpoint and the errno.
     pub async fn connect(options: &ConnectOptions) -> Result<Self, ConnectError> {
-        let mut client = connect::client(options).await?;
+        let (mut client, failover) = connect::client(options).await?;
         connect::probe(options).await?;
         if let Some(user) = &options.user {
             log_in(&mut client, user, options.timeout)
@@ -122,6 +124,7 @@ impl Registry {
         }
         let registry = Self {
             client,
+            failover,
             options: Arc::new(options.clone()),
             _login: None,
         };
@@ -140,13 +143,14 @@ impl Registry {
     ///
     /// [`ConnectError`] if an endpoint cannot be understood or its name not be resolved.
     pub async fn connect_lazy(options: &ConnectOptions) -> Result<Self, ConnectError> {
-        let client = connect::client(options).await?;
+        let (client, failover) = connect::client(options).await?;
         let login = options.user.clone().map(|user| {
             let login = log_in_once_there(client.clone(), user, options.timeout);
             Arc::new(AbortOnDropHandle::new(tokio::spawn(login)))
         });
         Ok(Self {
             client,
+            failover,
             options: Arc::new(options.clone()),
             _login: login,
         })
@@ -166,16 +170,37 @@ impl Registry {
         operation: &'static str,
         call: impl Future<Output = Result<T, etcd_client::Error>>,
     ) -> Result<T, CallError> {
-        match tokio::time::timeout(self.options.timeout, call).await {
-            Ok(result) => result.map_err(|error| {
+        self.call_within(self.options.timeout, operation, call)
+            .await
+    }
+
+    /// Runs `call` for at most `after`. If it does not end well for want of a member that answers, or of a leader, another
+    /// member is sought.
+    pub(crate) async fn call_within<T>(
+        &self,
+        after: Duration,
+        operation: &'static str,
+        call: impl Future<Output = Result<T, etcd_client::Error>>,
+    ) -> Result<T, CallError> {
+        match tokio::time::timeout(after, call).await {
+            Ok(Ok(done)) => Ok(done),
+            Ok(Err(error)) => {
+                if is_the_members(&error) {
+                    self.failover.doubt();
+                }
                 let source = cause(error);
-                CallError::Rpc { operation, source }
-            }),
-            Err(_) => Err(CallError::Timeout {
-                operation,
-                after: self.options.timeout,
-            }),
+                Err(CallError::Rpc { operation, source })
+            }
+            Err(_) => {
+                self.failover.doubt();
+                Err(CallError::Timeout { operation, after })
+            }
         }
+    }
+
+    /// Has the member that is spoken to asked how it is, for one of its streams said nothing or ended.
+    pub(crate) fn doubt(&self) {
+        self.failover.doubt();
     }
 
     pub(crate) async fn entry(
@@ -278,6 +303,18 @@ async fn log_in_once_there(mut client: Client, user: User, timeout: Duration) {
             error, "cannot log in to the registry, trying again"
         );
         backoff.wait().await;
+    }
+}
+
+/// Whether an error is that of the member or the way to it, rather than of what it was asked.
+fn is_the_members(error: &etcd_client::Error) -> bool {
+    use tonic::Code::{DeadlineExceeded, Unavailable, Unknown};
+    match error {
+        etcd_client::Error::GRpcStatus(status) => {
+            [DeadlineExceeded, Unavailable, Unknown].contains(&status.code())
+        }
+        etcd_client::Error::TransportError(_) => true,
+        _ => false,
     }
 }
 

@@ -9,9 +9,11 @@ use etcd_client::{Client, TlsOptions};
 use hickory_resolver::TokioResolver;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
+use tonic::transport::Endpoint as Tonic;
 
 use crate::client::CallError;
 use crate::dial::Dialer;
+use crate::failover::{Failover, Member};
 use crate::secure::{TlsError, TlsFiles, User};
 
 /// Where the registry is.
@@ -200,34 +202,38 @@ pub(crate) async fn probe(options: &ConnectOptions) -> Result<(), ConnectError> 
     Err(ConnectError::Unreachable(Failures(failures)))
 }
 
-/// A client that connects when first used and again whenever it must.
-pub(crate) async fn client(options: &ConnectOptions) -> Result<Client, ConnectError> {
+/// A client that connects when first used and again whenever it must, to whichever member answers.
+pub(crate) async fn client(options: &ConnectOptions) -> Result<(Client, Failover), ConnectError> {
     const PING: Duration = Duration::from_secs(10);
     let endpoints = resolve(options).await?;
-    if let Some(dialer) = &options.dialer {
-        let address = endpoints[0].address;
-        let channel = dialer.channel(address, (options.timeout, PING));
-        let channel = channel.map_err(|error| ConnectError::Client(error.into()))?;
-        let connected = Client::from_channel(channel, None).await;
-        return connected.map_err(ConnectError::Client);
-    }
-    let mut etcd = etcd_client::ConnectOptions::new()
-        .with_connect_timeout(options.timeout)
-        .with_keep_alive(PING, options.timeout)
-        .with_auto_token_refresh(true);
-    if let Some(tls) = tls_options(&endpoints, &options.tls)? {
-        etcd = etcd.with_tls(tls);
-    }
-    let urls: Vec<String> = endpoints
-        .iter()
-        .map(|endpoint| {
-            let scheme = if endpoint.tls { "https" } else { "http" };
-            format!("{scheme}://{}", endpoint.address)
+    let tls = match &options.dialer {
+        Some(_) => None,
+        None => tls_options(&endpoints, &options.tls)?,
+    };
+    let member = |endpoint: &Endpoint| {
+        // With a dialer the scheme says what is spoken over the connection, not how that is made.
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let mut member = Tonic::from_shared(format!("{scheme}://{}", endpoint.address))?
+            .connect_timeout(options.timeout)
+            .http2_keep_alive_interval(PING)
+            .keep_alive_timeout(options.timeout);
+        if let Some(tls) = &tls {
+            member = member.tls_config(tls.clone())?;
+        }
+        Ok(Member {
+            endpoint: member,
+            address: endpoint.address,
+            dialer: options.dialer.clone(),
         })
-        .collect();
-    Client::connect(urls, Some(etcd))
-        .await
-        .map_err(ConnectError::Client)
+    };
+    let members: Result<Vec<Member>, tonic::transport::Error> =
+        endpoints.iter().map(member).collect();
+    let failover = Failover::new(members.map_err(|error| ConnectError::Client(error.into()))?);
+    let etcd = etcd_client::ConnectOptions::new()
+        .with_auto_token_refresh(true)
+        .with_require_leader(true);
+    let client = Client::from_channel(failover.channel(), Some(etcd)).await;
+    Ok((client.map_err(ConnectError::Client)?, failover))
 }
 
 fn tls_options(

@@ -1,4 +1,4 @@
-//! Connections to the registry that somebody else makes, as by TLS with certificates that are renewed.
+//! Connections to the registry that somebody else makes, as by TLS with certificates that are renewed, and their end.
 
 use std::fmt;
 use std::io;
@@ -6,18 +6,14 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
-use etcd_client::Channel;
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tonic::codegen::{Service, http::Uri};
-use tonic::transport::Endpoint;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-type Stream = Box<dyn ReadWrite>;
+pub(crate) type Stream = Box<dyn ReadWrite>;
 type Dialing = Pin<Box<dyn Future<Output = io::Result<Stream>> + Send>>;
 
-trait ReadWrite: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(crate) trait ReadWrite: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> ReadWrite for T {}
 
@@ -38,21 +34,8 @@ impl Dialer {
         }))
     }
 
-    pub(crate) fn channel(
-        &self,
-        address: SocketAddr,
-        (timeout, ping): (Duration, Duration),
-    ) -> Result<Channel, tonic::transport::Error> {
-        // The scheme says what is spoken over the connection, not how that is made.
-        let endpoint = Endpoint::from_shared(format!("http://{address}"))?
-            .connect_timeout(timeout)
-            .http2_keep_alive_interval(ping)
-            .keep_alive_timeout(timeout);
-        let (dialer, address) = (self.clone(), address);
-        let connector = Connector { dialer, address };
-        Ok(Channel::Tonic(
-            endpoint.connect_with_connector_lazy(connector),
-        ))
+    pub(crate) fn dial(&self, address: SocketAddr) -> Dialing {
+        (self.0)(address)
     }
 }
 
@@ -62,22 +45,53 @@ impl fmt::Debug for Dialer {
     }
 }
 
-struct Connector {
-    dialer: Dialer,
-    address: SocketAddr,
+/// A connection that fails once it is cut, whatever the other end does.
+pub(crate) struct Cut {
+    stream: Stream,
+    cut: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
-impl Service<Uri> for Connector {
-    type Response = TokioIo<Stream>;
-    type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<TokioIo<Stream>>> + Send>>;
-
-    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+impl Cut {
+    pub(crate) fn new(stream: Stream, cut: CancellationToken) -> Self {
+        let cut = Box::pin(cut.cancelled_owned());
+        Self { stream, cut }
     }
 
-    fn call(&mut self, _uri: Uri) -> Self::Future {
-        let dialing = (self.dialer.0)(self.address);
-        Box::pin(async move { dialing.await.map(TokioIo::new) })
+    fn is_cut(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        match self.cut.as_mut().poll(context) {
+            Poll::Ready(()) => Err(io::ErrorKind::ConnectionAborted.into()),
+            Poll::Pending => Ok(()),
+        }
+    }
+}
+
+impl AsyncRead for Cut {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.is_cut(context)?;
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Cut {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.is_cut(context)?;
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.is_cut(context)?;
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }

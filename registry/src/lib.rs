@@ -13,6 +13,7 @@ mod client;
 mod connect;
 mod dial;
 pub mod embedded;
+mod failover;
 mod keys;
 mod latest;
 mod mailbox;

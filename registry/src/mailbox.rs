@@ -131,6 +131,7 @@ impl Registry {
             if let Err(error) = self.answer_once(node, &answer, &mut backoff).await {
                 let error: &(dyn std::error::Error + 'static) = &error;
                 warn!(error, "hear of other hosts' questions");
+                self.doubt();
             }
             backoff.wait().await;
         }

@@ -108,6 +108,7 @@ impl Follower {
             };
             if let Err(error) = ended {
                 self.mark_stale(&error);
+                self.registry.doubt();
                 tokio::select! {
                     () = stop.cancelled() => break,
                     () = backoff.wait() => {}

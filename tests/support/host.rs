@@ -357,6 +357,12 @@ impl Host {
         Spawned::new(command, None).finish()
     }
 
+    /// The command of any program in the host's network namespace.
+    #[track_caller]
+    pub(crate) fn command(&self, program: &str) -> Command {
+        self.namespace.command(&tool(program))
+    }
+
     /// Runs any program in the host's network namespace.
     #[track_caller]
     pub(crate) fn inside(&self, program: &str, args: impl Args) -> Finished {

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use etcd_client::{LeaseGrantOptions, LeaseKeepAliveStream, LeaseKeeper, PutOptions, Txn, TxnOp};
+use etcd_client::{
+    Compare, CompareOp, LeaseGrantOptions, LeaseKeepAliveStream, LeaseKeeper, PutOptions, TxnOp,
+};
 use tracing::debug;
 
 use super::EndpointId;
@@ -14,6 +16,9 @@ use crate::wire::Record;
 
 /// How long a host that says nothing is held to be alive.
 pub(super) const LEASE_TTL: Duration = Duration::from_secs(10);
+
+/// How long a beat may take to be answered: another member has to be found before the lease ends.
+const BEAT_ANSWERED: Duration = Duration::from_secs(2);
 
 /// Keys written per transaction; etcd allows 128 operations.
 const BATCH: usize = 100;
@@ -89,11 +94,11 @@ impl Session {
         const OPERATION: &str = "keep lease alive";
         let id = self.keeper.id();
         self.registry
-            .call(OPERATION, self.keeper.keep_alive())
+            .call_within(BEAT_ANSWERED, OPERATION, self.keeper.keep_alive())
             .await?;
         let answer = self
             .registry
-            .call(OPERATION, self.answers.message())
+            .call_within(BEAT_ANSWERED, OPERATION, self.answers.message())
             .await?;
         match answer {
             Some(answer) if answer.ttl() > 0 => Ok(()),
@@ -141,10 +146,11 @@ impl Session {
         if entry.is_none_or(|entry| entry.lease != self.lease()) {
             ops.push(self.put(alive, br#"{"v":1}"#.to_vec()));
         }
-        self.apply(ops).await
+        self.apply(ops, &[]).await
     }
 
-    /// Writes the endpoints that changed; `None` deletes.
+    /// Writes the endpoints that changed; `None` deletes. A host whose lease has ended meanwhile changes nothing, as
+    /// others may have gone by its absence.
     pub(super) async fn write(
         &self,
         changed: Vec<(EndpointId, Option<EndpointRecord>)>,
@@ -162,19 +168,25 @@ impl Session {
                 None => TxnOp::delete(key, None),
             });
         }
-        self.apply(ops).await
+        let alive = Key::Alive(self.node.clone()).to_string();
+        self.apply(
+            ops,
+            &[Compare::lease(alive, CompareOp::Equal, self.lease())],
+        )
+        .await
     }
 
     fn put(&self, key: String, value: Vec<u8>) -> TxnOp {
         TxnOp::put(key, value, Some(PutOptions::new().with_lease(self.lease())))
     }
 
-    async fn apply(&self, mut ops: Vec<TxnOp>) -> Result<(), SessionError> {
-        let mut kv = self.registry.client().kv_client();
+    async fn apply(&self, mut ops: Vec<TxnOp>, when: &[Compare]) -> Result<(), SessionError> {
         while !ops.is_empty() {
             let batch: Vec<TxnOp> = ops.drain(..ops.len().min(BATCH)).collect();
-            let txn = Txn::new().and_then(batch);
-            self.registry.call("write endpoints", kv.txn(txn)).await?;
+            let done = self.registry.txn("write endpoints", when.to_vec(), batch);
+            if !done.await?.succeeded {
+                return Err(SessionError::LeaseLost(self.lease()));
+            }
         }
         Ok(())
     }

@@ -13,6 +13,7 @@ on_both!(
     publishes_and_withdraws,
     outlasts_an_outage,
     renews_a_lost_lease,
+    who_has_lost_its_lease_removes_nothing,
     clears_what_a_former_daemon_left
 );
 
@@ -99,6 +100,29 @@ async fn renews_a_lost_lease(backend: Backend) -> Result<()> {
     assert!(keys(&mut client).await?.is_empty());
     let renewed = |state: &nuncio_registry::PresenceState| state.lease.is_some_and(|id| id != lost);
     soon("a new lease", state.wait_for(renewed)).await??;
+    assert_eq!(keys(&mut client).await?, ["alive/n1", "endpoints/net/a"]);
+    presence.shutdown().await;
+    Ok(())
+}
+
+async fn who_has_lost_its_lease_removes_nothing(backend: Backend) -> Result<()> {
+    let mut client = backend.client().await?;
+    let presence = Presence::start(backend.registry().await?, "n1", [endpoint("a", "n1")]);
+    soon("the first endpoint", presence.settled()).await?;
+    let key = "/nuncio/v1/endpoints/net/a";
+    let record = client.get(key, None).await?.kvs()[0].value().to_vec();
+    let lost = presence.state().borrow().lease.unwrap();
+    client.lease_revoke(lost).await?;
+    // Another host has it now, of which this one has not heard.
+    let record = String::from_utf8(record)?.replace("\"node\":\"n1\"", "\"node\":\"n2\"");
+    assert!(record.contains("n2"), "{record}");
+    client.put(key, record, None).await?;
+    presence.withdraw("net", "a");
+    soon("a new lease", presence.settled()).await?;
+    let mut state = presence.state();
+    let renewed = |state: &nuncio_registry::PresenceState| state.lease.is_some_and(|id| id != lost);
+    soon("a new lease", state.wait_for(renewed)).await??;
+    soon("the withdrawal", presence.settled()).await?;
     assert_eq!(keys(&mut client).await?, ["alive/n1", "endpoints/net/a"]);
     presence.shutdown().await;
     Ok(())
