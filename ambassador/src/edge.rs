@@ -25,7 +25,7 @@ pub struct Edge {
     pub accept_proxy: Option<AcceptProxy>,
     /// Upstreams are told who the client is, or whom it says it comes for, before its first byte.
     pub send_proxy: Option<ProxyVersion>,
-    /// Upstreams by the server name that TLS clients ask for, whose bytes go on untouched.
+    /// Upstreams by the server name that TLS clients ask for, whose bytes go on untouched unless TLS ends here.
     pub sni: Option<Sni>,
     /// One end is encrypted. A PROXY header comes before that, in the clear.
     pub tls: Option<Tls>,
@@ -142,9 +142,18 @@ async fn let_in(
         Some(rules) => Some(Box::new(proxy::accept(&client, peer, rules).await?)),
         None => None,
     };
+    let terminated = edge.tls.as_ref();
+    let terminated = terminated.filter(|tls| tls.side == TlsSide::Terminate);
+    let mut unserved = None;
     let route = match &edge.sni {
         Some(sni) => match sni::choose(&client, sni, &running.routes).await {
             Ok(route) => route,
+            // Who may not speak here does not learn either which names there are.
+            Err(unknown @ Unserved::Unknown(_)) if terminated.is_some() => {
+                client.look_again();
+                unserved = Some(unknown);
+                None
+            }
             Err(unserved) => {
                 sni::turn_away(client, &unserved).await;
                 return Err(EdgeError::Name(unserved));
@@ -152,16 +161,20 @@ async fn let_in(
         },
         None => None,
     };
-    let stream = match &edge.tls {
-        Some(tls) if tls.side == TlsSide::Terminate => {
+    let stream = match terminated {
+        Some(tls) => {
+            client.look_again();
             let patience = running.limits.borrow().connect_timeout;
             let accepted = tls::accept(client, tls, patience).await;
             let encrypted = accepted.map_err(EdgeError::Client)?;
             debug!(forward = %running.name, client = %peer, identity = %encrypted.identity(), "verified");
             Stream::Encrypted(Box::new(encrypted))
         }
-        _ => Stream::Plain(client),
+        None => Stream::Plain(client),
     };
+    if let Some(unserved) = unserved {
+        return Err(EdgeError::Name(unserved));
+    }
     Ok(Admitted {
         stream,
         client: header

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use nuncio_ambassador::{Ambassador, Credentials, Datapath, Forward, TlsSide};
+use nuncio_ambassador::{Ambassador, Credentials, Datapath, Forward, Sni, TlsSide};
 use rustls::version::TLS13;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -18,6 +18,16 @@ use support::*;
 const EAST: &str = "spiffe://mesh/prod/east";
 const WEST: &str = "spiffe://mesh/prod/west";
 const PROD: &[&str] = &["spiffe://mesh/prod/*"];
+
+/// What the far one's upstream is asked for by.
+const NAME: &str = "0123abcd.link.example";
+
+/// Has an encrypted forward ask for `name`.
+fn asking(mut forward: Forward, name: &'static str) -> Result<Forward> {
+    let tls = forward.edge.tls.as_mut().context("it is encrypted")?;
+    tls.server_name = Some(name.try_into()?);
+    Ok(forward)
+}
 
 /// Two ambassadors and the peers at their far ends.
 struct Chain {
@@ -38,11 +48,16 @@ impl Chain {
         let upstream = TcpListener::bind("127.0.0.1:0").await?;
         let far_source = source(authority.credentials(EAST)?);
         let far_forward = tcp("far", &[upstream.local_addr()?]);
-        let far_forward = encrypted(far_forward, TlsSide::Terminate, &far_source, PROD)?;
+        let mut far_forward = encrypted(far_forward, TlsSide::Terminate, &far_source, PROD)?;
+        far_forward.edge.sni = Some(Sni {
+            routes: vec![(NAME.parse()?, far_forward.upstreams.clone())],
+            refuse_others: true,
+        });
         let (far, middle) = running(far_forward.clone()).await?;
         let near_source = source(authority.credentials(WEST)?);
         let near_forward = tcp("near", &[middle]);
         let near_forward = encrypted(near_forward, TlsSide::Originate, &near_source, PROD)?;
+        let near_forward = asking(near_forward, NAME)?;
         let (near, local) = running(near_forward.clone()).await?;
         Ok(Self {
             near,
@@ -348,4 +363,52 @@ async fn the_real_client_is_told_through_both() -> Result<()> {
     );
     ensure!(far.flows()[0].client == own);
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_that_leads_nowhere_is_refused() -> Result<()> {
+    let chain = Chain::new().await?;
+    let forward = asking(chain.near_forward.clone(), "4567.link.example")?;
+    chain.near.apply(vec![forward]).await?;
+    let mut client = TcpStream::connect(chain.local).await?;
+    let (bytes, _) = rest(&mut client).await?;
+    ensure!(bytes.is_empty(), "{bytes:?}");
+    chain.near.apply(vec![chain.near_forward.clone()]).await?;
+    let (mut client, mut server) = chain.pair().await?;
+    says(&mut client, &mut server, b"hello").await?;
+    Ok(())
+}
+
+/// Who shows no certificate is told the same of a name that leads somewhere and of one that does not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stranger_does_not_learn_which_names_there_are() -> Result<()> {
+    let chain = Chain::new().await?;
+    let far = chain.far.listeners()[0].local;
+    let mut told = Vec::new();
+    for name in [NAME, "4567.link.example"] {
+        let mut stranger = TcpStream::connect(far).await?;
+        stranger.write_all(&hello(name)?).await?;
+        stranger.shutdown().await?;
+        told.push(rest(&mut stranger).await?);
+    }
+    let alerts = |(bytes, end): &(Vec<u8>, _)| (bytes.is_empty(), *end);
+    ensure!(alerts(&told[0]) == alerts(&told[1]), "{told:?}");
+    ensure!(
+        told.iter().all(|(bytes, _)| bytes.first() != Some(&21)),
+        "it is told of a name by an alert: {told:?}"
+    );
+    Ok(())
+}
+
+/// How a client begins that asks for `name`.
+fn hello(name: &'static str) -> Result<Vec<u8>> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&TLS13])?
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    let mut client = rustls::ClientConnection::new(Arc::new(config), name.try_into()?)?;
+    let mut bytes = Vec::new();
+    client.write_tls(&mut bytes)?;
+    Ok(bytes)
 }

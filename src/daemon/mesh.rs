@@ -159,6 +159,7 @@ fn tls(current: &Current, side: TlsSide, allow: &str) -> io::Result<Tls> {
     Ok(Tls {
         side,
         credentials: watch::channel(credentials).1,
+        server_name: None,
         allow: Arc::new([allow.parse().map_err(io::Error::other)?]),
     })
 }

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use ipnetwork::IpNetwork;
+use rustls::pki_types::DnsName;
 use serde::{Deserialize, Serialize};
 
 use super::{ParseError, Target};
@@ -39,6 +40,8 @@ pub struct TlsSpec {
     pub files: TlsFiles,
     /// As [`crate::Tls::allow`].
     pub allow: Vec<Allowed>,
+    /// As [`crate::Tls::server_name`].
+    pub server_name: Option<DnsName<'static>>,
 }
 
 impl EdgeSpec {
@@ -61,6 +64,7 @@ impl EdgeSpec {
                 side: tls.side,
                 credentials: source.watch(&tls.files)?,
                 allow: tls.allow.clone().into(),
+                server_name: tls.server_name.clone(),
             })
         });
         Ok(Edge {
@@ -97,9 +101,14 @@ pub enum EdgeError {
     /// Not the name of a server.
     #[error("sni: {0}")]
     Name(#[from] NameError),
-    /// What is passed through is not decrypted.
-    #[error("sni passes TLS on as it is, and tls = \"terminate\" ends it here; leave one out")]
-    NamesOrEnd,
+    /// Those who come say what they ask for; those who are gone to are asked.
+    #[error(
+        "tls_server_name is what upstreams are asked for; write tls = \"originate\", or leave it out"
+    )]
+    NothingToAsk,
+    /// Not what a server can be asked for by.
+    #[error("tls_server_name: {0:?} is not a server name; write one such as db.example.org")]
+    ServerName(String),
     /// An end that speaks TLS must know with whom.
     #[error("tls needs {0} too; encryption that knows no peers protects nobody")]
     TlsNeeds(&'static str),
@@ -126,6 +135,7 @@ pub(super) struct Keys {
     pub(super) tls_key: Option<PathBuf>,
     pub(super) tls_bundle: Option<PathBuf>,
     pub(super) allow: Option<Vec<Allowed>>,
+    pub(super) tls_server_name: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
@@ -193,9 +203,6 @@ impl Keys {
         if sni.is_empty() {
             return Err(EdgeError::NoNames);
         }
-        if matches!(self.tls, Some(WireSide::Terminate)) {
-            return Err(EdgeError::NamesOrEnd);
-        }
         let mut routes: Vec<(NamePattern, Target)> = Vec::with_capacity(sni.len());
         for (name, target) in sni {
             let pattern: NamePattern = name.parse()?;
@@ -214,6 +221,7 @@ impl Keys {
                 ("tls_key", self.tls_key.is_some()),
                 ("tls_bundle", self.tls_bundle.is_some()),
                 ("allow", self.allow.is_some()),
+                ("tls_server_name", self.tls_server_name.is_some()),
             ];
             let needed = "tls = \"originate\" or \"terminate\"";
             return first_given(given)
@@ -224,6 +232,14 @@ impl Keys {
         if allow.is_empty() {
             return Err(EdgeError::NobodyAllowed);
         }
+        let server_name = match (&self.tls_server_name, side) {
+            (None, _) => None,
+            (Some(_), WireSide::Terminate) => return Err(EdgeError::NothingToAsk),
+            (Some(name), WireSide::Originate) => {
+                let parsed = DnsName::try_from(name.clone());
+                Some(parsed.map_err(|_| EdgeError::ServerName(name.clone()))?)
+            }
+        };
         Ok(Some(TlsSpec {
             side: match side {
                 WireSide::Originate => TlsSide::Originate,
@@ -235,6 +251,7 @@ impl Keys {
                 bundle: file(&self.tls_bundle, "tls_bundle")?,
             },
             allow,
+            server_name,
         }))
     }
 
@@ -287,6 +304,9 @@ impl From<&EdgeSpec> for Keys {
             tls_key: files.map(|files| files.key.clone()),
             tls_bundle: files.map(|files| files.bundle.clone()),
             allow: tls.map(|tls| tls.allow.clone()),
+            tls_server_name: tls
+                .and_then(|tls| tls.server_name.as_ref())
+                .map(|name| name.as_ref().to_owned()),
         }
     }
 }

@@ -231,9 +231,17 @@ fn a_wrong_file_is_blamed_by_line_and_key() {
         ),
         (with("[forward.sni]\na = []"), "f.toml:1: ", "no upstream"),
         (
-            with("tls = \"terminate\"\n[forward.sni]\na = [\"a:1\"]"),
+            with(
+                "tls = \"terminate\"\ntls_server_name = \"a.b\"\ntls_key = \"k\"\nallow = [\"spiffe://m/n/*\"]\n\
+                 tls_certificate = \"c\"\ntls_bundle = \"b\"",
+            ),
             "f.toml:1: ",
-            "leave one out",
+            "write tls = \"originate\"",
+        ),
+        (
+            with("tls_server_name = \"a.b\""),
+            "f.toml:1: ",
+            "tls_server_name means nothing without tls =",
         ),
         (with("tls = \"on\""), "f.toml:4: tls: ", "`terminate`"),
         (

@@ -158,6 +158,8 @@ struct WireForward {
     tls_bundle: Option<PathBuf>,
     #[serde(skip_serializing_if = "Option::is_none")]
     allow: Option<Vec<Text<Allowed>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls_server_name: Option<String>,
 }
 
 #[derive(Clone, Copy, Default, Deserialize, Serialize)]
@@ -215,6 +217,7 @@ impl TryFrom<WireForward> for Parsed {
             tls_certificate: wire.tls_certificate,
             tls_key: wire.tls_key,
             tls_bundle: wire.tls_bundle,
+            tls_server_name: wire.tls_server_name,
             allow: wire
                 .allow
                 .map(|allow| allow.into_iter().map(|Text(allowed)| allowed).collect()),
@@ -300,6 +303,7 @@ impl From<&ForwardSpec> for WireForward {
             tls_certificate: edge.tls_certificate,
             tls_key: edge.tls_key,
             tls_bundle: edge.tls_bundle,
+            tls_server_name: edge.tls_server_name,
             allow: (edge.allow).map(|allow| allow.into_iter().map(Text).collect()),
         }
     }

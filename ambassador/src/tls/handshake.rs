@@ -83,8 +83,11 @@ pub(crate) async fn connect(
 ) -> Result<Encrypted, HandshakeError> {
     let config = tls.client_config().map_err(HandshakeError::Prepare)?;
     let socket = Rc::new(upstream);
-    // An address is not sent, and nothing is made of it: the identity is what counts.
-    let name = ServerName::from(address);
+    // An address is not sent, and nothing is made of either: the identity is what counts.
+    let name = match &tls.server_name {
+        Some(name) => ServerName::DnsName(name.clone()),
+        None => ServerName::from(address),
+    };
     let connected = TlsConnector::from(Arc::new(config)).connect(name, Raw(socket.clone()));
     let stream = within(patience, connected).await?;
     established(stream.into(), socket, tls)

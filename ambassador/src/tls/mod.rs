@@ -13,6 +13,7 @@ mod verify;
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
+use rustls::pki_types::DnsName;
 use tokio::sync::watch;
 
 pub use credentials::{Credentials, CredentialsError, Part};
@@ -42,6 +43,8 @@ pub struct Tls {
     pub credentials: watch::Receiver<Arc<Credentials>>,
     /// Which peers may speak. A change concerns open flows too.
     pub allow: Arc<[Allowed]>,
+    /// What upstreams are asked for by, which whoever is on the way can read; who they are is not judged by it.
+    pub server_name: Option<DnsName<'static>>,
 }
 
 /// The one place that names who does the cryptography.

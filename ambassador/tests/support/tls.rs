@@ -104,6 +104,7 @@ pub fn encrypted(
 ) -> Result<Forward> {
     let allow: Result<Vec<_>, _> = allow.iter().map(|allowed| allowed.parse()).collect();
     forward.edge.tls = Some(Tls {
+        server_name: None,
         side,
         credentials: credentials.subscribe(),
         allow: allow?.into(),

@@ -31,15 +31,13 @@ prop_compose! {
             prop::sample::select(vec![TlsSide::Originate, TlsSide::Terminate]),
             "spiffe://[a-z]{1,9}/[a-zA-Z0-9_-]{1,9}/(\\*|[a-z]{1,9})",
         )),
+        name in prop::option::of("[a-z]{1,9}\\.[a-z]{1,9}"),
     ) -> EdgeSpec {
         let timeout = Duration::from_millis(timeout);
         EdgeSpec {
             accept_proxy: accepts.then_some(AcceptProxy { from, timeout }),
             send_proxy,
-            sni: match &tls {
-                Some((TlsSide::Terminate, _)) => Vec::new(),
-                _ => sni.into_iter().map(|(n, t)| (n.parse().unwrap(), t)).collect(),
-            },
+            sni: sni.into_iter().map(|(n, t)| (n.parse().unwrap(), t)).collect(),
             tls: tls.map(|(side, allow)| TlsSpec {
                 side,
                 files: TlsFiles {
@@ -48,6 +46,10 @@ prop_compose! {
                     bundle: "bundle.pem".into(),
                 },
                 allow: vec![allow.parse().unwrap(), "spiffe://mesh/*/x".parse().unwrap()],
+                server_name: match side {
+                    TlsSide::Originate => name.map(|name| name.try_into().unwrap()),
+                    TlsSide::Terminate => None,
+                },
             }),
         }
     }
