@@ -1,5 +1,7 @@
 //! A mesh: who is let in, who is not and what that tells them, who is cut off, and that nobody notices a renewal.
 
+#[path = "mesh/links.rs"]
+mod links;
 mod support;
 
 use std::fs;
@@ -39,10 +41,10 @@ fn join(host: &Host, token: &str, manager: &Host) {
 }
 
 #[track_caller]
-fn serve_redis(host: &Host) {
-    host.ok("run -d --name redis-server redis");
+fn serve_redis(host: &Host, name: &str) {
+    host.ok(&format!("run -d --name {name} redis"));
     wait_until("redis answers", || {
-        let ping = host.nuncio("exec redis-server redis-cli ping");
+        let ping = host.nuncio(&format!("exec {name} redis-cli ping"));
         ping.stdout.trim() == "PONG"
     });
 }
@@ -81,7 +83,7 @@ fn three_hosts_and_nothing_of_their_secrets_elsewhere() {
     for host in [&a, &b] {
         host.load(Image::Redis);
     }
-    serve_redis(&a);
+    serve_redis(&a, "redis-server");
     let ping = "run --rm --link redis-server:redis redis redis-cli -h redis ping";
     assert_eq!(b.ok(ping), "PONG");
     b.ok("network create -d overlay net");
@@ -279,7 +281,7 @@ fn certificates_are_renewed_under_way() {
     for host in [&a, &b] {
         host.load(Image::Redis);
     }
-    serve_redis(&a);
+    serve_redis(&a, "redis-server");
     b.ok("run -d --name asker --link redis-server:redis redis redis-cli -h redis -r 1000000 -i 0.05 incr n");
     let count = || {
         let said = a.ok("exec redis-server redis-cli get n");

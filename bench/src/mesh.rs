@@ -56,6 +56,7 @@ async fn enter(registry: Registry, host: u32, endpoints: u32) -> Result<Presence
         incarnation: 1,
         wireguard: None,
         fallback: None,
+        links: None,
     };
     registry.register_node(&node).await?;
     let networks = registry.networks().await?;

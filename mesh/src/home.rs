@@ -242,6 +242,12 @@ impl Home {
         ))
     }
 
+    /// Where these two are, the first of which holds certificate and key.
+    pub fn files(&self) -> (PathBuf, PathBuf) {
+        let file = |name| self.directory.join(name);
+        (file(IDENTITY), file(authority::CERTIFICATE))
+    }
+
     /// How long it is until the certificate should be renewed: at half of its life.
     pub fn renewal(&self) -> Duration {
         let Membership {

@@ -243,6 +243,7 @@ fn input(state: &HostState) -> Vec<String> {
                     rules.extend(hosts_v4(segment).map(|hosts| {
                         format!("iifname {tunnels} ip saddr {hosts} icmp type {{ echo-request, echo-reply }} accept")
                     }));
+                    rules.extend(into_door(segment, &tunnels));
                     ""
                 }
             };
@@ -251,6 +252,22 @@ fn input(state: &HostState) -> Vec<String> {
         rules.extend(to_host(segment));
     }
     rules
+}
+
+/// Lets peers connect to where they reach by TLS what this host exposes.
+fn into_door(segment: &Segment, tunnels: &str) -> Option<String> {
+    let Reach::LinksOnly {
+        door: Some(door), ..
+    } = &segment.reach
+    else {
+        return None;
+    };
+    let (hosts, port) = (hosts_v4(segment)?, door.port);
+    let own = gateways(segment.blocks.iter().copied());
+    let own = of_v4(&own)?;
+    Some(format!(
+        "iifname {tunnels} ip saddr {hosts} ip daddr {own} tcp dport {port} accept"
+    ))
 }
 
 /// Lets peers alone connect to a port of theirs. Answers to what this host began from there are through by now.
@@ -403,12 +420,20 @@ fn from_vxlan(segment: &Segment, vxlan: &Vxlan) -> Vec<String> {
                 |ports| format!("{inward} ip daddr . meta l4proto . th dport {ports} accept");
             rules.extend(ports(exposed).map(rule));
         }
-        Reach::LinksOnly { exposed } => {
-            if let (Some(hosts), Some(ports)) = (of_v4(&hosts), ports(exposed)) {
-                rules.push(format!(
+        Reach::LinksOnly { exposed, door } => {
+            let rule = |hosts, exposed: &[_]| {
+                let ports = ports(exposed)?;
+                Some(format!(
                     "{inward} ip saddr {hosts} ip daddr . meta l4proto . th dport {ports} accept"
-                ));
-            }
+                ))
+            };
+            let (by_door, all): (Vec<_>, Vec<_>) = exposed
+                .iter()
+                .copied()
+                .partition(|(_, protocol, _)| door.is_some() && *protocol == Protocol::Tcp);
+            rules.extend(of_v4(&hosts).and_then(|hosts| rule(hosts.to_string(), &all)));
+            let plain = door.iter().flat_map(|door| &door.plain);
+            rules.extend(set(plain).and_then(|hosts| rule(hosts, &by_door)));
         }
     }
     rules.push(format!("iifname {} drop", named(vxlan.links())));

@@ -37,9 +37,9 @@ pub use nft::NftError;
 pub use paths::{OpenPathsError, PathState, PathStates, PathTarget, Paths};
 pub use probe::{Probe, probe};
 pub use segment::{
-    Carrier, Fallback, Gate, HostAccess, HostState, Linked, Member, Peer, Protocol, Published,
-    Reach, Segment, Vxlan, bridge_name, fallback_name, gateway, gateway_of, gateway6_of, veth_name,
-    vxlan_name,
+    Carrier, Fallback, Gate, HostAccess, HostState, LinkDoor, Linked, Member, Peer, Protocol,
+    Published, Reach, Segment, Vxlan, bridge_name, fallback_name, gateway, gateway_of, gateway6_of,
+    veth_name, vxlan_name,
 };
 pub use tun::{NoTunError, can_make_tun};
 pub use vni::{Vni, VniTooLarge};

@@ -186,12 +186,23 @@ pub enum Reach {
     LinksOnly {
         /// Ports of this host's containers that peers may reach.
         exposed: Vec<(Ipv4Addr, Protocol, u16)>,
+        /// Where they are reached by TCP instead, if there is such a place.
+        door: Option<LinkDoor>,
     },
     /// Containers that are linked, which their own hosts see to, reach exposed ports.
     Linked {
         /// Ports of this host's containers that peers, and containers there, may reach.
         exposed: Vec<(Ipv4Addr, Protocol, u16)>,
     },
+}
+
+/// A listener of this host by which its peers reach what it exposes.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct LinkDoor {
+    /// TCP port, at this host's gateway addresses.
+    pub port: u16,
+    /// Gateway addresses of the peers that reach exposed ports of TCP without it, as all do those of UDP.
+    pub plain: BTreeSet<Ipv4Addr>,
 }
 
 /// A transport protocol with ports.

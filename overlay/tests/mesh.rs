@@ -2,8 +2,11 @@
 
 mod support;
 
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
 use anyhow::Result;
-use nuncio_overlay::{Linked, Protocol, Reach};
+use nuncio_overlay::{LinkDoor, Linked, Protocol, Reach};
 use support::{Network, Server, Underlay, join, reach};
 
 #[test]
@@ -115,6 +118,7 @@ fn over_a_network_for_links_only_hosts_reach_exposed_ports() -> Result<()> {
     let mut bridge = Network::new(1);
     bridge.reach = Reach::LinksOnly {
         exposed: Vec::new(),
+        door: None,
     };
     join(&bridge, &mut hosts)?;
     let server = hosts[0].container(&bridge, 2)?;
@@ -128,6 +132,7 @@ fn over_a_network_for_links_only_hosts_reach_exposed_ports() -> Result<()> {
 
     hosts[0].state.segments[0].reach = Reach::LinksOnly {
         exposed: vec![(server.address, Protocol::Tcp, exposed.port)],
+        door: None,
     };
     hosts[0].reconcile()?;
     let seen = reach(&ambassador, server.address, exposed.port)?;
@@ -141,7 +146,27 @@ fn over_a_network_for_links_only_hosts_reach_exposed_ports() -> Result<()> {
     let remote = hosts[1].container(&bridge, 2)?;
     assert_eq!(reach(remote.path(), server.address, exposed.port)?, None);
     let of_host = Server::start(&hosts[0].namespace.path)?;
-    assert_eq!(reach(&ambassador, "10.1.1.1".parse()?, of_host.port)?, None);
+    let gateway = "10.1.1.1".parse()?;
+    assert_eq!(reach(&ambassador, gateway, of_host.port)?, None);
+
+    let mut door = LinkDoor {
+        port: of_host.port,
+        plain: BTreeSet::new(),
+    };
+    for plain in [false, true] {
+        door.plain
+            .extend(plain.then_some("10.1.2.1".parse::<Ipv4Addr>()?));
+        hosts[0].state.segments[0].reach = Reach::LinksOnly {
+            exposed: vec![(server.address, Protocol::Tcp, exposed.port)],
+            door: Some(door.clone()),
+        };
+        hosts[0].reconcile()?;
+        let seen = reach(&ambassador, server.address, exposed.port)?;
+        assert_eq!(seen.is_some(), plain, "past the door");
+        assert!(reach(&ambassador, gateway, of_host.port)?.is_some());
+        assert_eq!(reach(remote.path(), gateway, of_host.port)?, None);
+        assert_eq!(reach(&ambassador, gateway, hidden.port)?, None);
+    }
     Ok(())
 }
 

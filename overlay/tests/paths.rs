@@ -113,6 +113,7 @@ fn hosts_that_only_share_links_probe_each_other_too_whatever_drops_invalid_packe
     let network = Network {
         reach: Reach::LinksOnly {
             exposed: Vec::new(),
+            door: None,
         },
         ..Network::new(1)
     };

@@ -37,8 +37,8 @@ pub use keys::BadName;
 pub use mailbox::AskError;
 pub use mirror::Mirror;
 pub use model::{
-    BlockRecord, EndpointRecord, FallbackRecord, NetworkRecord, NodeRecord, PortRecord, Protocol,
-    ServiceRecord, Upstream, WireguardRecord,
+    BlockRecord, EndpointRecord, FallbackRecord, LinksRecord, NetworkRecord, NodeRecord,
+    PortRecord, Protocol, ServiceRecord, Upstream, WireguardRecord,
 };
 pub use networks::{CreateNetworkError, NetworkRequest, RemoveNetworkError};
 pub use nodes::RegisterNodeError;

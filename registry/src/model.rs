@@ -26,6 +26,17 @@ pub struct NodeRecord {
     pub wireguard: Option<WireguardRecord>,
     /// How the node is reached where UDP does not get there; absent, if it is not.
     pub fallback: Option<FallbackRecord>,
+    /// How links between hosts are encrypted; absent, if they are not.
+    pub links: Option<LinksRecord>,
+}
+
+/// How a node takes part in links that are encrypted.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct LinksRecord {
+    /// TCP port, at the node's gateway of the default network, where it takes those of others.
+    pub port: u16,
+    /// Whether containers there have links that are not encrypted.
+    pub plain: bool,
 }
 
 /// Where and by which keys a node takes packets of encrypted networks.

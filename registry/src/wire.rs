@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::model::{
-    BlockRecord, EndpointRecord, FallbackRecord, NetworkRecord, NodeRecord, PortRecord, Protocol,
-    ServiceRecord, Upstream, WireguardRecord,
+    BlockRecord, EndpointRecord, FallbackRecord, LinksRecord, NetworkRecord, NodeRecord,
+    PortRecord, Protocol, ServiceRecord, Upstream, WireguardRecord,
 };
 
 const VERSION: u64 = 1;
@@ -119,6 +119,15 @@ struct NodeWire {
     wireguard: Option<WireguardWire>,
     #[serde(default)]
     fallback: Option<FallbackWire>,
+    #[serde(default)]
+    links: Option<LinksWire>,
+}
+
+#[derive(Deserialize, Serialize)]
+struct LinksWire {
+    port: u16,
+    #[serde(default)]
+    plain: bool,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -150,11 +159,13 @@ impl Record for NodeRecord {
             incarnation,
             wireguard,
             fallback,
+            links,
             ..
         } = wire;
         let wireguard =
             wireguard.map(|WireguardWire { port, keys }| WireguardRecord { port, keys });
         let fallback = fallback.map(|FallbackWire { port, key }| FallbackRecord { port, key });
+        let links = links.map(|LinksWire { port, plain }| LinksRecord { port, plain });
         Ok(Self {
             id,
             name,
@@ -164,6 +175,7 @@ impl Record for NodeRecord {
             incarnation,
             wireguard,
             fallback,
+            links,
         })
     }
 
@@ -183,6 +195,10 @@ impl Record for NodeRecord {
             fallback: self.fallback.as_ref().map(|record| FallbackWire {
                 port: record.port,
                 key: record.key.clone(),
+            }),
+            links: self.links.as_ref().map(|record| LinksWire {
+                port: record.port,
+                plain: record.plain,
             }),
         })
     }

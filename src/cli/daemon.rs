@@ -111,6 +111,11 @@ pub(crate) struct DaemonArgs {
           value_parser = clap::value_parser!(u16).range(1..))]
     fallback_port: u16,
 
+    /// TCP port, inside the overlay, by which links of a mesh's other hosts get to this one, encrypted
+    #[arg(long, value_name = "PORT", default_value_t = 51821,
+          value_parser = clap::value_parser!(u16).range(1..))]
+    link_port: u16,
+
     /// Where subnets are taken from: a pool, and how long the prefix of each subnet is (may be repeated)
     #[arg(long = "default-address-pool", value_name = "CIDR,SIZE")]
     pools: Vec<AddressPool>,
@@ -190,6 +195,7 @@ pub(crate) struct DaemonOptions {
     pub(crate) vxlan_port: u16,
     pub(crate) tunnel_port: u16,
     pub(crate) fallback_port: u16,
+    pub(crate) link_port: u16,
     /// Pools and the prefix length of the subnets taken from each; empty: the built-in ones.
     pub(crate) pools: Vec<(Ipv4Network, u8)>,
     /// How registries of images are reached.
@@ -241,6 +247,7 @@ impl TryFrom<DaemonArgs> for DaemonOptions {
             vxlan_port: args.vxlan_port,
             tunnel_port: args.tunnel_port,
             fallback_port: args.fallback_port,
+            link_port: args.link_port,
             pools: args
                 .pools
                 .into_iter()

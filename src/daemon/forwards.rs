@@ -9,14 +9,11 @@ use nuncio_ambassador::{Balance, ForwardSpec, Host, Limits, Listen, Target};
 use super::config::{Port, Protocol};
 use super::container::locked;
 use super::plane::Sight;
-use super::record::{PublishedPort, Record};
+use super::record::{Link, PublishedPort, Record};
 use super::refusal::Refusal;
 use super::services::Service;
 use super::{Daemon, LINK_TARGETS, ports, state_file};
 
-/// Over the default network a container admits, of other hosts, only the gateway.
-const LINK_IS_RELAYED: &str =
-    "the target of a link admits the gateway of this host, not its containers";
 const PORT_IS_TRANSLATED: &str =
     "it came to a published port over IPv6, and the container has IPv4 alone";
 const PORT_IS_RELAYED: &str = "it came to a published port by this host's loopback";
@@ -25,23 +22,33 @@ impl Daemon {
     /// The configuration of the host's ambassador.
     pub(super) fn forwards(&self, sight: &Sight) -> Vec<ForwardSpec> {
         let mut forwards = BTreeMap::new();
-        for (target, address) in remote_links(&sight.active) {
+        for link in remote_links(&sight.active) {
+            let (target, address) = (&link.target, link.address);
             let endpoints = self.remote_endpoints(&sight.catalog, target);
             let links = sight.active.iter().flat_map(|record| &record.links);
-            let known = links.filter(|link| link.target == target);
+            let known = links.filter(|link| link.target == *target);
             let mut ports: BTreeSet<Port> = known.flat_map(|link| link.ports.clone()).collect();
             ports.extend(endpoints.iter().flat_map(|(_, ports)| ports.clone()));
             for port in ports {
-                let name = format!("link/{target}/{port}");
-                let to = self.last_known(&name, endpoints.iter().map(|(at, _)| *at).collect());
-                if !to.is_empty() {
-                    let mut spec = forward(name.clone(), (address, port), &to, port);
-                    spec.not_direct = Some(LINK_IS_RELAYED.to_owned());
+                let plain = if link.plain { "/plain" } else { "" };
+                let name = format!("link/{target}{plain}/{port}");
+                let at = self.last_known(&name, endpoints.iter().map(|(at, _)| *at).collect());
+                if !at.is_empty() {
+                    let way = self.link_way(sight, link, port, at);
+                    let number = way.port;
+                    let there = Port { number, ..port };
+                    let spec = ForwardSpec {
+                        edge: way.edge,
+                        not_direct: Some(way.why),
+                        ..forward(name.clone(), (address, port), &way.to, there)
+                    };
                     forwards.insert(name, spec);
                 }
             }
         }
         self.forget_link_targets(&forwards);
+        let doors = self.link_door(sight).into_iter();
+        forwards.extend(doors.map(|spec| (spec.name.clone(), spec)));
         for service in &sight.services {
             let specs = self.service_forwards(sight, service).into_iter();
             forwards.extend(specs.map(|spec| (spec.name.clone(), spec)));
@@ -150,7 +157,7 @@ impl Daemon {
     }
 }
 
-fn forward<A: Copy + Into<IpAddr>>(
+pub(super) fn forward<A: Copy + Into<IpAddr>>(
     name: String,
     at: (A, Port),
     to: &[A],
@@ -182,12 +189,10 @@ fn forward<A: Copy + Into<IpAddr>>(
     }
 }
 
-/// The remote targets of all links, and where the ambassador stands in for each.
-pub(super) fn remote_links(active: &[Record]) -> impl Iterator<Item = (&str, Ipv4Addr)> {
+/// The links to other hosts, at whose addresses the ambassador stands in.
+pub(super) fn remote_links(active: &[Record]) -> impl Iterator<Item = &Link> {
     let links = active.iter().flat_map(|record| &record.links);
-    links
-        .filter(|link| link.remote)
-        .map(|link| (link.target.as_str(), link.address))
+    links.filter(|link| link.remote)
 }
 
 /// The address that a container's published port leads to: that by which it reaches the world, of the family that the port

@@ -132,6 +132,7 @@ impl Daemon {
             reach: match (default, icc) {
                 (true, _) => Reach::LinksOnly {
                     exposed: exposed.collect(),
+                    door: self.kernel_door(&sight.catalog, &record.id),
                 },
                 (false, true) => Reach::Routed,
                 (false, false) => Reach::Linked {
@@ -227,8 +228,7 @@ impl Daemon {
 
     /// The bridge's addresses at which the ambassador stands in for containers on other hosts.
     fn link_addresses(&self, active: &[Record]) -> Vec<Ipv4Addr> {
-        let mut addresses: Vec<Ipv4Addr> =
-            remote_links(active).map(|(_, address)| address).collect();
+        let mut addresses: Vec<Ipv4Addr> = remote_links(active).map(|link| link.address).collect();
         addresses.sort_unstable();
         addresses.dedup();
         addresses

@@ -98,6 +98,7 @@ mod tests {
             alias: "my-redis".into(),
             address: [172, 17, 0, 2].into(),
             remote: false,
+            plain: false,
             ports: ports
                 .iter()
                 .map(|port| port.parse().expect("port"))

@@ -8,6 +8,7 @@ use anyhow::Context;
 use super::Daemon;
 use super::config::{ContainerConfig, LinkRequest, NetworkMode, Port};
 use super::container::{Container, locked};
+use super::link_tls;
 use super::networks::{DEFAULT_NETWORK, Network};
 use super::outfit::hostname_of;
 use super::record::{Link, LinkedContainer, Phase, Record};
@@ -16,6 +17,7 @@ use super::refusal::Refusal;
 impl Daemon {
     /// Refuses links to what is nowhere; whether it can be linked to is seen at the start.
     pub(super) async fn check_links(&self, config: &ContainerConfig) -> anyhow::Result<()> {
+        link_tls::check_labels(config)?;
         for request in &config.host.links {
             let target = &request.target;
             let is_known = || {
@@ -60,14 +62,18 @@ impl Daemon {
         for request in &record.config.host.links {
             let link = match self.container(&request.target) {
                 Ok(target) => local_link(&target.view(), &request.alias)?,
-                Err(_) => self.remote_link(&request.target, &request.alias).await?,
+                Err(_) => {
+                    let plain = link_tls::is_plain(&record.config, &request.alias);
+                    self.remote_link(request, plain).await?
+                }
             };
             links.push(link);
         }
         Ok(links)
     }
 
-    async fn remote_link(&self, target: &str, alias: &str) -> anyhow::Result<Link> {
+    async fn remote_link(&self, request: &LinkRequest, plain: bool) -> anyhow::Result<Link> {
+        let LinkRequest { target, alias, .. } = request;
         let mut endpoints = self.remote_endpoints(&self.catalog(), target);
         if endpoints.is_empty() {
             self.catch_up().await; // it may have been started a moment ago
@@ -89,13 +95,15 @@ impl Daemon {
             .mesh_default()
             .map(Network::Mesh)
             .context("no default network")?;
-        let (address, _) = self.allocate(&default, &link_owner(target), None).await?;
+        let owner = link_owner(target, plain);
+        let (address, _) = self.allocate(&default, &owner, None).await?;
         let (target, alias) = (target.to_owned(), alias.to_owned());
         Ok(Link {
             target,
             alias,
             address,
             remote: true,
+            plain,
             ports,
             local: None,
         })
@@ -158,7 +166,7 @@ impl Daemon {
                     .links
                     .iter()
                     .filter(|link| link.remote)
-                    .map(|link| link_owner(&link.target)),
+                    .map(|link| link_owner(&link.target, link.plain)),
             );
         }
         let mut addresses = locked(&self.addresses);
@@ -172,8 +180,8 @@ impl Daemon {
 }
 
 /// Who holds the address at which the ambassador stands in for `target`.
-fn link_owner(target: &str) -> String {
-    format!("link:{target}")
+fn link_owner(target: &str, plain: bool) -> String {
+    format!("link:{target}{}", if plain { "/plain" } else { "" })
 }
 
 fn no_link_target(target: &str) -> Refusal {
@@ -205,6 +213,7 @@ fn local_link(target: &Record, alias: &str) -> anyhow::Result<Link> {
         alias: alias.to_owned(),
         address: endpoint.address,
         remote: false,
+        plain: false,
         ports,
         local: Some(LinkedContainer {
             id: target.id.clone(),

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use nuncio_ambassador::{Credentials, Tls, TlsSide};
-use nuncio_mesh::{Authority, Home, Membership};
+use nuncio_ambassador::{Credentials, Tls, TlsFiles, TlsSide};
+use nuncio_mesh::{Authority, Home, Membership, MeshId};
 use nuncio_registry::{Dialer, embedded};
 use rustls::pki_types::ServerName;
 use tokio::net::{TcpListener, TcpStream};
@@ -36,6 +36,7 @@ pub(super) struct Mesh {
     /// Where this host is the manager.
     authority: Option<Arc<Authority>>,
     credentials: Current,
+    files: TlsFiles,
     /// Renews them.
     _renewal: AbortOnDropHandle<()>,
 }
@@ -63,12 +64,19 @@ impl Mesh {
                 );
             })
             .ok();
+        let (identity, bundle) = home.files();
+        let files = TlsFiles {
+            certificate: identity.clone(),
+            key: identity,
+            bundle,
+        };
         let (sender, credentials) = watch::channel(loaded);
         let renewal = tokio::spawn(renew(home, authority.clone(), sender));
         Ok(Some(Self {
             membership,
             authority,
             credentials,
+            files,
             _renewal: AbortOnDropHandle::new(renewal),
         }))
     }
@@ -76,6 +84,20 @@ impl Mesh {
     /// Where other hosts reach this one, if that was said when it joined.
     pub(super) fn advertise(&self) -> Option<IpAddr> {
         self.membership.advertise
+    }
+
+    pub(super) fn id(&self) -> MeshId {
+        self.membership.mesh
+    }
+
+    /// How a host is called in its certificate; `None` if it can have none.
+    pub(super) fn identity_of(&self, node: &str) -> Option<String> {
+        Some(self.membership.mesh.member(&node.parse().ok()?))
+    }
+
+    /// Where this host's certificate and key are, which change as they are renewed.
+    pub(super) fn files(&self) -> TlsFiles {
+        self.files.clone()
     }
 
     /// Refuses to be another node than the certificate says.

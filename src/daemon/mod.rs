@@ -24,6 +24,7 @@ mod kernel_state;
 pub(crate) mod limits;
 mod link;
 mod link_targets;
+mod link_tls;
 pub(crate) mod mesh;
 pub(crate) mod mount;
 mod mounting;

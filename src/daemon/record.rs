@@ -178,6 +178,9 @@ pub(crate) struct Link {
     pub(crate) address: Ipv4Addr,
     /// Whether the target runs on another host, so that an ambassador carries the link.
     pub(crate) remote: bool,
+    /// Whether it goes unencrypted to another host, though this one is in a mesh: somebody has said so.
+    #[serde(default)]
+    pub(crate) plain: bool,
     pub(crate) ports: Vec<Port>,
     /// The target's id, hostname and environment when it is on this host.
     pub(crate) local: Option<LinkedContainer>,

@@ -59,6 +59,7 @@ impl Daemon {
                 keys: ring.public().iter().map(ToString::to_string).collect(),
             }),
             fallback: self.fallback_record(ring),
+            links: self.links_record(),
         }
     }
 

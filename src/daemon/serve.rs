@@ -162,6 +162,9 @@ async fn keep_in_step(daemon: Arc<Daemon>, drift: Arc<Notify>, stop: Cancellatio
                 if let Err(error) = daemon.rotate_old_keys().await {
                     tracing::warn!(error = format!("{error:#}"), "rotate the keys of encrypted networks");
                 }
+                if let Err(error) = daemon.announce_links().await {
+                    tracing::warn!(error = format!("{error:#}"), "tell other hosts of this one's links");
+                }
                 if let Err(error) = daemon.forget_removed_networks().await {
                     tracing::warn!(error = format!("{error:#}"), "look for removed networks");
                 }

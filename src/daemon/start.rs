@@ -103,6 +103,13 @@ impl Daemon {
         }
         let rootfs = self.images.mount(&image, &container.directory).await?;
         let joined = self.join_networks(container).await?;
+        if let Err(error) = self.announce_links().await {
+            let error = format!("{error:#}");
+            tracing::warn!(
+                error,
+                "other hosts will let in links that are not encrypted later"
+            );
+        }
         if owns_namespace(&record.config.host.network) {
             NetNs::remove(&container.netns)?;
             NetNs::create(&container.netns).await?;

@@ -64,7 +64,10 @@ pub(super) fn links_only() -> Segment {
             protocol: Protocol::Tcp,
             port: 6379,
         }],
-        reach: Reach::LinksOnly { exposed },
+        reach: Reach::LinksOnly {
+            exposed,
+            door: None,
+        },
         local_addresses: vec!["172.17.1.9".parse().unwrap()],
         members: vec![member("nv-1", "172.17.1.2"), member("nv-2", "172.17.1.3")],
         host_access: HostAccess::Only(vec!["172.17.1.3".parse().unwrap()]),

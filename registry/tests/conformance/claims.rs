@@ -374,6 +374,7 @@ fn node(id: &str, name: &str, last: u8, incarnation: u64) -> NodeRecord {
         incarnation,
         wireguard: None,
         fallback: None,
+        links: None,
     }
 }
 

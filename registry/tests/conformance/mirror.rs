@@ -54,6 +54,7 @@ async fn follows(backend: Backend) -> Result<()> {
         incarnation: 1,
         wireguard: None,
         fallback: None,
+        links: None,
     };
     registry.register_node(&node).await?;
     let block = registry

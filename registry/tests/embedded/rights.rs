@@ -87,6 +87,7 @@ fn record(node: &str, address: [u8; 4]) -> NodeRecord {
         incarnation: 1,
         wireguard: None,
         fallback: None,
+        links: None,
     }
 }
 
