@@ -20,7 +20,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crate::Protocol;
 pub(crate) use end::{EndCause, EndSide, Ended};
 pub use filter::{Address, FlowFilter, NotAnAddress};
-pub(crate) use histogram::Snapshot;
 pub(crate) use joined::Joined;
 use joined::Kept;
 pub(crate) use record::{Record, rfc3339};

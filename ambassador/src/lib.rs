@@ -26,7 +26,7 @@ pub mod fuzz;
 mod handover;
 mod health;
 mod loops;
-mod metrics;
+pub mod metrics;
 mod open;
 mod peek;
 mod proxy;

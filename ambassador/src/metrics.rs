@@ -1,4 +1,4 @@
-//! What an ambassador counts, in OpenMetrics.
+//! What an ambassador counts, in OpenMetrics; and what it takes to write that, for whoever counts more.
 
 mod family;
 mod process;
@@ -17,14 +17,16 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::Ambassador;
 use crate::flow::{EndpointTotals, FlowTable, Totals, Way};
-use family::Family;
+
+pub use family::Family;
+pub use process::Process;
 
 /// The figures of this moment, those of open flows included.
 pub(crate) fn text(ambassador: &Arc<Ambassador>) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
     let own = registry.sub_registry_with_prefix("nuncio_ambassador");
     own.register_collector(Box::new(Figures(Arc::downgrade(ambassador))));
-    registry.register_collector(Box::new(process::Process));
+    registry.register_collector(Box::new(Process));
     let mut text = String::new();
     encode(&mut text, &registry)?;
     Ok(text)
@@ -184,13 +186,15 @@ fn times(encoder: &mut DescriptorEncoder<'_>, counts: &Counts) -> Result<(), fmt
     let mut connects = Family::new(encoder, "connect", help, seconds, MetricType::Histogram)?;
     for (forward, endpoint, totals) in &counts.endpoints {
         let labels: [(&str, &str); 2] = [("forward", forward), ("endpoint", endpoint)];
-        connects.write_histogram(&labels, &totals.connect_times.snapshot())?;
+        let taken = totals.connect_times.snapshot();
+        connects.write_histogram(&labels, taken.sum, &taken.buckets)?;
     }
     let help = "How long flows lasted that have ended";
     let mut lasted = Family::new(encoder, "flow", help, seconds, MetricType::Histogram)?;
     for (forward, endpoint, totals) in &counts.endpoints {
         let labels: [(&str, &str); 2] = [("forward", forward), ("endpoint", endpoint)];
-        lasted.write_histogram(&labels, &totals.durations.snapshot())?;
+        let taken = totals.durations.snapshot();
+        lasted.write_histogram(&labels, taken.sum, &taken.buckets)?;
     }
     Ok(())
 }

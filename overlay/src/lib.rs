@@ -25,12 +25,15 @@ pub use host::{
     has_ipv6, host_bridge, host_routes, mtu_of_address,
 };
 pub use kernel::{
-    Kernel, Object, OpenKernelError, ReconcileError, ReconcileFailure, Report, ShortcutState,
-    Standing, is_link_name,
+    Kernel, Object, OpenKernelError, PeerTraffic, ReconcileError, ReconcileFailure, Report,
+    ShortcutState, Standing, is_link_name, peer_traffic,
 };
 pub use mac::{MacAddr, NotAMac};
 pub use mtu::{LEAST_MTU_V6, MtuTooSmall, inner_mtu, sealed_mtu};
-pub use names::{ApplyNamesError, ListenError, NameServer, NamesDocument, Offer, Subscriber, Zone};
+pub use names::{
+    AnswerStats, ApplyNamesError, ListenError, NameServer, NameStats, NamesDocument, Offer,
+    Subscriber, Zone,
+};
 pub use netlink::ChangeWatch;
 pub use netns::{CreateNetNsError, NetNs, OpenNetNsError};
 pub use nft::NftError;

@@ -39,13 +39,24 @@ pub(crate) async fn list(tables: &[&str]) -> Result<Option<String>, NftError> {
     let mut found = None;
     for table in tables {
         let arguments = format!("-s list table {table}");
-        match run(&arguments, "").await {
-            Ok(rules) => found.get_or_insert_with(String::new).push_str(&rules),
-            Err(NftError::Refused { message, .. }) if message.contains("No such file") => {}
-            Err(error) => return Err(error),
+        if let Some(rules) = absent_is_none(run(&arguments, "").await)? {
+            found.get_or_insert_with(String::new).push_str(&rules);
         }
     }
     Ok(found)
+}
+
+/// One table with its counters, as JSON; `None` if it is not there.
+pub(crate) async fn list_json(table: &str) -> Result<Option<String>, NftError> {
+    absent_is_none(run(&format!("-j list table {table}"), "").await)
+}
+
+fn absent_is_none(listed: Result<String, NftError>) -> Result<Option<String>, NftError> {
+    match listed {
+        Ok(text) => Ok(Some(text)),
+        Err(NftError::Refused { message, .. }) if message.contains("No such file") => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Applies a batch in one transaction.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
@@ -27,6 +28,7 @@ use hold::Hold;
 #[derive(Debug)]
 pub struct Mirror {
     catalog: watch::Receiver<Arc<Catalog>>,
+    losses: Arc<AtomicU64>,
     stop: CancellationToken,
     task: AbortOnDropHandle<()>,
 }
@@ -37,11 +39,13 @@ impl Mirror {
     pub fn start(registry: Registry, snapshot: Option<PathBuf>) -> Self {
         let stop = CancellationToken::new();
         let (publish, catalog) = watch::channel(Arc::new(Catalog::default()));
-        let follower = Follower::new(registry, snapshot, publish);
+        let losses = Arc::<AtomicU64>::default();
+        let follower = Follower::new(registry, snapshot, publish, Arc::clone(&losses));
         let stopped = stop.clone();
         let task = AbortOnDropHandle::new(tokio::spawn(follower.run(stopped)));
         Self {
             catalog,
+            losses,
             stop,
             task,
         }
@@ -50,6 +54,11 @@ impl Mirror {
     /// The catalog, and each change of it.
     pub fn catalog(&self) -> watch::Receiver<Arc<Catalog>> {
         self.catalog.clone()
+    }
+
+    /// How often the registry was lost, and had to be connected to anew.
+    pub fn losses(&self) -> u64 {
+        self.losses.load(Ordering::Relaxed)
     }
 
     /// Ends the task, after writing a last snapshot. Receivers keep the last catalog.
@@ -73,6 +82,7 @@ struct Follower {
     hold: Hold,
     /// When the snapshot on disk fell behind.
     unsaved: Option<Instant>,
+    losses: Arc<AtomicU64>,
 }
 
 impl Follower {
@@ -85,6 +95,7 @@ impl Follower {
         registry: Registry,
         snapshot: Option<PathBuf>,
         publish: watch::Sender<Arc<Catalog>>,
+        losses: Arc<AtomicU64>,
     ) -> Self {
         let (raw, truth) = (BTreeMap::new(), Catalog::default());
         Self {
@@ -95,6 +106,7 @@ impl Follower {
             truth,
             hold: Hold::default(),
             unsaved: None,
+            losses,
         }
     }
 
@@ -207,6 +219,7 @@ impl Follower {
         if self.truth.stale.is_none() {
             let error: &dyn std::error::Error = error;
             warn!(error, "registry lost, going on with what is known");
+            self.losses.fetch_add(1, Ordering::Relaxed);
             self.truth.stale = Some(SystemTime::now());
             self.show();
         }

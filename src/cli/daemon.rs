@@ -92,8 +92,8 @@ pub(crate) struct DaemonArgs {
     #[arg(long)]
     no_shortcut: bool,
 
-    /// Serve Prometheus metrics here
-    #[arg(long = "metrics-addr", value_name = "ADDR:PORT", hide = true)]
+    /// Serve metrics there, for Prometheus: to everybody who reaches that port
+    #[arg(long = "metrics-addr", value_name = "ADDR:PORT")]
     metrics: Option<SocketAddr>,
 
     /// UDP port that carries the overlay between hosts; the same on all of them

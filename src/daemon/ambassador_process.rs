@@ -11,16 +11,20 @@ use http_body_util::{BodyExt, Full};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use nuncio_ambassador::{ForwardSpec, spec};
-use nuncio_overlay::NamesDocument;
+use nuncio_overlay::{NameStats, NamesDocument};
 use serde_json::Value;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::host_process::HostProcess;
 use super::refusal::Refusal;
 
 /// How long one request may take; binding a thousand listeners is far below it.
 const REQUEST: Duration = Duration::from_secs(10);
+
+/// How long it may take to say how things are, to who can do without.
+const QUESTION: Duration = Duration::from_secs(3);
 
 /// The way to the host's ambassador. It holds no state: each call says everything.
 pub(crate) struct AmbassadorProcess {
@@ -64,6 +68,36 @@ impl AmbassadorProcess {
             .context("tell names to the host's ambassador")
     }
 
+    /// What its name server has answered.
+    ///
+    /// # Errors
+    ///
+    /// If it is not there: it is not started for that.
+    pub(crate) async fn name_stats(&self) -> anyhow::Result<NameStats> {
+        let body = self.ask("/names/stats").await?;
+        Ok(serde_json::from_slice(&body)?)
+    }
+
+    /// What it answers to a GET.
+    ///
+    /// # Errors
+    ///
+    /// If it is not there, or refuses.
+    pub(crate) async fn ask(&self, path: &str) -> anyhow::Result<Bytes> {
+        let asked = async {
+            let stream = UnixStream::connect(&self.process.socket).await?;
+            let request = Request::get(path).header("host", "ambassador");
+            let (status, body) = exchange(stream, request.body(Full::default())?).await?;
+            match status.is_success() {
+                true => Ok(body),
+                false => bail!("GET {path}: {status}"),
+            }
+        };
+        timeout(QUESTION, asked)
+            .await
+            .context("no answer in time")?
+    }
+
     /// Whether the process is there.
     pub(crate) async fn answers(&self) -> bool {
         self.process.answers().await
@@ -99,15 +133,23 @@ impl AmbassadorProcess {
     }
 }
 
-/// The answer's body; null if it has none.
-async fn send(stream: UnixStream, request: Request<Full<Bytes>>) -> anyhow::Result<Value> {
+async fn exchange(
+    stream: UnixStream,
+    request: Request<Full<Bytes>>,
+) -> anyhow::Result<(StatusCode, Bytes)> {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let driving = tokio::spawn(connection);
+    let driving = AbortOnDropHandle::new(tokio::spawn(connection));
     let answer = sender.send_request(request).await?;
     let status = answer.status();
     let body = answer.into_body().collect().await?.to_bytes();
-    driving.abort();
+    drop(driving);
+    Ok((status, body))
+}
+
+/// The answer's body; null if it has none.
+async fn send(stream: UnixStream, request: Request<Full<Bytes>>) -> anyhow::Result<Value> {
+    let (status, body) = exchange(stream, request).await?;
     let body = serde_json::from_slice::<Value>(&body).unwrap_or_default();
     if status.is_success() {
         return Ok(body);

@@ -47,6 +47,7 @@ impl Daemon {
     /// Tells what somebody had changed and is as it was.
     pub(super) fn tell_repairs(&self, repaired: Vec<Object>) {
         for object in repaired {
+            self.tally.count("repair", object.kind());
             tracing::warn!(kind = object.kind(), %object, "changed by others, and mended");
             let attributes = [
                 ("name", self.node.name.clone()),

@@ -1,6 +1,7 @@
 //! What happened, for those who listen: a bounded history, and a channel that lets go of who does not keep up.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use jiff::Timestamp;
@@ -28,6 +29,14 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Container,
+        Self::Daemon,
+        Self::Image,
+        Self::Network,
+        Self::Volume,
+    ];
+
     /// Docker's word for it.
     pub(crate) fn word(self) -> &'static str {
         match self {
@@ -56,6 +65,7 @@ pub(crate) struct Event {
 /// The history, and those who listen.
 pub(crate) struct EventLog {
     history: Mutex<VecDeque<Arc<Event>>>,
+    told: [AtomicU64; Kind::ALL.len()],
     live: broadcast::Sender<Arc<Event>>,
 }
 
@@ -66,6 +76,7 @@ impl Default for EventLog {
     fn default() -> Self {
         Self {
             history: Mutex::new(VecDeque::with_capacity(HISTORY)),
+            told: Default::default(),
             live: broadcast::Sender::new(BACKLOG),
         }
     }
@@ -103,6 +114,7 @@ impl EventLog {
         attributes: impl IntoIterator<Item = (String, String)>,
         remembered: bool,
     ) {
+        self.told[kind as usize].fetch_add(1, Ordering::Relaxed);
         let mut history = locked(&self.history);
         let event = Arc::new(Event {
             kind,
@@ -119,6 +131,11 @@ impl EventLog {
         }
         // Nobody may listen.
         let _ = self.live.send(event);
+    }
+
+    /// How many there were since the daemon began.
+    pub(crate) fn told(&self, kind: Kind) -> u64 {
+        self.told[kind as usize].load(Ordering::Relaxed)
     }
 
     /// What is remembered, the oldest first, and all that follows: no event is in both or in neither.

@@ -149,6 +149,7 @@ impl Daemon {
     fn tell_around(&self, what: &'static str, before: &Hosts, now: &Hosts) {
         for vtep in now - before {
             tracing::warn!(address = %vtep, what, "does not get through: goes by TLS from now on");
+            self.tally.count(what, &vtep.to_string());
             self.tell_of_path("fallback", vtep, [("what", what.to_owned())]);
         }
         for vtep in before - now {

@@ -26,6 +26,7 @@ mod link;
 mod link_targets;
 mod link_tls;
 pub(crate) mod mesh;
+mod metrics;
 pub(crate) mod mount;
 mod mounting;
 mod names;
@@ -54,6 +55,7 @@ mod start;
 mod state_file;
 pub(crate) mod stats;
 mod take_over;
+mod tally;
 mod tunnel_process;
 pub(crate) mod update;
 pub(crate) mod view;
@@ -67,7 +69,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use ipnetwork::IpNetwork;
 use nuncio_overlay::{AddressBook, HostState, Kernel, PathStates, Paths, default_underlay_address};
 use nuncio_registry::{Catalog, Mirror, NetworkRecord, Presence, Registry};
@@ -87,6 +89,7 @@ use self::mesh::Mesh;
 use self::networks::LocalNetwork;
 use self::node::Identity;
 use self::record::{Phase, Record};
+use self::tally::Tally;
 use self::tunnel_process::TunnelProcess;
 use crate::cli::daemon::DaemonOptions;
 
@@ -120,13 +123,14 @@ pub(crate) struct Daemon {
     mesh: Option<Mesh>,
     presence: Presence,
     /// Keeps the catalog up to date for as long as it lives.
-    _mirror: Mirror,
+    mirror: Mirror,
     catalog_changes: watch::Receiver<Arc<Catalog>>,
     default_record: OnceLock<Arc<NetworkRecord>>,
     containers: RwLock<BTreeMap<String, Arc<Container>>>,
     execs: Mutex<VecDeque<Arc<Exec>>>,
     /// What happened, for `events`.
     pub(crate) events: EventLog,
+    tally: Tally,
     local_networks: Mutex<BTreeMap<String, LocalNetwork>>,
     /// This host's blocks by network id.
     blocks: Mutex<BTreeMap<String, Vec<IpNetwork>>>,
@@ -170,9 +174,6 @@ pub(crate) fn new_id() -> String {
 impl Daemon {
     /// Makes everything ready but serves nobody yet.
     async fn open(options: DaemonOptions, stop: &CancellationToken) -> anyhow::Result<Arc<Self>> {
-        if options.metrics.is_some() {
-            bail!("--metrics-addr is not built yet: leave the flag out");
-        }
         make_directories(&options)?;
         let lock = lock(&options.data_root)?;
         state_file::remove_drafts(&options.data_root)?;
@@ -215,11 +216,12 @@ impl Daemon {
             volume_turn: tokio::sync::Mutex::default(),
             presence,
             catalog_changes: mirror.catalog(),
-            _mirror: mirror,
+            mirror,
             default_record: OnceLock::new(),
             containers: RwLock::new(containers.collect()),
             execs: Mutex::default(),
             events: EventLog::default(),
+            tally: Tally::default(),
             local_networks: Mutex::new(local_networks),
             blocks: Mutex::new(
                 state_file::read(&options.data_root.join("blocks.json"))?.unwrap_or_default(),

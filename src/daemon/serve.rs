@@ -15,7 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
 use tokio_util::sync::CancellationToken;
 
 use super::outfit::CGROUP_PARENT;
-use super::{Daemon, drift, state_file};
+use super::{Daemon, drift, metrics, state_file};
 use crate::cli::daemon::DaemonOptions;
 
 /// How often kernel, ambassador and names are compared with what they should be when nothing changes.
@@ -51,6 +51,10 @@ pub(crate) async fn run(options: DaemonOptions) -> anyhow::Result<()> {
     for path in &daemon.options.hosts {
         sockets.push(listen(path)?);
     }
+    let metrics = match daemon.options.metrics {
+        Some(address) => Some(metrics::bind(address).await?),
+        None => None,
+    };
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
     let drift = Arc::new(Notify::new());
@@ -64,6 +68,9 @@ pub(crate) async fn run(options: DaemonOptions) -> anyhow::Result<()> {
                 tracing::error!(%error, "serve the API");
             }
         });
+    }
+    if let Some(listener) = metrics {
+        tasks.spawn(metrics::serve(Arc::clone(&daemon), listener, stop.clone()));
     }
     let answers = super::why::answer_questions(Arc::clone(&daemon));
     let until = stop.clone();

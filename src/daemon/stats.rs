@@ -59,7 +59,7 @@ impl Daemon {
         Some(Sample {
             time: Timestamp::now(),
             stats,
-            networks: networks(&devices),
+            networks: self::devices(&devices),
             machine: machine(&fs::read_to_string("/proc/stat").unwrap_or_default()),
             cpus: std::thread::available_parallelism()
                 .map_or(1, |count| u32::try_from(count.get()).unwrap_or(u32::MAX)),
@@ -69,7 +69,7 @@ impl Daemon {
 }
 
 /// Of `/proc/<pid>/net/dev`, two lines of headers and one for each device; loopback is left out.
-fn networks(text: &str) -> BTreeMap<String, NetworkStats> {
+pub(super) fn devices(text: &str) -> BTreeMap<String, NetworkStats> {
     let device = |line: &str| {
         let (name, numbers) = line.split_once(':')?;
         let numbers: Vec<u64> = numbers
@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn the_kernels_tables_are_read() {
         let devices = "Inter-|   Receive      |  Transmit\n face |bytes packets errs drop fifo frame compressed multicast|bytes\n    lo: 1 1 0 0 0 0 0 0 1 1 0 0 0 0 0 0\n  eth0: 100 2 3 4 0 0 0 0 500 6 7 8 0 0 0 0\n";
-        let found = networks(devices);
+        let found = super::devices(devices);
         assert_eq!(found.len(), 1);
         let sent = Traffic {
             bytes: 500,
@@ -133,7 +133,7 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_panics(text in "[0-9a-z: \\n]{0,80}") {
-            let _ = (networks(&text), machine(&text));
+            let _ = (devices(&text), machine(&text));
         }
     }
 }

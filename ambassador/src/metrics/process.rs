@@ -14,7 +14,7 @@ use super::family::Family;
 
 /// Reads `/proc/self` when it is asked; what cannot be read is left out.
 #[derive(Debug)]
-pub(super) struct Process;
+pub struct Process;
 
 impl Collector for Process {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
@@ -40,9 +40,10 @@ impl Collector for Process {
         let help = "When the process began, since 1970";
         let name = "process_start_time";
         let mut began = Family::new(&mut encoder, name, help, seconds, MetricType::Gauge)?;
-        began.write_fraction(times.began)?;
+        began.write_fraction(&[], times.began)?;
         let help = "Time that processors have spent, in user space and in the kernel";
-        Family::counter(&mut encoder, "process_cpu", help, seconds)?.write_sum(times.processor)
+        Family::counter(&mut encoder, "process_cpu", help, seconds)?
+            .write_fraction(&[], times.processor)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Makes the kernel what the state says, by difference.
 
 mod around;
+mod counted;
 mod flows;
 mod kept;
 mod links;
@@ -17,6 +18,8 @@ use std::{
 use ipnetwork::IpNetwork;
 
 use self::around::Fit;
+use self::counted::Counted;
+pub use self::counted::{PeerTraffic, peer_traffic};
 use self::kept::{Brought, Kept};
 use self::pass::{Pass, Passed};
 pub use self::report::{Object, ReconcileError, ReconcileFailure, Report};
@@ -42,6 +45,7 @@ pub struct Kernel {
     repaired: Vec<Object>,
     rules: Kept,
     shortcut: Shortcut,
+    counted: Counted,
     /// The ports of UDP for which flows were last looked at.
     udp: Option<Vec<Published>>,
     /// Absent where the kernel does not count changes: then the rules are listed each time.
@@ -71,6 +75,7 @@ impl Kernel {
             repaired: Vec::new(),
             rules: Kept::new(&firewall::TABLES),
             shortcut: Shortcut::new(),
+            counted: Counted::default(),
             udp: None,
             ruleset: Ruleset::open().ok(),
         })
@@ -112,8 +117,18 @@ impl Kernel {
         }
         let passed = pass.finish();
         self.fitted = around::fitted(&state.segments);
+        self.count(&state.segments).await;
         self.flows(state).await;
         self.keep(passed)
+    }
+
+    /// Counts what goes to peers, and has the other tables' keepers know whose change that was.
+    async fn count(&mut self, segments: &[Segment]) {
+        if self.counted.reconcile(segments).await {
+            let ruleset = self.ruleset.as_ref();
+            self.rules.expect_one_more(ruleset);
+            self.shortcut.expect_one_more(ruleset);
+        }
     }
 
     /// Ends the flows of UDP that go where the rules led once. Those of others, and of TCP, are left alone.
@@ -181,6 +196,8 @@ impl Kernel {
         let nothing = HostState::default();
         Self::rules(&mut self.rules, ruleset, &mut pass, &nothing).await;
         let passed = pass.finish();
+        self.counted.forget();
+        self.count(&[]).await;
         self.keep(passed)
     }
 

@@ -104,6 +104,11 @@ impl Shortcut {
         }
     }
 
+    /// See [`Kept::expect_one_more`].
+    pub(super) fn expect_one_more(&mut self, ruleset: Option<&Ruleset>) {
+        self.kept.expect_one_more(ruleset);
+    }
+
     /// See [`Kernel::settle`](super::Kernel::settle).
     pub(super) async fn settle(&mut self, ruleset: Option<&Ruleset>) -> Result<(), NftError> {
         self.kept.settle(ruleset).await

@@ -3,7 +3,7 @@ use std::{
     net::{Ipv4Addr, SocketAddrV4},
     path::Path,
     sync::{Arc, RwLock},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -16,6 +16,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{debug, warn};
 
 use super::{
+    counts::Counts,
     forward::{forward, read_message, write_message},
     lookup::Table,
     reply::{Instead, Reply, Transport, reply, without_authority},
@@ -51,12 +52,7 @@ pub(super) struct Listener {
 
 impl Listener {
     /// Opens the sockets inside the namespace at `netns`.
-    pub(super) async fn open(
-        id: &str,
-        netns: &Path,
-        table: Shared,
-        late: Late,
-    ) -> Result<Self, ListenError> {
+    pub(super) async fn open(asker: Asker, netns: &Path) -> Result<Self, ListenError> {
         let namespace = NetNs::open(netns)?;
         let (udp, tcp) = sockets(&namespace)
             .await
@@ -70,12 +66,6 @@ impl Listener {
             netns: netns.to_owned(),
             source,
         })?;
-        let asker = Asker {
-            id: id.into(),
-            table,
-            late,
-            forwards: Arc::new(Semaphore::new(FORWARDS)),
-        };
         let stop = CancellationToken::new();
         let udp = tokio::spawn(serve_udp(udp, asker.clone(), stop.clone()));
         let tcp = tokio::spawn(serve_tcp(tcp, asker, stop.clone()));
@@ -116,14 +106,25 @@ async fn sockets(namespace: &NetNs) -> io::Result<(UdpSocket, TcpListener)> {
 
 /// One container, as its sockets see it.
 #[derive(Clone)]
-struct Asker {
+pub(super) struct Asker {
     id: Arc<str>,
     table: Shared,
     late: Late,
+    counts: Counts,
     forwards: Arc<Semaphore>,
 }
 
 impl Asker {
+    pub(super) fn new(id: &str, table: Shared, late: Late, counts: Counts) -> Self {
+        Self {
+            id: id.into(),
+            table,
+            late,
+            counts,
+            forwards: Arc::new(Semaphore::new(FORWARDS)),
+        }
+    }
+
     fn table(&self) -> Arc<Table> {
         self.table
             .read()
@@ -135,7 +136,20 @@ impl Asker {
         reply(&self.table(), &self.id, query, transport)
     }
 
-    async fn forward(&self, query: &[u8], transport: Transport, instead: Instead) -> Vec<u8> {
+    /// What upstreams say to a query that came at `began`.
+    async fn forward(
+        &self,
+        query: &[u8],
+        transport: Transport,
+        instead: Instead,
+        began: Instant,
+    ) -> Vec<u8> {
+        let answer = self.ask(query, transport, instead).await;
+        self.counts.note(&answer, true, began);
+        answer
+    }
+
+    async fn ask(&self, query: &[u8], transport: Transport, instead: Instead) -> Vec<u8> {
         let Instead {
             otherwise,
             may_be_ours,
@@ -171,13 +185,17 @@ async fn serve_udp(socket: UdpSocket, asker: Asker, stop: CancellationToken) {
                 continue;
             }
         };
+        let began = Instant::now();
         match asker.reply(query, Transport::Udp) {
             Reply::Silence => {}
-            Reply::Now(answer) => send(&socket, &answer, client).await,
+            Reply::Now(answer) => {
+                asker.counts.note(&answer, false, began);
+                send(&socket, &answer, client).await;
+            }
             Reply::Forward(instead) => {
                 let (asker, socket, query) = (asker.clone(), socket.clone(), query.to_vec());
                 waiting.spawn(async move {
-                    let answer = asker.forward(&query, Transport::Udp, instead).await;
+                    let answer = asker.forward(&query, Transport::Udp, instead, began).await;
                     send(&socket, &answer, client).await;
                 });
             }
@@ -215,10 +233,14 @@ async fn serve_tcp(listener: TcpListener, asker: Asker, stop: CancellationToken)
 /// Answers one query after the other, until the client closes or sends none for a while.
 async fn serve_connection(mut stream: TcpStream, asker: Asker) {
     while let Ok(Ok(query)) = timeout(IDLE, read_message(&mut stream)).await {
+        let began = Instant::now();
         let answer = match asker.reply(&query, Transport::Tcp) {
             Reply::Silence => return,
-            Reply::Now(answer) => answer,
-            Reply::Forward(instead) => asker.forward(&query, Transport::Tcp, instead).await,
+            Reply::Now(answer) => {
+                asker.counts.note(&answer, false, began);
+                answer
+            }
+            Reply::Forward(instead) => asker.forward(&query, Transport::Tcp, instead, began).await,
         };
         if !matches!(
             timeout(IDLE, write_message(&mut stream, &answer)).await,

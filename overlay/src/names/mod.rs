@@ -1,5 +1,6 @@
 //! DNS for containers.
 
+mod counts;
 mod document;
 mod forward;
 mod listener;
@@ -12,6 +13,7 @@ mod srv;
 mod upstreams;
 
 pub use self::{
+    counts::{AnswerStats, NameStats},
     document::{NamesDocument, Offer, Subscriber, Zone},
     server::{ApplyNamesError, ListenError, NameServer},
 };

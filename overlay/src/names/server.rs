@@ -13,7 +13,8 @@ use tracing::debug;
 
 use super::{
     NamesDocument,
-    listener::{Listener, Shared},
+    counts::{Counts, NameStats},
+    listener::{Asker, Listener, Shared},
     lookup::Table,
     upstreams::Late,
 };
@@ -31,6 +32,7 @@ pub struct NameServer {
 struct Inner {
     table: Shared,
     late: Late,
+    counts: Counts,
     listeners: Mutex<BTreeMap<String, Listener>>,
 }
 
@@ -88,6 +90,7 @@ impl NameServer {
         let inner = Arc::new(Inner {
             table: Arc::new(RwLock::new(Arc::new(Table::default()))),
             late: Late::default(),
+            counts: Counts::default(),
             listeners: Mutex::new(BTreeMap::new()),
         });
         let sweeper = tokio::spawn(sweep(inner.clone()));
@@ -95,6 +98,12 @@ impl NameServer {
             inner,
             _sweeper: AbortOnDropHandle::new(sweeper),
         }
+    }
+
+    /// What was answered so far.
+    #[must_use]
+    pub fn stats(&self) -> NameStats {
+        self.inner.counts.stats()
     }
 
     /// Replaces all names at once, and opens and closes sockets where containers came and went.
@@ -146,8 +155,13 @@ impl Inner {
             if listeners.contains_key(&subscriber.id) {
                 continue;
             }
-            let (table, late) = (self.table.clone(), self.late.clone());
-            match Listener::open(&subscriber.id, &subscriber.netns, table, late).await {
+            let asker = Asker::new(
+                &subscriber.id,
+                self.table.clone(),
+                self.late.clone(),
+                self.counts.clone(),
+            );
+            match Listener::open(asker, &subscriber.netns).await {
                 Ok(listener) => {
                     listeners.insert(subscriber.id.clone(), listener);
                 }
