@@ -88,6 +88,8 @@ async fn enter(registry: Registry, host: u32, endpoints: u32) -> Result<Presence
             aliases: Vec::new(),
             ports: Vec::new(),
             labels: BTreeMap::new(),
+            services: Vec::new(),
+            health: nuncio_registry::EndpointHealth::Unchecked,
         }
     });
     let records: Vec<_> = records.collect();

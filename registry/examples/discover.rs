@@ -38,6 +38,8 @@ async fn main() -> anyhow::Result<()> {
             protocol: Protocol::Tcp,
         }],
         labels: BTreeMap::new(),
+        services: Vec::new(),
+        health: nuncio_registry::EndpointHealth::Unchecked,
     };
     let host_a = Presence::start(Registry::connect(&options).await?, "a", [redis]);
 

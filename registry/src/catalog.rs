@@ -10,7 +10,8 @@ use tracing::warn;
 
 use crate::keys::Key;
 use crate::model::{
-    BlockRecord, EndpointRecord, NetworkRecord, NodeRecord, Protocol, ServiceRecord, Upstream,
+    BlockRecord, EndpointHealth, EndpointRecord, ImportRecord, NetworkRecord, NodeRecord,
+    PortRecord, Protocol, ServiceHealthRecord, ServiceRecord, Upstream,
 };
 use crate::wire::{DecodeError, Record};
 
@@ -37,6 +38,10 @@ pub struct Catalog {
     pub endpoints: BTreeMap<(String, String), Arc<EndpointRecord>>,
     /// Services outside of the mesh by name.
     pub services: BTreeMap<String, Arc<ServiceRecord>>,
+    /// How those are that are checked, by name.
+    pub service_health: BTreeMap<String, Arc<ServiceHealthRecord>>,
+    /// Services of other meshes by name and the host that brings them in.
+    pub imports: BTreeMap<(String, String), Arc<ImportRecord>>,
     /// Keys whose values could not be read, and why; the rest goes on without them.
     pub quarantined: BTreeMap<String, String>,
 }
@@ -76,42 +81,66 @@ impl Catalog {
         self.services.get(name)
     }
 
-    /// Where `service://NAME` or `service://NAME:PORT` leads: to the endpoints of that name, and to what was
-    /// entered by hand for it.
+    /// Where `service://NAME` or `service://NAME:PORT` leads: to the endpoints of that name or service, to what was
+    /// entered by hand for it, and to the gateways that bring it in. What is not well is left out.
     ///
     /// Without `port`, each endpoint is used at its first exposed one (TCP before UDP, then the lowest), and
     /// one that exposes none is left out. A service entered by hand has its own ports; `port` selects among them.
     ///
     /// An endpoint has the weight that its label `nuncio.weight` gives it, if that is one.
     pub fn upstreams(&self, name: &str, port: Option<u16>) -> Vec<Upstream> {
-        let first = |endpoint: &EndpointRecord| {
-            let order =
-                |port: &&crate::model::PortRecord| (port.protocol != Protocol::Tcp, port.port);
-            endpoint
-                .ports
-                .iter()
-                .min_by_key(order)
-                .map(|record| record.port)
-        };
-        let mut upstreams: Vec<Upstream> = self
-            .endpoints_named(name)
-            .filter_map(|endpoint| {
-                let port = port.or_else(|| first(endpoint))?;
-                Some(Upstream {
-                    host: endpoint.address.to_string(),
-                    port,
-                    weight: weight_of(&endpoint.labels),
-                })
-            })
-            .collect();
-        if let Some(service) = self.service(name) {
-            let wanted = |upstream: &&Upstream| port.is_none_or(|port| upstream.port == port);
-            upstreams.extend(service.upstreams.iter().filter(wanted).cloned());
-        }
+        let endpoints = self.endpoints.values().filter_map(|endpoint| {
+            let ports = ports_as(endpoint, name)?;
+            let port = port.or_else(|| first(ports))?;
+            let upstream = Upstream {
+                host: endpoint.address.to_string(),
+                port,
+                weight: weight_of(&endpoint.labels),
+            };
+            Some((endpoint.health, upstream))
+        });
+        let wanted = |(_, upstream): &(_, Upstream)| port.is_none_or(|port| upstream.port == port);
+        let mut found: Vec<(EndpointHealth, Upstream)> = endpoints.collect();
+        found.extend(self.places(name).into_iter().filter(wanted));
+        let fittest = EndpointHealth::fittest(found.iter().map(|(health, _)| *health));
+        let fit = found
+            .into_iter()
+            .filter(|(health, _)| fittest.includes(*health));
+        let mut upstreams: Vec<Upstream> = fit.map(|(_, upstream)| upstream).collect();
         upstreams.sort();
         // of two who say something else of one place, the one that asks less of it
         upstreams.dedup_by(|next, first| (&next.host, next.port) == (&first.host, first.port));
         upstreams
+    }
+
+    /// Where a service outside of the mesh answers, be it entered by hand or of another mesh, and how each place is.
+    pub fn places(&self, name: &str) -> Vec<(EndpointHealth, Upstream)> {
+        let known = self.service_health.get(name);
+        let health = |upstream: &Upstream| match known?.places.get(&upstream.to_string())?.as_str()
+        {
+            "" => Some(EndpointHealth::Healthy),
+            _ => Some(EndpointHealth::Unhealthy),
+        };
+        let own = self.service(name).into_iter().flat_map(|service| {
+            let checked = service.check.is_some();
+            service.upstreams.iter().map(move |upstream| {
+                let found = health(upstream).filter(|_| checked);
+                (found.unwrap_or_default(), upstream.clone())
+            })
+        });
+        let imported = self
+            .imports_of(name)
+            .flat_map(|import| &import.service.upstreams);
+        let imported = imported.map(|upstream| (EndpointHealth::Unchecked, upstream.clone()));
+        own.chain(imported).collect()
+    }
+
+    /// By whom a service of another mesh is brought in.
+    pub fn imports_of(&self, name: &str) -> impl Iterator<Item = &Arc<ImportRecord>> {
+        let from = (name.to_owned(), String::new());
+        let imports = self.imports.range(from..);
+        let imports = imports.take_while(move |((service, _), _)| service == name);
+        imports.map(|(_, import)| import)
     }
 
     /// Takes over one key's new value, or its absence.
@@ -165,6 +194,17 @@ impl Catalog {
                 agree("name", &service.name, &name)?;
                 self.services.insert(name, Arc::new(service));
             }
+            Key::ServiceHealth(name) => {
+                let health = ServiceHealthRecord::decode(value)?;
+                agree("name", &health.name, &name)?;
+                self.service_health.insert(name, Arc::new(health));
+            }
+            Key::Import { service, node } => {
+                let import = ImportRecord::decode(value)?;
+                agree("name", &import.service.name, &service)?;
+                agree("node", &import.node, &node)?;
+                self.imports.insert((service, node), Arc::new(import));
+            }
         }
         Ok(())
     }
@@ -177,8 +217,25 @@ impl Catalog {
             Key::Block { network, cidr } => drop(self.blocks.remove(&(network, cidr))),
             Key::Endpoint { network, id } => drop(self.endpoints.remove(&(network, id))),
             Key::Service(name) => drop(self.services.remove(&name)),
+            Key::ServiceHealth(name) => drop(self.service_health.remove(&name)),
+            Key::Import { service, node } => drop(self.imports.remove(&(service, node))),
         }
     }
+}
+
+/// The ports by which an endpoint is what `name` says; `None` if it is not.
+fn ports_as<'a>(endpoint: &'a EndpointRecord, name: &str) -> Option<&'a [PortRecord]> {
+    let offer = endpoint.services.iter().find(|offer| offer.name == name);
+    let is_named = || endpoint.name == name || endpoint.aliases.iter().any(|alias| alias == name);
+    match offer {
+        Some(offer) => Some(&offer.ports),
+        None => is_named().then_some(&endpoint.ports),
+    }
+}
+
+fn first(ports: &[PortRecord]) -> Option<u16> {
+    let order = |port: &&PortRecord| (port.protocol != Protocol::Tcp, port.port);
+    ports.iter().min_by_key(order).map(|record| record.port)
 }
 
 /// A record must be what its key says it is, or two keys would fight over one place.

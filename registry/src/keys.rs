@@ -27,6 +27,8 @@ pub(crate) enum Key {
     Block { network: String, cidr: IpNetwork },
     Endpoint { network: String, id: String },
     Service(String),
+    ServiceHealth(String),
+    Import { service: String, node: String },
 }
 
 impl Key {
@@ -54,7 +56,13 @@ impl Key {
             }
             "services" => match pair()? {
                 (name, "external") => Some(Self::Service(name.to_owned())),
-                _ => None,
+                (name, "health") => Some(Self::ServiceHealth(name.to_owned())),
+                (name, rest) => {
+                    let node = rest.strip_prefix("imported/")?;
+                    let (service, node) = (name.to_owned(), node.to_owned());
+                    let is_node = !node.is_empty() && !node.contains('/');
+                    is_node.then_some(Self::Import { service, node })
+                }
             },
             _ => None,
         }
@@ -70,6 +78,8 @@ impl fmt::Display for Key {
             Self::Block { network, cidr } => write!(f, "{BLOCKS}{network}/{cidr}"),
             Self::Endpoint { network, id } => write!(f, "{ENDPOINTS}{network}/{id}"),
             Self::Service(name) => write!(f, "{SERVICES}{name}/external"),
+            Self::ServiceHealth(name) => write!(f, "{SERVICES}{name}/health"),
+            Self::Import { service, node } => write!(f, "{SERVICES}{service}/imported/{node}"),
         }
     }
 }
@@ -124,6 +134,8 @@ mod tests {
                 Key::Block { network: a.clone(), cidr },
                 Key::Endpoint { network: a.clone(), id: b.clone() },
                 Key::Service(a.clone()),
+                Key::ServiceHealth(a.clone()),
+                Key::Import { service: a.clone(), node: b.clone() },
             ] {
                 prop_assert_eq!(Key::parse(&key.to_string()), Some(key));
             }

@@ -37,8 +37,9 @@ pub use keys::BadName;
 pub use mailbox::AskError;
 pub use mirror::Mirror;
 pub use model::{
-    BlockRecord, EndpointRecord, FallbackRecord, LinksRecord, NetworkRecord, NodeRecord,
-    PortRecord, Protocol, ServiceRecord, Upstream, WireguardRecord,
+    BlockRecord, CheckRecord, EndpointHealth, EndpointRecord, FallbackRecord, Fittest,
+    ImportRecord, LinksRecord, NetworkRecord, NodeRecord, PortRecord, Protocol,
+    ServiceHealthRecord, ServiceOffer, ServiceRecord, Upstream, WireguardRecord,
 };
 pub use networks::{CreateNetworkError, NetworkRequest, RemoveNetworkError};
 pub use nodes::RegisterNodeError;

@@ -88,8 +88,12 @@ struct Follower {
 impl Follower {
     /// Time between two rewrites of the snapshot.
     const SAVE: Duration = Duration::from_secs(3);
-    /// Lists again now and then: a watch that lost something would never say so.
+    /// Lists again now and then: a watch that lost something would never say so. So often in a mesh of up to
+    /// [`Self::FEW`] hosts; as what there is to list grows with them as well as who lists it, more hosts list less often.
     const RELIST: Duration = Duration::from_secs(300);
+    const FEW: u32 = 100;
+    /// Of all hosts each does so at least this often.
+    const RELIST_AT_LEAST: Duration = Duration::from_secs(6 * 3600);
 
     fn new(
         registry: Registry,
@@ -159,7 +163,7 @@ impl Follower {
         self.relist().await?;
         let mut feed = Feed::open(&self.registry, self.truth.revision + 1).await?;
         backoff.reset();
-        let relist = Instant::now() + Self::RELIST;
+        let relist = Instant::now() + Self::relist_after(self.truth.nodes.len());
         loop {
             let save = self.unsaved.map(|since| since + Self::SAVE);
             let release = self.hold.deadline();
@@ -173,6 +177,14 @@ impl Follower {
                 () = tokio::time::sleep_until(relist) => return Ok(()),
             }
         }
+    }
+
+    /// How long until all is listed again in a mesh of so many hosts; spread, lest all do so at once.
+    fn relist_after(hosts: usize) -> Duration {
+        let times = u32::try_from(hosts).unwrap_or(u32::MAX).div_ceil(Self::FEW);
+        let usual = Self::RELIST.saturating_mul(times.max(1));
+        let spread = rand::random_range(0.75..=1.25);
+        usual.min(Self::RELIST_AT_LEAST).mul_f64(spread)
     }
 
     async fn relist(&mut self) -> Result<(), CallError> {
@@ -258,5 +270,26 @@ async fn until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_hosts_list_less_often_and_not_in_step() {
+        let within = |hosts, seconds: std::ops::Range<u64>| {
+            let after = Follower::relist_after(hosts).as_secs();
+            assert!(seconds.contains(&after), "{hosts}: {after}");
+        };
+        for hosts in [0, 1, 100] {
+            within(hosts, 225..376);
+        }
+        within(1_000, 2_250..3_751);
+        within(1_000_000, 16_200..27_001);
+        let some: std::collections::BTreeSet<_> =
+            (0..8).map(|_| Follower::relist_after(1)).collect();
+        assert!(some.len() > 1);
     }
 }

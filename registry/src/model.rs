@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU16;
+use std::time::Duration;
 
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 
@@ -163,6 +164,74 @@ pub struct EndpointRecord {
     pub ports: Vec<PortRecord>,
     /// Labels of the container.
     pub labels: BTreeMap<String, String>,
+    /// The services that it is one of.
+    pub services: Vec<ServiceOffer>,
+    /// How it is, as its host finds.
+    pub health: EndpointHealth,
+}
+
+/// What a container is to a service.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ServiceOffer {
+    /// Name of the service, in lower case.
+    pub name: String,
+    /// What tells some of the service from others.
+    pub tags: Vec<String>,
+    /// Which of its ports are the service's.
+    pub ports: Vec<PortRecord>,
+}
+
+/// What is known of whether something that is to answer does.
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+pub enum EndpointHealth {
+    /// Nobody looks.
+    #[default]
+    Unchecked,
+    /// The last checks went well.
+    Healthy,
+    /// No check has gone well yet.
+    Starting,
+    /// The last checks failed.
+    Unhealthy,
+}
+
+impl EndpointHealth {
+    /// The word for it in the registry and the API; none where nobody looks.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Unchecked => "none",
+            Self::Healthy => "healthy",
+            Self::Starting => "starting",
+            Self::Unhealthy => "unhealthy",
+        }
+    }
+
+    /// Of things of these healths, which are to be used: those that are well or not looked at; if there are none, those
+    /// that start.
+    pub fn fittest(all: impl IntoIterator<Item = Self>) -> Fittest {
+        Fittest(all.into_iter().map(Self::rank).min().unwrap_or_default())
+    }
+
+    fn rank(self) -> u8 {
+        match self {
+            Self::Unchecked | Self::Healthy => 0,
+            Self::Starting => 1,
+            Self::Unhealthy => 2,
+        }
+    }
+}
+
+/// Which of several are to be used.
+#[derive(Clone, Copy, Debug)]
+pub struct Fittest(u8);
+
+impl Fittest {
+    /// Whether one of this health is.
+    #[must_use]
+    pub fn includes(self, health: EndpointHealth) -> bool {
+        health != EndpointHealth::Unhealthy && health.rank() == self.0
+    }
 }
 
 impl EndpointRecord {
@@ -206,4 +275,56 @@ pub struct ServiceRecord {
     pub name: String,
     /// Where it answers.
     pub upstreams: Vec<Upstream>,
+    /// What is spoken there.
+    pub protocol: Protocol,
+    /// What tells it from others of its kind.
+    pub tags: Vec<String>,
+    /// How it is looked at, if it is.
+    pub check: Option<CheckRecord>,
+}
+
+impl ServiceRecord {
+    /// One that answers by TCP at `upstreams`, and that nobody checks.
+    pub fn new(name: impl Into<String>, upstreams: Vec<Upstream>) -> Self {
+        Self {
+            name: name.into(),
+            upstreams,
+            protocol: Protocol::Tcp,
+            tags: Vec::new(),
+            check: None,
+        }
+    }
+}
+
+/// How a place that is to answer is looked at.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct CheckRecord {
+    /// The path that is got by HTTP; `None`: whether it takes a connection.
+    pub http: Option<String>,
+    /// Between the beginnings of two checks.
+    pub interval: Duration,
+    /// How long one may take.
+    pub timeout: Duration,
+}
+
+/// Which places of a service outside of the mesh do not answer, as one host finds who looks for all.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ServiceHealthRecord {
+    /// Name of the service.
+    pub name: String,
+    /// The host that looks.
+    pub node: String,
+    /// By `HOST:PORT` why it does not answer; empty: it does.
+    pub places: BTreeMap<String, String>,
+}
+
+/// A service of another mesh, as a gateway of this one brings it in. It lives as long as that host's lease.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ImportRecord {
+    /// The gateway's host.
+    pub node: String,
+    /// What the other mesh is called here.
+    pub peer: String,
+    /// The service, with the gateway for its upstream.
+    pub service: ServiceRecord,
 }

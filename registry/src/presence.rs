@@ -193,14 +193,19 @@ impl Keeper {
         };
         let mut changes = self.wanted.changes.subscribe();
         let mut beat = tokio::time::interval(LEASE_TTL / 3);
-        let mut repair = tokio::time::interval(RECONCILE); // the first tick is at once
+        // The first tick is at once. Not all hosts keep step, which an outage begins with for all.
+        let mut repair = tokio::time::interval(RECONCILE.mul_f64(rand::random_range(0.75..=1.25)));
+        let mut reconciled = false;
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         repair.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let step = tokio::select! {
                 biased;
                 _ = beat.tick() => session.keep_alive().await,
-                _ = repair.tick() => self.reconcile(&session).await,
+                _ = repair.tick() => {
+                    let whole = !std::mem::replace(&mut reconciled, true);
+                    self.reconcile(&session, whole).await
+                }
                 Ok(()) = changes.changed() => self.write_changes(&session).await,
             };
             match step {
@@ -210,13 +215,17 @@ impl Keeper {
         }
     }
 
-    async fn reconcile(&self, session: &Session) -> Result<(), session::SessionError> {
+    /// The `whole` does away, too, with what a former daemon of this host left.
+    async fn reconcile(&self, session: &Session, whole: bool) -> Result<(), session::SessionError> {
         let (wanted, changes) = {
             let mut inner = self.wanted.lock();
             inner.dirty.clear();
             (inner.endpoints.clone(), inner.changes)
         };
-        session.reconcile(&wanted).await?;
+        match whole {
+            true => session.reconcile(&wanted).await?,
+            false => session.repair(&wanted).await?,
+        }
         self.settle(session, changes);
         Ok(())
     }

@@ -1,11 +1,11 @@
 //! Services outside of the mesh.
 
-use etcd_client::{Compare, CompareOp, TxnOp};
+use etcd_client::{Compare, CompareOp, PutOptions, TxnOp};
 
 use crate::backoff::Backoff;
 use crate::client::{CallError, Registry};
 use crate::keys::{BadName, Key, check_name};
-use crate::model::ServiceRecord;
+use crate::model::{ImportRecord, ServiceHealthRecord, ServiceRecord};
 use crate::nodes::ATTEMPTS;
 use crate::wire::Record;
 
@@ -62,5 +62,62 @@ impl Registry {
         let mut kv = self.client().kv_client();
         let response = self.call("remove service", kv.delete(key, None)).await?;
         Ok(response.deleted() > 0)
+    }
+
+    /// Says how the places of a service are, for as long as `lease` lives.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`] if the registry does not answer, or the lease is over.
+    pub async fn put_service_health(
+        &self,
+        health: &ServiceHealthRecord,
+        lease: i64,
+    ) -> Result<(), CallError> {
+        let key = Key::ServiceHealth(health.name.clone());
+        self.put_leased("say how a service is", &key, health.encode(None), lease)
+            .await
+    }
+
+    /// Brings in a service of another mesh, for as long as `lease` lives.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`] if the registry does not answer, or the lease is over.
+    pub async fn put_import(&self, import: &ImportRecord, lease: i64) -> Result<(), CallError> {
+        let key = Key::Import {
+            service: import.service.name.clone(),
+            node: import.node.clone(),
+        };
+        self.put_leased("bring in a service", &key, import.encode(None), lease)
+            .await
+    }
+
+    /// Takes back what `node` brought in.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`] if the registry does not answer.
+    pub async fn remove_import(&self, service: &str, node: &str) -> Result<(), CallError> {
+        let (service, node) = (service.to_owned(), node.to_owned());
+        let key = Key::Import { service, node }.to_string();
+        let mut kv = self.client().kv_client();
+        self.call("take back a service", kv.delete(key, None))
+            .await
+            .map(drop)
+    }
+
+    /// Fails if the lease has ended: so nobody says anything who is not heard of any more.
+    async fn put_leased(
+        &self,
+        operation: &'static str,
+        key: &Key,
+        value: Vec<u8>,
+        lease: i64,
+    ) -> Result<(), CallError> {
+        let mut kv = self.client().kv_client();
+        let options = PutOptions::new().with_lease(lease);
+        let put = kv.put(key.to_string(), value, Some(options));
+        self.call(operation, put).await.map(drop)
     }
 }

@@ -4,16 +4,14 @@
 //! older daemon does not undo what a newer one wrote.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::num::NonZeroU16;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::model::{
-    BlockRecord, EndpointRecord, FallbackRecord, LinksRecord, NetworkRecord, NodeRecord,
-    PortRecord, Protocol, ServiceRecord, Upstream, WireguardRecord,
+    BlockRecord, FallbackRecord, LinksRecord, NetworkRecord, NodeRecord, WireguardRecord,
 };
 
 const VERSION: u64 = 1;
@@ -325,146 +323,8 @@ impl Record for BlockRecord {
     }
 }
 
-#[derive(Clone, Copy, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum ProtocolWire {
-    Tcp,
-    Udp,
-}
-
-#[derive(Deserialize, Serialize)]
-struct PortWire {
-    port: u16,
-    protocol: ProtocolWire,
-}
-
-#[derive(Deserialize, Serialize)]
-struct EndpointWire {
-    network: String,
-    id: String,
-    name: String,
-    node: String,
-    #[serde(default)]
-    node_name: String,
-    address: Ipv4Addr,
-    #[serde(default)]
-    address_v6: Option<Ipv6Addr>,
-    #[serde(default)]
-    aliases: Vec<String>,
-    #[serde(default)]
-    ports: Vec<PortWire>,
-    #[serde(default)]
-    labels: BTreeMap<String, String>,
-}
-
-impl Record for EndpointRecord {
-    fn decode(value: &[u8]) -> Result<Self, DecodeError> {
-        let wire: EndpointWire = parse(value)?;
-        let port = |wire: &PortWire| PortRecord {
-            port: wire.port,
-            protocol: match wire.protocol {
-                ProtocolWire::Tcp => Protocol::Tcp,
-                ProtocolWire::Udp => Protocol::Udp,
-            },
-        };
-        Ok(Self {
-            ports: wire.ports.iter().map(port).collect(),
-            network: wire.network,
-            id: wire.id,
-            name: wire.name,
-            node: wire.node,
-            node_name: wire.node_name,
-            address: wire.address,
-            address_v6: wire.address_v6,
-            aliases: wire.aliases,
-            labels: wire.labels,
-        })
-    }
-
-    fn fields(&self) -> Map<String, Value> {
-        let port = |record: &PortRecord| PortWire {
-            port: record.port,
-            protocol: match record.protocol {
-                Protocol::Tcp => ProtocolWire::Tcp,
-                Protocol::Udp => ProtocolWire::Udp,
-            },
-        };
-        fields_of(&EndpointWire {
-            network: self.network.clone(),
-            id: self.id.clone(),
-            name: self.name.clone(),
-            node: self.node.clone(),
-            node_name: self.node_name.clone(),
-            address: self.address,
-            address_v6: self.address_v6,
-            aliases: self.aliases.clone(),
-            ports: self.ports.iter().map(port).collect(),
-            labels: self.labels.clone(),
-        })
-    }
-}
-
-#[derive(Deserialize, Serialize)]
-struct ServiceWire {
-    name: String,
-    upstreams: Vec<UpstreamWire>,
-}
-
-#[derive(Deserialize, Serialize)]
-struct UpstreamWire {
-    host: String,
-    port: u16,
-    #[serde(default = "usual_weight", skip_serializing_if = "is_usual")]
-    weight: u16,
-}
-
-fn usual_weight() -> u16 {
-    1
-}
-
-fn is_usual(weight: &u16) -> bool {
-    *weight == usual_weight()
-}
-
-impl TryFrom<UpstreamWire> for Upstream {
-    type Error = DecodeError;
-
-    fn try_from(wire: UpstreamWire) -> Result<Self, DecodeError> {
-        let weight =
-            NonZeroU16::new(wire.weight).filter(|weight| weight.get() <= Self::MOST_WEIGHT);
-        Ok(Self {
-            host: wire.host,
-            port: wire.port,
-            weight: weight.ok_or_else(|| DecodeError::Field {
-                field: "weight",
-                value: wire.weight.to_string(),
-            })?,
-        })
-    }
-}
-
-impl Record for ServiceRecord {
-    fn decode(value: &[u8]) -> Result<Self, DecodeError> {
-        let ServiceWire { name, upstreams } = parse(value)?;
-        let upstreams = upstreams.into_iter().map(Upstream::try_from);
-        Ok(Self {
-            name,
-            upstreams: upstreams.collect::<Result<_, _>>()?,
-        })
-    }
-
-    fn fields(&self) -> Map<String, Value> {
-        let wire = |upstream: &Upstream| UpstreamWire {
-            host: upstream.host.clone(),
-            port: upstream.port,
-            weight: upstream.weight.get(),
-        };
-        fields_of(&ServiceWire {
-            name: self.name.clone(),
-            upstreams: self.upstreams.iter().map(wire).collect(),
-        })
-    }
-}
+mod endpoint;
+mod service;
 
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::*;
 use crate::model::PortRecord;
+use crate::model::{CheckRecord, EndpointHealth, ImportRecord, ServiceHealthRecord, ServiceOffer};
 
 pub(crate) fn endpoint(id: &str, node: &str, last: u8) -> EndpointRecord {
     EndpointRecord {
@@ -31,6 +32,8 @@ pub(crate) fn endpoint(id: &str, node: &str, last: u8) -> EndpointRecord {
             },
         ],
         labels: BTreeMap::new(),
+        services: Vec::new(),
+        health: EndpointHealth::Unchecked,
     }
 }
 
@@ -72,10 +75,7 @@ fn services_entered_by_hand_are_selected_by_port() {
         weight: NonZeroU16::MIN,
     };
     let upstreams = vec![upstream("db.lan", 5432), upstream("fd00::1", 5433)];
-    let service = ServiceRecord {
-        name: "db".to_owned(),
-        upstreams,
-    };
+    let service = ServiceRecord::new("db", upstreams);
     let mut catalog = Catalog::default();
     catalog.apply(
         "/nuncio/v1/services/db/external",
@@ -167,4 +167,101 @@ proptest! {
         }
         prop_assert_eq!(catalog, Catalog::default());
     }
+}
+
+#[test]
+fn services_are_found_by_what_endpoints_offer_and_only_who_is_well() {
+    let offer = ServiceOffer {
+        name: "web".to_owned(),
+        tags: vec!["blue".to_owned()],
+        ports: vec![PortRecord {
+            port: 8080,
+            protocol: Protocol::Tcp,
+        }],
+    };
+    let mut catalog = Catalog::default();
+    let mut put = |id: &str, last: u8, health| {
+        let record = EndpointRecord {
+            services: vec![offer.clone()],
+            health,
+            ..endpoint(id, "a", last)
+        };
+        let key = format!("/nuncio/v1/endpoints/{}/{id}", record.network);
+        catalog.apply(&key, Some(&record.encode(None)));
+        shown(&catalog.upstreams("web", None))
+    };
+    let starting = put("1", 2, EndpointHealth::Starting);
+    assert_eq!(starting.len(), 1, "nobody else is there");
+    assert!(starting[0].ends_with(".2:8080"), "{starting:?}");
+    let well = put("2", 3, EndpointHealth::Healthy);
+    assert!(well.len() == 1 && well[0].ends_with(".3:8080"), "{well:?}");
+    assert_eq!(put("3", 4, EndpointHealth::Unchecked).len(), 2);
+    assert_eq!(put("2", 3, EndpointHealth::Unhealthy).len(), 1);
+    assert!(put("3", 4, EndpointHealth::Unhealthy)[0].ends_with(".2:8080"));
+    assert_eq!(put("1", 2, EndpointHealth::Unhealthy), [""; 0]);
+}
+
+#[test]
+fn what_does_not_answer_is_left_out_and_gateways_are_found() {
+    let upstream = |host: &str| Upstream {
+        host: host.to_owned(),
+        port: 6379,
+        weight: std::num::NonZeroU16::MIN,
+    };
+    let mut service = ServiceRecord::new("redis", vec![upstream("10.9.0.1"), upstream("10.9.0.2")]);
+    service.check = Some(CheckRecord {
+        http: None,
+        interval: std::time::Duration::from_secs(5),
+        timeout: std::time::Duration::from_secs(1),
+    });
+    let places = [
+        ("10.9.0.1:6379", ""),
+        ("10.9.0.2:6379", "connection refused"),
+    ];
+    let health = ServiceHealthRecord {
+        name: "redis".to_owned(),
+        node: "a".to_owned(),
+        places: places
+            .map(|(place, why)| (place.to_owned(), why.to_owned()))
+            .into(),
+    };
+    let import = ImportRecord {
+        node: "g".to_owned(),
+        peer: "east".to_owned(),
+        service: ServiceRecord::new("redis", vec![upstream("10.9.0.3")]),
+    };
+    let mut catalog = Catalog::default();
+    catalog.apply(
+        "/nuncio/v1/services/redis/external",
+        Some(&service.encode(None)),
+    );
+    catalog.apply(
+        "/nuncio/v1/services/redis/health",
+        Some(&health.encode(None)),
+    );
+    assert_eq!(shown(&catalog.upstreams("redis", None)), ["10.9.0.1:6379"]);
+    catalog.apply(
+        "/nuncio/v1/services/redis/imported/g",
+        Some(&import.encode(None)),
+    );
+    assert_eq!(
+        shown(&catalog.upstreams("redis", Some(6379))),
+        ["10.9.0.1:6379", "10.9.0.3:6379"]
+    );
+    catalog.apply(
+        "/nuncio/v1/services/redis/imported/other",
+        Some(&import.encode(None)),
+    );
+    assert_eq!(
+        catalog.quarantined.len(),
+        1,
+        "one host's word is not another's"
+    );
+    catalog.apply("/nuncio/v1/services/redis/imported/g", None);
+    catalog.apply("/nuncio/v1/services/redis/health", None);
+    assert_eq!(
+        catalog.upstreams("redis", None).len(),
+        2,
+        "nobody looks now"
+    );
 }

@@ -158,7 +158,15 @@ impl Writer<'_> {
             }
             // They are claimed once, and never written again.
             "networks" | "network-names" | "vni" | "subnets" => present()?.is_empty(),
-            "services" => true,
+            // What one host finds or brings in is its own, and ends with it; the rest is everybody's.
+            "services" if is_of_one(rest) => {
+                !put.ignore_value
+                    && put.lease != 0
+                    && self.owns(&put.value)
+                    && (rest.ends_with("/health")
+                        || present()?.iter().all(|found| self.owns(&found.value)))
+            }
+            "services" => rest.ends_with("/external"),
             "asks" => put.lease != 0 && rest.split('/').count() == 2,
             "answers" => {
                 let asked = format!("{ASKS}{}/{rest}", self.node);
@@ -195,6 +203,7 @@ impl Writer<'_> {
             "network-names" | "vni" | "subnets" => {
                 self.removes.contains(&about(&found.value).network)
             }
+            "services" if is_of_one(rest) => self.owns(&found.value),
             "services" => true,
             "asks" => network() == self.node,
             _ => false,
@@ -204,6 +213,11 @@ impl Writer<'_> {
     fn owns(&self, value: &[u8]) -> bool {
         about(value).node == self.node
     }
+}
+
+/// Whether what lies below `services/` is one host's word.
+fn is_of_one(rest: &str) -> bool {
+    rest.ends_with("/health") || rest.contains("/imported/")
 }
 
 /// The kind of a record and the rest of its key.

@@ -149,6 +149,49 @@ impl Session {
         self.apply(ops, &[]).await
     }
 
+    /// Writes again what others have changed or removed of what is `wanted`. Unlike [`Self::reconcile`], which a host does
+    /// once in a session, it reads nothing of other hosts'.
+    pub(super) async fn repair(
+        &self,
+        wanted: &BTreeMap<EndpointId, EndpointRecord>,
+    ) -> Result<(), SessionError> {
+        let alive = Key::Alive(self.node.clone()).to_string();
+        let mut keys = vec![alive.clone()];
+        keys.extend(wanted.keys().map(|(network, id)| {
+            let (network, id) = (network.clone(), id.clone());
+            Key::Endpoint { network, id }.to_string()
+        }));
+        let mut there = BTreeMap::new();
+        for batch in keys.chunks(BATCH) {
+            let gets = batch.iter().map(|key| TxnOp::get(key.as_str(), None));
+            let read = self
+                .registry
+                .txn("read endpoints", Vec::new(), gets.collect());
+            let found = read.await?.found.into_iter().flatten();
+            there.extend(found.map(|entry| (entry.key.clone(), entry)));
+        }
+        let mut ops = Vec::new();
+        for ((network, id), endpoint) in wanted {
+            let (network, id) = (network.clone(), id.clone());
+            let key = Key::Endpoint { network, id }.to_string();
+            let present = there.get(&key);
+            let value = endpoint.encode(present.map(|entry| entry.value.as_slice()));
+            if present.is_none_or(|entry| entry.value != value || entry.lease != self.lease()) {
+                ops.push(self.put(key, value));
+            }
+        }
+        if there
+            .get(&alive)
+            .is_none_or(|entry| entry.lease != self.lease())
+        {
+            ops.push(self.put(alive, br#"{"v":1}"#.to_vec()));
+        }
+        if !ops.is_empty() {
+            debug!(changes = ops.len(), "repair endpoints");
+        }
+        self.apply(ops, &[]).await
+    }
+
     /// Writes the endpoints that changed; `None` deletes. A host whose lease has ended meanwhile changes nothing, as
     /// others may have gone by its absence.
     pub(super) async fn write(
@@ -200,5 +243,71 @@ pub(super) async fn revoke(registry: &Registry, lease: i64) {
             error = &error as &dyn std::error::Error,
             "lease is left to expire"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::catalog::tests::endpoint;
+    use crate::connect::ConnectOptions;
+    use crate::embedded::Server;
+
+    #[tokio::test]
+    async fn a_repair_writes_again_what_others_took_and_reads_nothing_of_theirs() {
+        let directory = tempfile::tempdir().unwrap();
+        let server = Server::open(directory.path()).unwrap();
+        let bound = server.bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let endpoints = vec![format!("http://{}", bound.local_addr())];
+        let stop = CancellationToken::new();
+        let serving = tokio::spawn(bound.serve(stop.clone()));
+        let options = ConnectOptions {
+            endpoints,
+            ..ConnectOptions::default()
+        };
+        let registry = Registry::connect(&options).await.unwrap();
+        let session = Session::open(&registry, "a", &mut None).await.unwrap();
+        let of = |record: EndpointRecord| ((record.network.clone(), record.id.clone()), record);
+        let wanted: BTreeMap<_, _> = (1..=150u8)
+            .map(|last| of(endpoint(&last.to_string(), "a", last)))
+            .collect();
+        session.reconcile(&wanted).await.unwrap();
+        let listed = || async { registry.list("list", ENDPOINTS).await.unwrap().entries };
+        let before = listed().await;
+        assert_eq!(before.len(), wanted.len());
+
+        let mut kv = registry.client().kv_client();
+        let (taken, changed) = (before[0].key.clone(), before[120].key.clone());
+        kv.delete(taken, None).await.unwrap();
+        kv.put(changed, "{}", None).await.unwrap();
+        kv.delete(Key::Alive("a".to_owned()).to_string(), None)
+            .await
+            .unwrap();
+        session.repair(&wanted).await.unwrap();
+        let strip = |entries: Vec<crate::client::Entry>| -> Vec<_> {
+            entries
+                .into_iter()
+                .map(|entry| (entry.key, entry.value, entry.lease))
+                .collect()
+        };
+        let after = listed().await;
+        let written: Vec<i64> = after.iter().map(|entry| entry.modified).collect();
+        assert_eq!(strip(after), strip(before));
+        assert!(
+            registry
+                .entry("alive", Key::Alive("a".to_owned()).to_string())
+                .await
+                .unwrap()
+                .is_some()
+        );
+        session.repair(&wanted).await.unwrap();
+        let again: Vec<i64> = listed().await.iter().map(|entry| entry.modified).collect();
+        assert_eq!(again, written, "what is right is not written again");
+        stop.cancel();
+        serving.await.unwrap();
     }
 }

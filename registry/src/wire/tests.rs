@@ -4,7 +4,10 @@ use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use serde_json::json;
 
+use std::net::Ipv6Addr;
+
 use super::*;
+use crate::model::{EndpointHealth, EndpointRecord, PortRecord, Protocol, ServiceRecord};
 
 fn cidr() -> impl Strategy<Value = Ipv4Network> {
     (any::<u32>(), 0u8..=32).prop_map(|(bits, prefix)| {
@@ -56,6 +59,8 @@ fn endpoint() -> impl Strategy<Value = EndpointRecord> {
                     aliases,
                     ports,
                     labels,
+                    services: Vec::new(),
+                    health: EndpointHealth::Unchecked,
                 }
             },
         )
@@ -168,16 +173,15 @@ fn what_a_daemon_without_ipv6_wrote_is_read() {
 #[test]
 fn unknown_fields_survive_a_rewrite_and_known_ones_do_not() {
     let newer = json!({
-        "v": 1, "name": "old", "upstreams": [], "weight": 3, "tls": {"sni": "x"},
+        "v": 1, "name": "old", "upstreams": [], "protocol": "tcp", "tags": [], "check": null,
+        "weight": 3, "tls": {"sni": "x"},
     });
-    let record = ServiceRecord {
-        name: "new".to_owned(),
-        upstreams: Vec::new(),
-    };
+    let record = ServiceRecord::new("new", Vec::new());
     let value = record.encode(Some(newer.to_string().as_bytes()));
     let value: Value = serde_json::from_slice(&value).unwrap();
     let expected = json!({
-        "v": 1, "name": "new", "upstreams": [], "weight": 3, "tls": {"sni": "x"},
+        "v": 1, "name": "new", "upstreams": [], "protocol": "tcp", "tags": [], "check": null,
+        "weight": 3, "tls": {"sni": "x"},
     });
     assert_eq!(value, expected);
 }

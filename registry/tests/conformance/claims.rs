@@ -434,10 +434,7 @@ async fn unknown_fields_stay(backend: Backend) -> Result<()> {
         port: 5432,
         weight: std::num::NonZeroU16::MIN,
     };
-    let service = ServiceRecord {
-        name: "db".to_owned(),
-        upstreams: vec![upstream],
-    };
+    let service = ServiceRecord::new("db", vec![upstream]);
     registry.put_service(&service).await?;
     let get = client.get(key, None).await?;
     let value = get.kvs().first().context("the service")?.value_str()?;

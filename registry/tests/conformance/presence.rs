@@ -32,6 +32,8 @@ pub(crate) fn endpoint(id: &str, node: &str) -> EndpointRecord {
             protocol: Protocol::Tcp,
         }],
         labels: BTreeMap::new(),
+        services: Vec::new(),
+        health: nuncio_registry::EndpointHealth::Unchecked,
     }
 }
 

@@ -50,10 +50,7 @@ impl Authority {
 }
 
 fn named(name: &str) -> ServiceRecord {
-    ServiceRecord {
-        name: name.to_owned(),
-        upstreams: Vec::new(),
-    }
+    ServiceRecord::new(name, Vec::new())
 }
 
 fn user(password: &str) -> Option<User> {

@@ -103,6 +103,8 @@ fn endpoint(network: &str, id: &str, node: &str) -> EndpointRecord {
         aliases: Vec::new(),
         ports: Vec::new(),
         labels: BTreeMap::new(),
+        services: Vec::new(),
+        health: nuncio_registry::EndpointHealth::Unchecked,
     }
 }
 
