@@ -9,6 +9,7 @@ mod authority;
 mod certificate;
 mod client;
 mod files;
+mod gateway;
 mod hex;
 mod home;
 mod key;
@@ -21,6 +22,10 @@ mod wire;
 
 pub use authority::{Authority, AuthorityError, NodeError, TokenRefusal};
 pub use client::{JoinError, Welcome, join};
+pub use gateway::{
+    Caller, Following, Gateway, GatewayError, GatewayKeyError, Introduction, Lending, Lent,
+    NotAPeerToken, PeerToken, Pinned as PinnedGateway,
+};
 pub use home::{Draft, Home, HomeError, Membership, RenewError};
 pub use key::{Key, KeyError};
 pub use ledger::{Member, TokenEntry, TooManyTokens};

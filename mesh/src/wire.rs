@@ -84,9 +84,17 @@ pub(crate) fn exported<Data>(
 pub(crate) async fn read<T: DeserializeOwned>(
     from: &mut (impl AsyncRead + Unpin),
 ) -> io::Result<T> {
+    read_within(from, LONGEST).await
+}
+
+/// As [`read`], of a message of `most` bytes.
+pub(crate) async fn read_within<T: DeserializeOwned>(
+    from: &mut (impl AsyncRead + Unpin),
+    most: u32,
+) -> io::Result<T> {
     let length = from.read_u32().await?;
-    if length > LONGEST {
-        let what = format!("a message of {length} bytes: {LONGEST} are the most");
+    if length > most {
+        let what = format!("a message of {length} bytes: {most} are the most");
         return Err(io::Error::new(io::ErrorKind::InvalidData, what));
     }
     let mut bytes = Vec::new();
@@ -103,10 +111,19 @@ pub(crate) async fn write(
     message: &impl Serialize,
     to: &mut (impl AsyncWrite + Unpin),
 ) -> io::Result<()> {
+    write_within(message, to, LONGEST).await
+}
+
+/// As [`write`], of a message of `most` bytes.
+pub(crate) async fn write_within(
+    message: &impl Serialize,
+    to: &mut (impl AsyncWrite + Unpin),
+    most: u32,
+) -> io::Result<()> {
     let bytes = serde_json::to_vec(message)?;
     let length = u32::try_from(bytes.len())
         .ok()
-        .filter(|&length| length <= LONGEST);
+        .filter(|&length| length <= most);
     let length = length.ok_or(io::ErrorKind::InvalidInput)?;
     to.write_all(&[&length.to_be_bytes()[..], &bytes].concat())
         .await?;
