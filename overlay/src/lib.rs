@@ -31,7 +31,7 @@ pub use kernel::{
 pub use mac::{MacAddr, NotAMac};
 pub use mtu::{LEAST_MTU_V6, MtuTooSmall, inner_mtu, sealed_mtu};
 pub use names::{
-    AnswerStats, ApplyNamesError, ListenError, NameServer, NameStats, NamesDocument, Offer,
+    AnswerStats, ApplyNamesError, ListenError, NameServer, NameStats, NamesDocument, Offer, Served,
     Subscriber, Zone,
 };
 pub use netlink::ChangeWatch;

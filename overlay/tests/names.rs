@@ -33,6 +33,7 @@ fn subscriber(id: &str, netns: &Path) -> Subscriber {
         networks: vec!["n".to_owned()],
         aliases: BTreeMap::new(),
         upstreams: Vec::new(),
+        listen: None,
         external: true,
     }
 }

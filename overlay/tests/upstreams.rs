@@ -96,6 +96,7 @@ fn subscriber(netns: &Path) -> Subscriber {
         networks: vec!["n".to_owned()],
         aliases: BTreeMap::new(),
         upstreams: Vec::new(),
+        listen: None,
         external: true,
     }
 }

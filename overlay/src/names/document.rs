@@ -42,6 +42,26 @@ pub struct Zone {
     /// name's addresses that fit.
     #[serde(default)]
     pub offers: BTreeMap<IpAddr, Vec<Offer>>,
+    /// Its names are known with the domain behind them alone, that domain is nobody else's, and its addresses have their
+    /// names elsewhere.
+    #[serde(default)]
+    pub qualified: bool,
+    /// Its addresses are those of others, who say what they are called.
+    #[serde(default)]
+    pub foreign: bool,
+    /// What is offered under a name: a query for its SRV records gets these, or those of them that fit.
+    #[serde(default)]
+    pub served: BTreeMap<String, Vec<Served>>,
+}
+
+/// A port under a name.
+#[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Served {
+    /// Where it is.
+    pub address: IpAddr,
+    /// What is there.
+    pub offer: Offer,
 }
 
 /// A port that a container offers.
@@ -73,6 +93,9 @@ pub struct Subscriber {
     /// Servers that it asks instead of the document's; none: the document's.
     #[serde(default)]
     pub upstreams: Vec<SocketAddr>,
+    /// Where else it finds the server. Who is told where asks for qualified names alone, and is refused all others.
+    #[serde(default)]
+    pub listen: Option<SocketAddr>,
     /// Whether it may ask the upstreams; a container of internal networks alone may not.
     #[serde(default = "yes")]
     pub external: bool,

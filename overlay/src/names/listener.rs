@@ -1,7 +1,6 @@
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddrV4},
-    path::Path,
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
     sync::{Arc, RwLock},
     time::{Duration, Instant},
 };
@@ -16,6 +15,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{debug, warn};
 
 use super::{
+    Subscriber,
     counts::Counts,
     forward::{forward, read_message, write_message},
     lookup::Table,
@@ -45,24 +45,27 @@ pub(super) type Shared = Arc<RwLock<Arc<Table>>>;
 
 /// One container's sockets; they close soon after this is dropped.
 pub(super) struct Listener {
+    address: SocketAddr,
     namespace: (u64, u64),
     stop: CancellationToken,
     tasks: [AbortOnDropHandle<()>; 2],
 }
 
 impl Listener {
-    /// Opens the sockets inside the namespace at `netns`.
-    pub(super) async fn open(asker: Asker, netns: &Path) -> Result<Self, ListenError> {
+    /// Opens a subscriber's sockets, inside its namespace.
+    pub(super) async fn open(asker: Asker, subscriber: &Subscriber) -> Result<Self, ListenError> {
+        let (netns, address) = (&subscriber.netns, address_of(subscriber));
         let namespace = NetNs::open(netns)?;
-        let (udp, tcp) = sockets(&namespace)
-            .await
-            .map_err(|source| ListenError::Bind {
-                address: ADDRESS,
-                netns: netns.to_owned(),
-                source,
-            })?;
+        let (udp, tcp) =
+            sockets(&namespace, address)
+                .await
+                .map_err(|source| ListenError::Bind {
+                    address,
+                    netns: netns.to_owned(),
+                    source,
+                })?;
         let identity = namespace.identity().map_err(|source| ListenError::Bind {
-            address: ADDRESS,
+            address,
             netns: netns.to_owned(),
             source,
         })?;
@@ -70,6 +73,7 @@ impl Listener {
         let udp = tokio::spawn(serve_udp(udp, asker.clone(), stop.clone()));
         let tcp = tokio::spawn(serve_tcp(tcp, asker, stop.clone()));
         Ok(Self {
+            address,
             namespace: identity,
             stop,
             tasks: [AbortOnDropHandle::new(udp), AbortOnDropHandle::new(tcp)],
@@ -86,16 +90,21 @@ impl Listener {
         }
     }
 
-    /// Whether the namespace these sockets are in is still the one at `netns`.
-    pub(super) fn is_in(&self, netns: &Path) -> bool {
-        identity_at(netns) == Some(self.namespace)
+    /// Whether these sockets are still where the subscriber is.
+    pub(super) fn is_of(&self, subscriber: &Subscriber) -> bool {
+        self.address == address_of(subscriber)
+            && identity_at(&subscriber.netns) == Some(self.namespace)
     }
 }
 
-async fn sockets(namespace: &NetNs) -> io::Result<(UdpSocket, TcpListener)> {
-    let bound = namespace.run(|| {
-        let udp = std::net::UdpSocket::bind(ADDRESS)?;
-        let tcp = std::net::TcpListener::bind(ADDRESS)?;
+fn address_of(subscriber: &Subscriber) -> SocketAddr {
+    subscriber.listen.unwrap_or(SocketAddr::V4(ADDRESS))
+}
+
+async fn sockets(namespace: &NetNs, address: SocketAddr) -> io::Result<(UdpSocket, TcpListener)> {
+    let bound = namespace.run(move || {
+        let udp = std::net::UdpSocket::bind(address)?;
+        let tcp = std::net::TcpListener::bind(address)?;
         udp.set_nonblocking(true)?;
         tcp.set_nonblocking(true)?;
         io::Result::Ok((udp, tcp))
@@ -204,7 +213,7 @@ async fn serve_udp(socket: UdpSocket, asker: Asker, stop: CancellationToken) {
     waiting.shutdown().await; // they hold the socket too
 }
 
-async fn send(socket: &UdpSocket, answer: &[u8], client: std::net::SocketAddr) {
+async fn send(socket: &UdpSocket, answer: &[u8], client: SocketAddr) {
     if let Err(error) = socket.send_to(answer, client).await {
         debug!(%client, %error, "send an answer"); // the client asks again
     }

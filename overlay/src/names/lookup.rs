@@ -4,7 +4,7 @@ use std::{
 };
 
 use super::{
-    NamesDocument, Offer, Subscriber,
+    NamesDocument, Offer, Served, Subscriber,
     srv::{Asked, Place},
 };
 
@@ -23,6 +23,9 @@ struct Names {
     addresses: BTreeMap<String, Vec<IpAddr>>,
     names: BTreeMap<IpAddr, String>,
     offers: BTreeMap<IpAddr, Vec<Offer>>,
+    qualified: bool,
+    foreign: bool,
+    served: BTreeMap<String, Vec<Served>>,
 }
 
 /// What there is to say about a name.
@@ -38,6 +41,8 @@ pub(super) enum Found {
     Elsewhere,
     /// It could only be asked elsewhere, and this subscriber may not.
     Forbidden,
+    /// This subscriber is told of other names alone.
+    NotServed,
 }
 
 impl Table {
@@ -48,9 +53,12 @@ impl Table {
                 addresses: lower(zone.names),
                 names: zone.reverse,
                 offers: zone.offers,
+                qualified: zone.qualified,
+                foreign: zone.foreign,
+                served: lower(zone.served),
             };
             for (name, addresses) in &names.addresses {
-                for address in addresses {
+                for address in addresses.iter().filter(|_| !names.qualified) {
                     names.names.entry(*address).or_insert_with(|| name.clone());
                 }
             }
@@ -123,9 +131,17 @@ impl Table {
     pub(super) fn find(&self, subscriber: &Subscriber, name: &str) -> Found {
         let name = plain(name);
         if let Some(address) = reversed(&name) {
-            let mut zones = self.zones_of(subscriber);
-            let own = zones.find_map(|zone| zone.name_of(address));
+            let zones = self.zones_of(subscriber);
+            let mut own = zones.filter(|zone| !zone.qualified && !zone.foreign);
+            let own = own.find_map(|zone| zone.name_of(address));
             return own.map_or_else(|| elsewhere(subscriber), Found::Name);
+        }
+        if self.is_qualified(subscriber, &name) {
+            let known = self.addresses(subscriber, &name);
+            return known.map_or(Found::NoSuchName, |known| Found::Addresses(known.clone()));
+        }
+        if subscriber.listen.is_some() {
+            return Found::NotServed;
         }
         let without = |domain: &String| name.strip_suffix(domain)?.strip_suffix('.');
         let shorter = self.search.iter().filter_map(without);
@@ -140,15 +156,56 @@ impl Table {
         }
     }
 
+    /// What is offered under a qualified name; `None` if it is none.
+    pub(super) fn served(
+        &self,
+        subscriber: &Subscriber,
+        name: &str,
+        asked: Option<&Asked<'_>>,
+    ) -> Option<Vec<Place>> {
+        let name = plain(name);
+        if !self.is_qualified(subscriber, &name) {
+            return None;
+        }
+        let mut places = Vec::new();
+        for zone in self.zones_of(subscriber).filter(|zone| zone.qualified) {
+            let served = zone
+                .without_domain(&name)
+                .and_then(|name| zone.served.get(name));
+            let fits = |served: &&Served| asked.is_none_or(|asked| asked.fits(&served.offer));
+            places.extend(
+                served
+                    .into_iter()
+                    .flatten()
+                    .filter(fits)
+                    .filter_map(|served| {
+                        Some(Place {
+                            target: zone.name_of(served.address)?,
+                            port: served.offer.port,
+                            address: served.address,
+                        })
+                    }),
+            );
+            if !places.is_empty() {
+                break; // as with addresses, the first network's answer counts
+            }
+        }
+        Some(places)
+    }
+
+    /// Whether the name is in a domain of ours, or that domain itself.
+    fn is_qualified(&self, subscriber: &Subscriber, name: &str) -> bool {
+        let mut zones = self.zones_of(subscriber).filter(|zone| zone.qualified);
+        zones
+            .any(|zone| zone.domain.as_deref() == Some(name) || zone.without_domain(name).is_some())
+    }
+
     fn addresses<'a>(&'a self, subscriber: &'a Subscriber, name: &str) -> Option<&'a Vec<IpAddr>> {
         subscriber.aliases.get(name).or_else(|| {
             self.zones_of(subscriber).find_map(|zone| {
-                let without = || {
-                    let domain = zone.domain.as_deref()?;
-                    zone.addresses
-                        .get(name.strip_suffix(domain)?.strip_suffix('.')?)
-                };
-                zone.addresses.get(name).or_else(without)
+                let bare = zone.addresses.get(name).filter(|_| !zone.qualified);
+                let without = || zone.addresses.get(zone.without_domain(name)?);
+                bare.or_else(without)
             })
         })
     }
@@ -162,6 +219,11 @@ impl Table {
 }
 
 impl Names {
+    fn without_domain<'n>(&self, name: &'n str) -> Option<&'n str> {
+        name.strip_suffix(self.domain.as_deref()?)?
+            .strip_suffix('.')
+    }
+
     fn name_of(&self, address: IpAddr) -> Option<String> {
         let name = self.names.get(&address)?;
         Some(match &self.domain {
@@ -203,8 +265,8 @@ fn reversed_v6(name: &str) -> Option<Ipv6Addr> {
     labels.next().is_none().then(|| bits.into())
 }
 
-fn lower(names: BTreeMap<String, Vec<IpAddr>>) -> BTreeMap<String, Vec<IpAddr>> {
-    let mut lower = BTreeMap::<String, Vec<IpAddr>>::new();
+fn lower<T>(names: BTreeMap<String, Vec<T>>) -> BTreeMap<String, Vec<T>> {
+    let mut lower = BTreeMap::<String, Vec<T>>::new();
     for (name, addresses) in names {
         lower.entry(plain(&name)).or_default().extend(addresses);
     }
@@ -317,6 +379,75 @@ mod tests {
         ] {
             assert_eq!(reversed(&wrong), None, "{wrong}");
         }
+    }
+
+    fn services() -> Table {
+        let offer = |port: u16| json!({ "protocol": "tcp", "port": port });
+        let document = json!({
+            "zones": {
+                "n1": { "domain": "mesh", "names": { "db": ["10.0.1.2"] } },
+                "s": {
+                    "domain": "service.nuncio",
+                    "qualified": true,
+                    "names": { "Web": ["10.0.1.9"], "blue.web": ["10.0.1.2"], "10-0-1-2.addr": ["10.0.1.2"] },
+                    "reverse": { "10.0.1.2": "10-0-1-2.addr" },
+                    "served": { "web": [
+                        { "address": "10.0.1.2", "offer": offer(80) },
+                        { "address": "10.0.1.2", "offer": offer(81) },
+                    ] },
+                },
+            },
+            "upstreams": ["192.0.2.53:53"],
+            "subscribers": [
+                { "id": "a", "netns": "/a", "networks": ["n1", "s"] },
+                { "id": "host", "netns": "/self", "networks": ["s"], "listen": "127.0.0.1:53", "external": false },
+            ],
+        });
+        Table::new(serde_json::from_value(document).unwrap())
+    }
+
+    #[test]
+    fn services_have_a_domain_that_is_nobody_else_s() {
+        let table = services();
+        let find = |id: &str, name: &str| table.find(table.subscriber(id).unwrap(), name);
+        for id in ["a", "host"] {
+            assert_eq!(find(id, "WEB.service.nuncio."), addresses(&[[10, 0, 1, 9]]));
+            assert_eq!(
+                find(id, "blue.web.Service.nuncio"),
+                addresses(&[[10, 0, 1, 2]])
+            );
+            assert_eq!(find(id, "service.nuncio"), addresses(&[]));
+            assert_eq!(find(id, "nobody.service.nuncio"), Found::NoSuchName);
+        }
+        assert_eq!(find("a", "web"), Found::NoSuchName);
+        assert_eq!(
+            find("a", "2.1.0.10.in-addr.arpa"),
+            Found::Name("db.mesh".to_owned())
+        );
+        assert_eq!(find("a", "example.org"), Found::Elsewhere);
+        for other in ["web", "db", "example.org", "xservice.nuncio", "nuncio", "."] {
+            assert_eq!(find("host", other), Found::NotServed, "{other}");
+        }
+    }
+
+    #[test]
+    fn what_is_served_under_a_name_has_ports_and_targets_that_are_found() {
+        let table = services();
+        let host = table.subscriber("host").unwrap();
+        let ports = |asked: Option<&Asked<'_>>| -> Vec<u16> {
+            let places = table.served(host, "web.service.nuncio", asked).unwrap();
+            for place in &places {
+                assert_eq!(table.find(host, &place.target), addresses(&[[10, 0, 1, 2]]));
+            }
+            places.iter().map(|place| place.port).collect()
+        };
+        assert_eq!(ports(None), [80, 81]);
+        assert_eq!(
+            ports(Asked::parse("_81._tcp.web.service.nuncio").as_ref()),
+            [81]
+        );
+        assert!(ports(Asked::parse("_81._udp.web.service.nuncio").as_ref()).is_empty());
+        assert!(table.served(host, "web", None).is_none());
     }
 
     #[test]

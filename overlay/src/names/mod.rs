@@ -14,6 +14,6 @@ mod upstreams;
 
 pub use self::{
     counts::{AnswerStats, NameStats},
-    document::{NamesDocument, Offer, Subscriber, Zone},
+    document::{NamesDocument, Offer, Served, Subscriber, Zone},
     server::{ApplyNamesError, ListenError, NameServer},
 };

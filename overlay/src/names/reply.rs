@@ -79,16 +79,22 @@ pub(super) fn reply(table: &Table, subscriber: &str, query: &[u8], transport: Tr
     let port = Asked::parse(&name);
     let owner = port.as_ref().map_or(name.as_str(), |asked| asked.name);
     match (table.find(subscriber, owner), port) {
-        (Found::Addresses(addresses), Some(asked)) => {
-            let places = match question.query_type() {
-                RecordType::SRV | RecordType::ANY => table.places(subscriber, &asked, &addresses),
-                _ => Vec::new(),
+        (Found::Addresses(addresses), port)
+            if port.is_some() || question.query_type() == RecordType::SRV =>
+        {
+            let is_wanted = matches!(question.query_type(), RecordType::SRV | RecordType::ANY);
+            let served = table.served(subscriber, owner, port.as_ref());
+            let places = match (served, port) {
+                _ if !is_wanted => Vec::new(),
+                (Some(served), _) => served,
+                (None, Some(asked)) => table.places(subscriber, &asked, &addresses),
+                (None, None) => Vec::new(),
             };
             let (answers, addresses) = srv::records(question, places);
             let code = ResponseCode::NoError;
             encoded_with(&message, code, true, answers, addresses, transport)
         }
-        (Found::Addresses(addresses), None) => encoded(
+        (Found::Addresses(addresses), _) => encoded(
             &message,
             ResponseCode::NoError,
             true,
@@ -110,6 +116,8 @@ pub(super) fn reply(table: &Table, subscriber: &str, query: &[u8], transport: Tr
             transport,
         ),
         (Found::Forbidden, _) => refuse(ResponseCode::ServFail),
+        // Who asked goes on to its next server.
+        (Found::NotServed, _) => refuse(ResponseCode::Refused),
         (Found::Elsewhere, _) => match refuse(ResponseCode::ServFail) {
             Reply::Now(otherwise) if !table.upstreams_of(&subscriber.id).is_empty() => {
                 Reply::Forward(Instead {

@@ -1,7 +1,7 @@
 use std::{
     collections::BTreeMap,
     fmt, io,
-    net::SocketAddrV4,
+    net::SocketAddr,
     path::PathBuf,
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
@@ -9,7 +9,7 @@ use std::{
 
 use tokio::{sync::Mutex, time::interval};
 use tokio_util::task::AbortOnDropHandle;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::{
     NamesDocument,
@@ -34,6 +34,8 @@ struct Inner {
     late: Late,
     counts: Counts,
     listeners: Mutex<BTreeMap<String, Listener>>,
+    /// What was last told of those that are tried again in silence.
+    told: std::sync::Mutex<BTreeMap<String, String>>,
 }
 
 /// Why one container has no name server.
@@ -46,7 +48,7 @@ pub enum ListenError {
     #[error("listen on {address} in {}", netns.display())]
     Bind {
         /// The server's address.
-        address: SocketAddrV4,
+        address: SocketAddr,
         /// The container's namespace.
         netns: PathBuf,
         /// What the kernel said.
@@ -92,6 +94,7 @@ impl NameServer {
             late: Late::default(),
             counts: Counts::default(),
             listeners: Mutex::new(BTreeMap::new()),
+            told: std::sync::Mutex::default(),
         });
         let sweeper = tokio::spawn(sweep(inner.clone()));
         Self {
@@ -144,7 +147,7 @@ impl Inner {
             .clone();
         let gone = listeners.extract_if(.., |id, listener| {
             let subscriber = table.subscriber(id);
-            !subscriber.is_some_and(|subscriber| listener.is_in(&subscriber.netns))
+            !subscriber.is_some_and(|subscriber| listener.is_of(subscriber))
         });
         let gone: Vec<_> = gone.collect();
         for (_, listener) in gone {
@@ -161,16 +164,31 @@ impl Inner {
                 self.late.clone(),
                 self.counts.clone(),
             );
-            match Listener::open(asker, &subscriber.netns).await {
+            match Listener::open(asker, subscriber).await {
                 Ok(listener) => {
                     listeners.insert(subscriber.id.clone(), listener);
                 }
+                // Nobody's start waits for it; it is tried again by and by.
+                Err(error) if subscriber.listen.is_some() => self.tell(&subscriber.id, &error),
                 Err(error) => {
                     failures.insert(subscriber.id.clone(), error);
                 }
             }
         }
         failures
+    }
+}
+
+impl Inner {
+    /// Tells of a failure once, and not with each attempt.
+    fn tell(&self, id: &str, error: &ListenError) {
+        let source = std::error::Error::source(error).map(ToString::to_string);
+        let text = format!("{error}: {}", source.unwrap_or_default());
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.get(id) != Some(&text) {
+            warn!(subscriber = id, error = text, "names are not served here");
+            told.insert(id.to_owned(), text);
+        }
     }
 }
 
