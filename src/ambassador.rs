@@ -4,6 +4,7 @@ mod admin;
 mod check;
 mod flags;
 mod handover;
+mod member;
 mod services;
 mod signals;
 
@@ -42,7 +43,7 @@ pub(crate) async fn run(args: AmbassadorArgs, of_host: Option<Router>) -> anyhow
         return check::run(args).await;
     }
     let mut signals = Signals::catch().context("catch signals")?;
-    let mirror = follow(&args.registry).await?;
+    let mirror = follow(&args).await?;
     let resolver = match &mirror {
         Some(mirror) => services::with_services(Resolver::new(), mirror.catalog()),
         None => Resolver::new(),
@@ -186,12 +187,25 @@ async fn finish(control: &Control, log: &AccessLog) {
     }
 }
 
-async fn follow(registry: &[String]) -> anyhow::Result<Option<Mirror>> {
-    if registry.is_empty() {
-        return Ok(None);
+/// Keeps a catalog of the registry, if there is one to ask: that of the flags, or of the mesh that this host is in.
+async fn follow(args: &AmbassadorArgs) -> anyhow::Result<Option<Mirror>> {
+    let member = args.data_root.as_deref().map(member::Member::open);
+    let member = member.transpose()?;
+    let endpoints = match (&args.registry[..], &member) {
+        ([], None) => return Ok(None),
+        ([], Some(member)) => vec![member.registry_url()],
+        (urls, _) => urls.to_vec(),
+    };
+    if member.is_some() && endpoints.len() > 1 {
+        anyhow::bail!(
+            "--registry with --data-root: a mesh keeps its registry in one place; give that alone, or none"
+        );
     }
     let options = ConnectOptions {
-        endpoints: registry.to_vec(),
+        endpoints,
+        tls: args.registry_access.tls(),
+        user: args.registry_access.user()?,
+        dialer: member.map(member::Member::dialer),
         ..ConnectOptions::default()
     };
     let registry = Registry::connect(&options).await?;

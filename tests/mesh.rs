@@ -329,3 +329,37 @@ fn certificates_are_renewed_under_way() {
     });
     assert!(Path::new(&papers(&b)).join("ca.pem").exists());
 }
+
+#[test]
+fn an_ambassador_beside_the_daemon_finds_the_services_of_the_mesh() {
+    let underlay = Underlay::new();
+    let [a, b] = std::array::from_fn(|_| underlay.host());
+    let token = found(&a, "");
+    join(&b, &token, &a);
+    a.load(Image::Redis);
+    serve_redis(&a, "redis-server");
+    let nuncio = env!("CARGO_BIN_EXE_nuncio");
+    let ambassador = |data_root: &Path| {
+        let data_root = data_root.display();
+        let flags = "--listen tcp://127.0.0.1:6379 --to service://redis-server --data-root";
+        b.spawn_inside("env", &format!("{nuncio} ambassador {flags} {data_root}"))
+    };
+    let _serving = ambassador(&b.data_root());
+    let ask = "exec 3<>/dev/tcp/127.0.0.1/6379 && printf 'PING\r\n' >&3 && head -c 5 <&3";
+    wait_until("redis answers by the ambassador", || {
+        b.inside("timeout", ["5", "bash", "-c", ask]).stdout == "+PONG"
+    });
+    // Who has no papers gets nothing, and is told where they would be.
+    let none = b.scratch().join("none");
+    let refused = ambassador(&none).finish().refused(1);
+    assert!(
+        refused.contains("there is no membership of a mesh"),
+        "{refused}"
+    );
+    let clear = format!(
+        "{nuncio} ambassador --listen tcp://127.0.0.1:6380 --to service://redis-server --registry {}",
+        a.registry_url()
+    );
+    let refused = b.inside("env", &clear);
+    assert_ne!(refused.code, 0, "{refused:?}");
+}

@@ -1,5 +1,9 @@
 //! Services: containers on several hosts under one name, reached without anything in between.
 
+#[path = "services/peers.rs"]
+mod peers;
+#[path = "services/registered.rs"]
+mod registered;
 mod support;
 
 use std::collections::BTreeSet;

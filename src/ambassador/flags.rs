@@ -10,6 +10,7 @@ use tracing::warn;
 
 use super::admin::AdminAddress;
 use super::check;
+use crate::cli::daemon::RegistryAccess;
 
 /// Flags of `nuncio ambassador`.
 #[derive(Args, Debug)]
@@ -76,6 +77,13 @@ pub(crate) struct AmbassadorArgs {
     #[arg(long, value_name = "URL,..", value_delimiter = ',')]
     pub(super) registry: Vec<String>,
 
+    /// The data directory of this host's daemon, which is a member of a mesh: its registry and its certificate are used
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["ca", "certificate", "user"])]
+    pub(super) data_root: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(super) registry_access: RegistryAccess,
+
     /// How long flows may take to end after SIGTERM, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "10s", value_parser = grace)]
     pub(super) drain: Duration,
@@ -86,6 +94,10 @@ Examples:
   nuncio ambassador 10.0.0.5 6379                   port 6379 here is port 6379 there
   nuncio ambassador --listen tcp://127.0.0.1:6379 --to tcp://10.0.0.5:6379,tcp://10.0.0.6:6379
   nuncio ambassador --listen tcp://0.0.0.0:6379 --to service://redis --registry http://10.0.0.1:2379
+  nuncio ambassador --listen tcp://127.0.0.1:6379 --to service://redis --data-root /var/lib/nuncio
+                                                    a service of the mesh that this host has joined
+  nuncio ambassador --listen tcp://127.0.0.1:6379 --to service://redis --registry https://10.0.0.1:2379 \\
+      --registry-ca ca.pem --registry-cert host.pem --registry-key host.key
   REDIS_PORT_6379_TCP=tcp://10.0.0.5:6379 nuncio ambassador
                                                     as Docker's links say it; _UDP=udp://.. as well
   nuncio ambassador check FILE && kill -HUP PID     look at a file before it is read again

@@ -125,10 +125,7 @@ mod tests {
             port: *port,
             weight: WEIGHT,
         });
-        let record = ServiceRecord {
-            name: "redis".to_owned(),
-            upstreams: upstreams.collect(),
-        };
+        let record = ServiceRecord::new("redis", upstreams.collect());
         let services = BTreeMap::from([("redis".to_owned(), Arc::new(record))]);
         Arc::new(Catalog {
             revision,

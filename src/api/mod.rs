@@ -37,6 +37,7 @@ mod network_view;
 mod networks;
 mod nulls;
 mod patterns;
+mod peers;
 mod ports;
 mod prune;
 mod pull;
@@ -49,6 +50,7 @@ mod restart_policy;
 mod rights;
 mod save;
 mod search;
+mod services;
 mod stats;
 mod steps;
 mod system;
@@ -72,7 +74,7 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{from_fn, map_response};
 use axum::response::Response;
-use axum::routing::{any, delete, get, post};
+use axum::routing::{any, delete, get, post, put};
 
 use self::error::ApiError;
 use crate::daemon::Daemon;
@@ -120,6 +122,16 @@ fn system_routes() -> Router<Arc<Daemon>> {
         )
         .route("/nuncio/v1/tokens/{id}", delete(mesh::remove_token))
         .route("/nuncio/v1/registry", get(registry::status))
+        .route("/nuncio/v1/peers", get(peers::list).post(peers::add))
+        .route("/nuncio/v1/peers/tokens", post(peers::create_token))
+        .route("/nuncio/v1/peers/{name}", delete(peers::remove))
+        .route(
+            "/nuncio/v1/exports/{name}",
+            put(peers::export).delete(peers::unexport),
+        )
+        .route("/nuncio/v1/catalog", get(services::catalog))
+        .route("/nuncio/v1/services", post(services::register))
+        .route("/nuncio/v1/services/{name}", delete(services::deregister))
         .route("/nuncio/v1/tunnel", get(system::tunnel))
         .route("/nuncio/v1/tunnel/keys", post(system::rotate_keys))
         .route("/nuncio/v1/why", get(why::why))

@@ -10,9 +10,9 @@ use super::failure::{DAEMON_FAILED, Failure};
 use super::host::Host;
 use super::{
     archive, changes, commit, completion, cp, disk, doctor, events, exec, history, images, import,
-    inspect, lifecycle, login, logs, mesh, network, node, pause, port, prune, ps, pull, push,
-    registry, remove, run, search, start, stats, system, token, top, tunnel, update, volume, wait,
-    why,
+    inspect, lifecycle, login, logs, mesh, network, node, pause, peer, port, prune, ps, pull, push,
+    registry, remove, run, search, service, start, stats, system, token, top, tunnel, update,
+    volume, wait, why,
 };
 use crate::client::Client;
 
@@ -58,6 +58,12 @@ pub(super) enum ClientCommand {
     /// Look at the registry, by which the hosts know of each other
     #[command(arg_required_else_help = true)]
     Registry(registry::RegistryArgs),
+    /// Show services, and manage those that nuncio does not run
+    #[command(arg_required_else_help = true)]
+    Service(service::ServiceArgs),
+    /// Manage what is lent to other meshes and borrowed from them
+    #[command(arg_required_else_help = true)]
+    Peer(peer::PeerArgs),
     /// Manage join tokens, by which other hosts are let into the mesh
     #[command(arg_required_else_help = true)]
     Token(token::TokenArgs),
@@ -334,6 +340,8 @@ impl ClientCommand {
             Self::Volume(args) => volume::run(args, client).await?,
             Self::Node(args) => node::run(args, client).await?,
             Self::Registry(args) => registry::run(args, client).await?,
+            Self::Peer(args) => peer::run(args, client).await?,
+            Self::Service(args) => service::run(args, client).await?,
             Self::Token(args) => token::run(args, client).await?,
             Self::Builder(group) => {
                 let BuilderCommand::Prune(args) = group.command;

@@ -82,6 +82,16 @@ pub(crate) struct DaemonArgs {
     #[arg(long)]
     no_direct: bool,
 
+    /// Where this host itself, and others, may ask for names below service.nuncio, and for nothing else: the address of the
+    /// host that listens, with port 53 unless another is given (may be 127.0.0.1)
+    #[arg(long = "dns-addr", value_name = "IP[:PORT]", value_parser = dns_address)]
+    dns: Option<SocketAddr>,
+
+    /// Be a gateway, which gateways of other meshes reach here, with port 2390 unless another is given; the thousand ports
+    /// behind that lead to services (`nuncio peer --help`)
+    #[arg(long = "gateway-addr", value_name = "IP[:PORT]", value_parser = gateway_address)]
+    gateway: Option<SocketAddr>,
+
     /// Let be what others change of links, routes and rules, rather than mend it at once: for `nuncio why` to be tried, and
     /// for whoever looks for a fault
     #[arg(long)]
@@ -187,6 +197,10 @@ pub(crate) struct DaemonOptions {
     pub(crate) publish_range: (u16, u16),
     /// Whether connections to services may go straight to their containers.
     pub(crate) direct: bool,
+    /// Where names of services are told to who is in no container.
+    pub(crate) dns: Option<SocketAddr>,
+    /// Where gateways of other meshes reach this one.
+    pub(crate) gateway: Option<SocketAddr>,
     /// Whether what others change in the kernel is mended.
     pub(crate) repair: bool,
     /// Whether packets between containers of two hosts pass by bridge, routing and rules.
@@ -241,6 +255,8 @@ impl TryFrom<DaemonArgs> for DaemonOptions {
             host_access: args.host_access,
             publish_range: (args.publish_range.first, args.publish_range.last),
             direct: !args.no_direct,
+            dns: args.dns,
+            gateway: args.gateway,
             repair: !args.no_repair,
             shortcut: !args.no_shortcut,
             metrics: args.metrics,
@@ -260,6 +276,29 @@ impl TryFrom<DaemonArgs> for DaemonOptions {
             }),
         })
     }
+}
+
+/// Not where something can listen.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:?} is no address of this host: expected IP or IP:PORT, as 10.0.0.1:{1}")]
+struct NotAnAddress(String, u16);
+
+/// Datagrams are answered from the address that was asked, which one that stands for all does not tell.
+fn dns_address(text: &str) -> Result<SocketAddr, NotAnAddress> {
+    one_address(text, 53)
+}
+
+fn gateway_address(text: &str) -> Result<SocketAddr, NotAnAddress> {
+    one_address(text, crate::daemon::peers::PORT)
+}
+
+fn one_address(text: &str, usual: u16) -> Result<SocketAddr, NotAnAddress> {
+    let bare = || Some(SocketAddr::new(text.parse().ok()?, usual));
+    let address = text.parse().ok().or_else(bare);
+    let is_one = |address: &SocketAddr| address.port() != 0 && !address.ip().is_unspecified();
+    address
+        .filter(is_one)
+        .ok_or_else(|| NotAnAddress(text.to_owned(), usual))
 }
 
 /// Ports of the host.
@@ -345,6 +384,24 @@ mod tests {
         assert_eq!(range, Some(expected));
         for wrong in ["", "80", "0-80", "81-80", "1-65536", "1-2-3", "-", "a-b"] {
             assert!(wrong.parse::<PortRange>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn addresses_of_name_servers() {
+        let port = |text| dns_address(text).ok().map(|address| address.port());
+        assert_eq!(port("127.0.0.1"), Some(53));
+        assert_eq!(port("[::1]:5353"), Some(5353));
+        for wrong in [
+            "",
+            "53",
+            ":53",
+            "0.0.0.0:53",
+            "::",
+            "127.0.0.1:0",
+            "localhost:53",
+        ] {
+            assert_eq!(port(wrong), None, "{wrong:?}");
         }
     }
 

@@ -38,6 +38,7 @@ mod node;
 mod output;
 mod parse;
 mod pause;
+mod peer;
 mod port;
 mod prune;
 mod ps;
@@ -48,6 +49,7 @@ mod registry;
 mod remove;
 mod run;
 mod search;
+mod service;
 mod session;
 mod sidecar;
 mod start;
@@ -73,7 +75,7 @@ use clap::{CommandFactory as _, Parser};
 
 pub(crate) use failure::Failure;
 pub(crate) use output::{line, warn};
-pub(crate) use parse::Moment;
+pub(crate) use parse::{Moment, Span};
 pub(crate) use sidecar::Sidecar;
 
 use commands::{Command, OwnCommand};

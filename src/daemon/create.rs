@@ -49,7 +49,7 @@ impl Daemon {
         }
         services::check_label(&config.labels)?;
         offers::check_labels(&config.labels)?;
-        warnings.extend(services::warning(&config));
+        warnings.extend(services::warnings(&config));
         self.check_networks(&config).await?;
         self.check_links(&config).await?;
         let mounts = self.choose_mounts(&config)?;

@@ -14,6 +14,7 @@ use super::refusal::Refusal;
 use super::services::Service;
 use super::{Daemon, LINK_TARGETS, ports, state_file};
 
+const LINK_LEADS_OUT: &str = "the target of the link is no container of this mesh";
 const PORT_IS_TRANSLATED: &str =
     "it came to a published port over IPv6, and the container has IPv4 alone";
 const PORT_IS_RELAYED: &str = "it came to a published port by this host's loopback";
@@ -32,6 +33,17 @@ impl Daemon {
             for port in ports {
                 let plain = if link.plain { "/plain" } else { "" };
                 let name = format!("link/{target}{plain}/{port}");
+                let outside = match endpoints.is_empty() {
+                    true => Self::outside_hosts(&sight.catalog, target, port.number),
+                    false => Vec::new(),
+                };
+                if !outside.is_empty() {
+                    let mut spec = forward(name.clone(), (address, port), &[], port);
+                    spec.target = Target::Host(outside);
+                    spec.not_direct = Some(LINK_LEADS_OUT.to_owned());
+                    forwards.insert(name, spec);
+                    continue;
+                }
                 let at = self.last_known(&name, endpoints.iter().map(|(at, _)| *at).collect());
                 if !at.is_empty() {
                     let way = self.link_way(sight, link, port, at);
@@ -53,6 +65,8 @@ impl Daemon {
             let specs = self.service_forwards(sight, service).into_iter();
             forwards.extend(specs.map(|spec| (spec.name.clone(), spec)));
         }
+        let gateway = self.gateway_forwards(sight).into_iter();
+        forwards.extend(gateway.map(|spec| (spec.name.clone(), spec)));
         for record in &sight.active {
             for published in &record.published {
                 let Some(target) = published_target(record, published) else {

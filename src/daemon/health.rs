@@ -1,19 +1,23 @@
 //! Health checks: a command that is run in a container again and again, and what it says of the container.
 
 use std::collections::VecDeque;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use jiff::Timestamp;
+use nuncio_ambassador::Check;
 use nuncio_runtime::{AttachOptions, ExecSpec, Shim};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::config::HealthCheck;
+use super::config::{ContainerConfig, HealthCheck};
 use super::container::Container;
-use super::record::Phase;
+use super::offering::services_of;
+use super::record::{Phase, Record};
+use super::service_check::{Kind, ServiceCheck};
 use super::{Daemon, outfit, state_file};
 
 /// Results that are remembered.
@@ -132,10 +136,19 @@ pub(super) fn merged(asked: Option<HealthCheck>, image: Option<&Value>) -> Optio
     })
 }
 
+/// What a check does.
+#[derive(Clone, Debug)]
+enum Probe {
+    /// Runs a command in the container.
+    Command(Vec<String>),
+    /// Asks the container at each of these ports.
+    Ask { check: Check, ports: Vec<u16> },
+}
+
 /// A check as it is run, Docker's defaults filled in.
 #[derive(Clone, Debug)]
 struct Plan {
-    command: Vec<String>,
+    probe: Probe,
     interval: Duration,
     timeout: Duration,
     retries: u32,
@@ -161,12 +174,47 @@ impl Plan {
             _ => Duration::from_secs(default),
         };
         Some(Self {
-            command,
+            probe: Probe::Command(command),
             interval: or(check.interval, 30),
             timeout: or(check.timeout, 30),
             retries: if check.retries == 0 { 3 } else { check.retries },
             start_period: or(check.start_period, 0),
             start_interval: or(check.start_interval, 5),
+        })
+    }
+
+    /// What the container's health check says, else what its labels say of its services.
+    fn of_container(config: &ContainerConfig) -> Option<Self> {
+        /// Checks of a service that fail in a row, before it is taken for down.
+        const RETRIES: u32 = 2;
+        let of_docker = config.healthcheck.as_ref().and_then(Self::of);
+        if of_docker.is_some() {
+            return of_docker;
+        }
+        let check = ServiceCheck::of(&config.labels).ok().flatten()?;
+        let probe = match (&check.kind, check.of_ambassador()) {
+            (Kind::Command(line), _) => {
+                Probe::Command(["/bin/sh", "-c", line].map(str::to_owned).to_vec())
+            }
+            (_, Some(ask)) => {
+                let offers = services_of(config);
+                let ports = offers.iter().flat_map(|offer| &offer.ports);
+                let tcp = ports.filter(|port| port.protocol == nuncio_registry::Protocol::Tcp);
+                let ports: Vec<u16> = tcp.map(|port| port.port).collect();
+                match ports.is_empty() {
+                    false => Probe::Ask { check: ask, ports },
+                    true => return None,
+                }
+            }
+            (_, None) => return None,
+        };
+        Some(Self {
+            probe,
+            interval: check.interval,
+            timeout: check.timeout,
+            retries: RETRIES,
+            start_period: Duration::ZERO,
+            start_interval: check.interval,
         })
     }
 
@@ -195,7 +243,7 @@ impl Daemon {
     /// Checks a container that runs until it has ended, in a task of its own, if it has a check.
     pub(super) fn watch_health(self: &Arc<Self>, container: &Arc<Container>, known: Health) {
         let record = container.view();
-        let plan = record.config.healthcheck.as_ref().and_then(Plan::of);
+        let plan = Plan::of_container(&record.config);
         let (Some(plan), Phase::Running { started, .. }) = (plan, record.phase) else {
             container.set_health(None);
             return;
@@ -253,7 +301,24 @@ impl Daemon {
             }
             if let Some(status) = changed {
                 self.tell(container, &format!("health_status: {}", status.word()));
+                self.publish_health(container, ends).await;
             }
+        }
+    }
+
+    /// Tells other hosts how a container is now, and has its services lead to it or not.
+    async fn publish_health(&self, container: &Container, ends: u64) {
+        {
+            // What has ended meanwhile has been withdrawn, and must stay so.
+            let _turn = container.turn.lock().await;
+            if container.status().borrow().ends != ends || !container.is_running() {
+                return;
+            }
+            self.publish(&container.view());
+        }
+        if let Err(error) = self.sync().await {
+            let error = format!("{error:#}");
+            tracing::warn!(id = container.id, error, "have others told of its health");
         }
     }
 
@@ -261,7 +326,14 @@ impl Daemon {
     async fn check(&self, container: &Container, plan: &Plan) -> CheckResult {
         let start = Timestamp::now();
         let directory = self.options.exec_root.join("exec").join(super::new_id());
-        let (code, output) = match self.run_check(container, plan, &directory).await {
+        let checked = match &plan.probe {
+            Probe::Command(command) => {
+                self.run_check(container, command, plan.timeout, &directory)
+                    .await
+            }
+            Probe::Ask { check, ports } => Ok(ask(container, check, ports).await),
+        };
+        let (code, output) = match checked {
             Ok(found) => found,
             Err(error) => (FAILED, format!("{error:#}")),
         };
@@ -276,15 +348,16 @@ impl Daemon {
     async fn run_check(
         &self,
         container: &Container,
-        plan: &Plan,
+        command: &[String],
+        limit: Duration,
         directory: &std::path::Path,
     ) -> anyhow::Result<(i32, String)> {
         let spec = ExecSpec {
-            args: plan.command.clone(),
+            args: command.to_vec(),
             env: outfit::environment(&container.view()),
             ..ExecSpec::default()
         };
-        let deadline = Instant::now() + plan.timeout;
+        let deadline = Instant::now() + limit;
         let place = &container.run_directory;
         let shim = self.shims.spawn_exec(place, directory, &spec).await;
         let shim = match shim {
@@ -302,7 +375,7 @@ impl Daemon {
                 .into_owned()
         };
         for action in ["exec_create", "exec_start"] {
-            let action = format!("{action}: {}", plan.command.join(" "));
+            let action = format!("{action}: {}", command.join(" "));
             self.tell_check(container, action, [("execID", exec())]);
         }
         let mut output = Vec::new();
@@ -326,7 +399,7 @@ impl Daemon {
         let text = text(&output);
         let Ok(ran) = ran else {
             let more = if text.is_empty() { "" } else { ": " };
-            let took = format!("{:?}", plan.timeout);
+            let took = format!("{limit:?}");
             return Ok((
                 FAILED,
                 format!("Health check exceeded timeout ({took}){more}{text}"),
@@ -336,6 +409,34 @@ impl Daemon {
         let status = gone.context("it closed its output but does not end")??;
         Ok((status.code, text))
     }
+}
+
+/// Asks a container at its ports, from its host; the first that does not answer decides.
+async fn ask(container: &Container, check: &Check, ports: &[u16]) -> (i32, String) {
+    let record = container.view();
+    let Some(endpoint) = record.endpoints.values().next() else {
+        return (FAILED, "it is in no network".to_owned());
+    };
+    for port in ports {
+        let asked = check.ask((endpoint.address, *port).into()).await;
+        if let Err(fault) = asked {
+            return (1, fault);
+        }
+    }
+    (0, String::new())
+}
+
+/// What is known of a container that is about to run; `None`, if nobody looks.
+pub(super) fn begun(config: &ContainerConfig) -> Option<Health> {
+    Plan::of_container(config).map(|_| Health::new())
+}
+
+/// What was known of the health of a container that runs, when the last daemon ended.
+pub(super) fn remembered(exec_root: &Path, record: &Record) -> Option<HealthStatus> {
+    Plan::of_container(&record.config)?;
+    let path = exec_root.join("run").join(&record.id).join(FILE);
+    let known = state_file::read::<Health>(&path).ok().flatten();
+    Some(known.map_or(HealthStatus::Starting, |health| health.status))
 }
 
 /// Runs a check's process to the end of its output, of which the beginning is kept.

@@ -23,6 +23,7 @@ impl Daemon {
             let is_known = || {
                 self.container(target).is_ok()
                     || self.catalog().endpoints_named(target).next().is_some()
+                    || !self.catalog().places(target).is_empty()
             };
             if !is_known() {
                 self.catch_up().await; // it may have been started a moment ago
@@ -48,7 +49,8 @@ impl Daemon {
                     .endpoints_in(network.id())
                     .any(|endpoint| endpoint.name == request.target)
             });
-            if !here && !there {
+            let outside = !self.catalog().places(&request.target).is_empty();
+            if !here && !there && !outside {
                 return Err(no_link_target(&request.target).into());
             }
         }
@@ -74,15 +76,14 @@ impl Daemon {
 
     async fn remote_link(&self, request: &LinkRequest, plain: bool) -> anyhow::Result<Link> {
         let LinkRequest { target, alias, .. } = request;
-        let mut endpoints = self.remote_endpoints(&self.catalog(), target);
-        if endpoints.is_empty() {
+        let mut exposed = self.exposed_elsewhere(target);
+        if exposed.is_none() {
             self.catch_up().await; // it may have been started a moment ago
-            endpoints = self.remote_endpoints(&self.catalog(), target);
+            exposed = self.exposed_elsewhere(target);
         }
-        if endpoints.is_empty() {
+        let Some(mut ports) = exposed else {
             return Err(no_link_target(target).into());
-        }
-        let mut ports: Vec<Port> = endpoints.into_iter().flat_map(|(_, ports)| ports).collect();
+        };
         ports.sort_unstable();
         ports.dedup();
         if ports.is_empty() {
@@ -107,6 +108,19 @@ impl Daemon {
             ports,
             local: None,
         })
+    }
+
+    /// The ports of what is called so and is not on this host; `None` if nothing is.
+    fn exposed_elsewhere(&self, target: &str) -> Option<Vec<Port>> {
+        let catalog = self.catalog();
+        let endpoints = self.remote_endpoints(&catalog, target);
+        if !endpoints.is_empty() {
+            return Some(endpoints.into_iter().flat_map(|(_, ports)| ports).collect());
+        }
+        let registered = self.registered(&catalog).into_iter();
+        let outside = registered.filter(|one| one.service == target && one.network().is_none());
+        let ports: Vec<Port> = outside.flat_map(|one| one.ports).collect();
+        (!ports.is_empty()).then_some(ports)
     }
 
     /// The containers that are linked to others.

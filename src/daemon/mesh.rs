@@ -123,20 +123,7 @@ impl Mesh {
     pub(super) fn dialer(&self) -> Dialer {
         let manager = self.membership.mesh.member(&self.membership.manager);
         let current = self.credentials.clone();
-        Dialer::new(move |address| {
-            let tls = tls(&current, TlsSide::Originate, &manager);
-            async move {
-                let mut config = tls?.client_config().map_err(io::Error::other)?;
-                config.alpn_protocols = vec![HTTP2.to_vec()];
-                let stream = TcpStream::connect(address).await?;
-                stream.set_nodelay(true)?;
-                let connector = TlsConnector::from(Arc::new(config));
-                // An address is not sent, and nothing is made of it: the identity is what counts.
-                connector
-                    .connect(ServerName::from(address.ip()), stream)
-                    .await
-            }
-        })
+        dialer(manager, move || now(&current))
     }
 
     /// Serves the registry to members, and lets in those who have a token.
@@ -165,7 +152,29 @@ impl Mesh {
     }
 }
 
-fn load(home: &Home) -> anyhow::Result<Arc<Credentials>> {
+/// Connects to the registry as who has the `credentials` at the time, and to nobody but `manager`.
+pub(crate) fn dialer(
+    manager: String,
+    credentials: impl Fn() -> io::Result<Arc<Credentials>> + Send + Sync + 'static,
+) -> Dialer {
+    Dialer::new(move |address| {
+        let tls = credentials().and_then(|shown| tls_with(shown, TlsSide::Originate, &manager));
+        async move {
+            let mut config = tls?.client_config().map_err(io::Error::other)?;
+            config.alpn_protocols = vec![HTTP2.to_vec()];
+            let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            let connector = TlsConnector::from(Arc::new(config));
+            // An address is not sent, and nothing is made of it: the identity is what counts.
+            connector
+                .connect(ServerName::from(address.ip()), stream)
+                .await
+        }
+    })
+}
+
+/// The credentials that a home holds.
+pub(crate) fn load(home: &Home) -> anyhow::Result<Arc<Credentials>> {
     let (identity, authority) = home.credentials()?;
     Ok(Arc::new(Credentials::from_pem(
         &identity, &identity, &authority,
@@ -174,10 +183,17 @@ fn load(home: &Home) -> anyhow::Result<Arc<Credentials>> {
 
 /// What is shown and who is trusted in one handshake.
 fn tls(current: &Current, side: TlsSide, allow: &str) -> io::Result<Tls> {
+    tls_with(now(current)?, side, allow)
+}
+
+fn now(current: &Current) -> io::Result<Arc<Credentials>> {
     let credentials = current.borrow().clone();
-    let credentials = credentials.ok_or_else(|| {
+    credentials.ok_or_else(|| {
         io::Error::other("this node's certificate is out of date, and could not be renewed yet")
-    })?;
+    })
+}
+
+fn tls_with(credentials: Arc<Credentials>, side: TlsSide, allow: &str) -> io::Result<Tls> {
     Ok(Tls {
         side,
         credentials: watch::channel(credentials).1,

@@ -35,20 +35,26 @@ pub(crate) mod network_edit;
 pub(crate) mod network_options;
 pub(crate) mod networks;
 pub(crate) mod node;
+mod offering;
 mod offers;
 mod outfit;
+pub(crate) mod outside;
 mod paths;
 mod pause;
+pub(crate) mod peers;
 mod plane;
 mod ports;
 pub(crate) mod record;
 pub(crate) mod refusal;
+pub(crate) mod registered;
 mod registry;
 mod registry_access;
 mod removal;
 mod restart;
 mod sealing;
 mod serve;
+mod service_check;
+mod service_zone;
 mod services;
 mod signal;
 mod start;
@@ -63,7 +69,7 @@ pub(crate) mod volumes;
 pub(crate) mod why;
 mod zones;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
@@ -77,7 +83,7 @@ use nuncio_runtime::Shims;
 use nuncio_runtime::image::ImageStore;
 use nuncio_runtime::volume::VolumeStore;
 use nuncio_tunnel::KeyRing;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -138,6 +144,13 @@ pub(crate) struct Daemon {
     /// Where each link's forward led when that was last known.
     link_targets: Mutex<BTreeMap<String, Vec<Ipv4Addr>>>,
     services: Mutex<services::KnownServices>,
+    outside: outside::Outside,
+    /// `None` where this host is no gateway between meshes.
+    peers: Option<peers::Peers>,
+    /// The keys of the gateways of other meshes that are heard of now.
+    heard: Mutex<BTreeSet<String>>,
+    /// For checks and queries of what is outside.
+    outside_room: Arc<Semaphore>,
     kernel: tokio::sync::Mutex<Kernel>,
     /// What the kernel was last made, if that is not mended but only changed.
     programmed: Mutex<Option<HostState>>,
@@ -201,7 +214,13 @@ impl Daemon {
         );
         let records = load_records(&options.data_root)?;
         let local_networks = networks::load_local(&options.data_root.join("networks"))?;
-        let presence = start_presence(&registry, &node, &records, &local_networks);
+        let presence = start_presence(
+            &registry,
+            &node,
+            &options.exec_root,
+            &records,
+            &local_networks,
+        );
         let binary = std::env::current_exe().context("find the running binary")?;
         let containers = records.into_iter().map(|record| {
             let directory = options.data_root.join("containers").join(&record.id);
@@ -233,6 +252,10 @@ impl Daemon {
             services: Mutex::new(
                 state_file::read(&options.data_root.join(SERVICES))?.unwrap_or_default(),
             ),
+            outside: outside::Outside::default(),
+            peers: peers::Peers::open(&options.data_root, &node.id, options.gateway)?,
+            heard: Mutex::default(),
+            outside_room: outside::room(),
             kernel: tokio::sync::Mutex::new(Kernel::open().await?),
             programmed: Mutex::default(),
             paths: paths::open(&options.data_root)?,
@@ -280,7 +303,7 @@ impl Daemon {
     ///
     /// No more than this may look into the channel: who holds a look and takes another waits for ever if the mirror waits
     /// for the first to end.
-    pub(super) fn catalog(&self) -> Arc<Catalog> {
+    pub(crate) fn catalog(&self) -> Arc<Catalog> {
         self.catalog_changes.borrow().clone()
     }
 
@@ -359,13 +382,20 @@ fn load_records(data_root: &Path) -> anyhow::Result<Vec<Record>> {
 fn start_presence(
     registry: &Registry,
     node: &Identity,
+    exec_root: &Path,
     records: &[Record],
     local: &BTreeMap<String, LocalNetwork>,
 ) -> Presence {
     let running = records
         .iter()
         .filter(|record| matches!(record.phase, Phase::Running { .. }));
-    let endpoints =
-        running.flat_map(|record| plane::registrations(record, node, |id| local.contains_key(id)));
+    let endpoints = running.flat_map(|record| {
+        let health = health::remembered(exec_root, record);
+        let endpoints = plane::registrations(record, node, |id| local.contains_key(id));
+        endpoints.into_iter().map(move |mut endpoint| {
+            endpoint.health = services::health_of(health);
+            endpoint
+        })
+    });
     Presence::start(registry.clone(), &node.id, endpoints)
 }

@@ -317,7 +317,7 @@ impl Daemon {
     }
 
     /// All networks but `host` and `none`.
-    pub(super) fn all_networks(&self) -> Vec<Network> {
+    pub(crate) fn all_networks(&self) -> Vec<Network> {
         let catalog = self.catalog();
         let mut networks: Vec<Network> = catalog
             .networks

@@ -8,16 +8,18 @@ use anyhow::Context;
 use nuncio_overlay::{
     HostBridge, HostState, Kernel, host_bridge, inner_mtu, mtu_of_address, sealed_mtu,
 };
-use nuncio_registry::Catalog;
+use nuncio_registry::{Catalog, EndpointHealth};
 
 use super::Daemon;
 use super::config::{Port, Protocol};
 use super::container::locked;
+use super::health::HealthStatus;
 use super::networks::Network;
 use super::node::Identity;
+use super::offering::services_of;
 use super::outfit::CGROUP_PARENT;
 use super::record::Record;
-use super::services::Service;
+use super::services::{LABEL, Service, health_of};
 
 /// One view of everything that decides what this host does, so that all parts agree.
 pub(super) struct Sight {
@@ -29,6 +31,8 @@ pub(super) struct Sight {
     pub(super) active: Vec<Record>,
     /// The ids of those that have been asked to end.
     pub(super) leaving: BTreeSet<String>,
+    /// How those are that are checked, by id.
+    pub(super) health: BTreeMap<String, HealthStatus>,
     /// MTU of this host's link to the underlay, and of what fits into VXLAN on it.
     pub(super) underlay: u16,
     pub(super) mtu: u16,
@@ -103,12 +107,16 @@ impl Daemon {
             .iter()
             .filter(|container| container.is_leaving())
             .map(|container| container.id.clone());
+        let health = containers
+            .iter()
+            .filter_map(|container| Some((container.id.clone(), container.health()?.status)));
         let underlay = mtu_of_address(self.node.address).await?;
         *locked(&self.underlay_mtu) = Some(underlay);
         let bridges = self.adopted_bridges().await;
         let mut sight = Sight {
             active: active.collect(),
             leaving: leaving.collect(),
+            health: health.collect(),
             catalog: self.catalog(),
             networks: self.all_networks(),
             bridges,
@@ -134,6 +142,7 @@ impl Daemon {
         let found = catalog.endpoints_in(&default.id);
         found
             .filter(|endpoint| endpoint.name == name && endpoint.node != self.node.id)
+            .filter(|endpoint| endpoint.health != EndpointHealth::Unhealthy)
             .map(|endpoint| {
                 (
                     endpoint.address,
@@ -146,7 +155,18 @@ impl Daemon {
     /// Tells other hosts of a container that runs.
     pub(super) fn publish(&self, record: &Record) {
         let local = locked(&self.local_networks).clone();
-        for endpoint in registrations(record, &self.node, |network| local.contains_key(network)) {
+        let container = self.container(&record.id).ok();
+        let is_leaving = container
+            .as_ref()
+            .is_some_and(|container| container.is_leaving());
+        let health = container.and_then(|container| Some(container.health()?.status));
+        for mut endpoint in registrations(record, &self.node, |network| local.contains_key(network))
+        {
+            endpoint.health = health_of(health);
+            if is_leaving {
+                endpoint.services.clear();
+                endpoint.labels.remove(LABEL);
+            }
             self.presence.publish(endpoint);
         }
     }
@@ -195,11 +215,13 @@ pub(super) fn registrations(
             aliases: endpoint.aliases.clone(),
             ports: record.config.exposed.iter().map(record_of).collect(),
             labels: record.config.labels.clone(),
+            services: services_of(&record.config),
+            health: EndpointHealth::Unchecked,
         })
         .collect()
 }
 
-fn record_of(port: &Port) -> nuncio_registry::PortRecord {
+pub(super) fn record_of(port: &Port) -> nuncio_registry::PortRecord {
     let protocol = match port.protocol {
         Protocol::Tcp => nuncio_registry::Protocol::Tcp,
         Protocol::Udp => nuncio_registry::Protocol::Udp,

@@ -9,7 +9,7 @@ use super::Daemon;
 use crate::cli::daemon::RegistryAccess;
 
 impl RegistryAccess {
-    pub(super) fn tls(&self) -> TlsFiles {
+    pub(crate) fn tls(&self) -> TlsFiles {
         TlsFiles {
             ca: self.ca.clone(),
             certificate: self.certificate.clone(),
@@ -18,7 +18,7 @@ impl RegistryAccess {
     }
 
     /// The user, with the password from its file.
-    pub(super) fn user(&self) -> anyhow::Result<Option<User>> {
+    pub(crate) fn user(&self) -> anyhow::Result<Option<User>> {
         let (Some(name), Some(path)) = (&self.user, &self.password_file) else {
             return Ok(None);
         };

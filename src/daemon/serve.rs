@@ -72,6 +72,20 @@ pub(crate) async fn run(options: DaemonOptions) -> anyhow::Result<()> {
     if let Some(listener) = metrics {
         tasks.spawn(metrics::serve(Arc::clone(&daemon), listener, stop.clone()));
     }
+    let (outside, gateways) = (
+        Arc::clone(&daemon).look_outside(),
+        Arc::clone(&daemon).follow_gateways(),
+    );
+    let until_ended = stop.clone();
+    tasks.spawn(async move {
+        tokio::select! {
+            () = until_ended.cancelled() => {}
+            ((), ()) = async { tokio::join!(outside, gateways) } => {}
+        }
+    });
+    if let Some(listener) = daemon.open_gateway().await? {
+        tasks.spawn(Arc::clone(&daemon).serve_gateway(listener, stop.clone()));
+    }
     let answers = super::why::answer_questions(Arc::clone(&daemon));
     let until = stop.clone();
     tasks.spawn(async move {

@@ -6,34 +6,33 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::num::{NonZeroU16, NonZeroU32};
+use std::num::NonZeroU16;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use nuncio_ambassador::{Check, CheckKind, Host};
-use nuncio_registry::weight_of;
+use nuncio_ambassador::{Check, Host};
+use nuncio_registry::{EndpointHealth, EndpointRecord, ServiceOffer, weight_of};
 use serde::{Deserialize, Serialize};
 
 use super::config::{ContainerConfig, NetworkMode, Port, Protocol};
 use super::container::{Container, locked};
+use super::health::HealthStatus;
 use super::networks::{DEFAULT_NETWORK, Network};
+use super::offering::{self, services_of};
 use super::plane::{Sight, port_of};
 use super::record::{Phase, Record};
 use super::refusal::Refusal;
+use super::service_check::ServiceCheck;
 use super::{Daemon, SERVICES, state_file};
 
 /// The label by which a container joins a service.
 pub(super) const LABEL: &str = "nuncio.service";
-/// The label by which a member has its ports looked at; `tcp` is all that it may say.
-const CHECK_LABEL: &str = "nuncio.service.check";
-/// Between two looks at a member that wants it.
-const CHECK_INTERVAL: Duration = Duration::from_secs(2);
-/// How long it may take to answer.
-const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 /// The owners of services' addresses begin with it.
 pub(super) const OWNER: &str = "service:";
 /// As long as a part of a name in DNS may be.
 const LONGEST_NAME: usize = 63;
+/// What a service may be called.
+pub(super) const EXPECTED: &str = "expected 1 to 63 letters, digits, '-', '_' and '.', beginning and ending with a letter or \
+                                   digit";
 
 /// A service of one network, as this host's containers see it.
 #[derive(Clone, Debug)]
@@ -61,9 +60,12 @@ pub(crate) struct Member {
     /// Its share of newcomers, against the other members'.
     #[serde(default = "usual")]
     pub(super) weight: NonZeroU16,
-    /// Whether it is only to be used while it takes connections.
+    /// How it is looked at by who connects to it.
     #[serde(default)]
-    pub(super) checked: bool,
+    pub(super) check: Option<ServiceCheck>,
+    /// How it is, as its own host finds.
+    #[serde(default)]
+    pub(super) health: Option<HealthStatus>,
 }
 
 impl Member {
@@ -71,6 +73,29 @@ impl Member {
     pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> + use<> {
         let v6 = self.address_v6.map(IpAddr::V6);
         std::iter::once(IpAddr::V4(self.address)).chain(v6)
+    }
+
+    fn health(&self) -> EndpointHealth {
+        health_of(self.health)
+    }
+}
+
+/// How a container is, for others.
+pub(super) fn health_of(status: Option<HealthStatus>) -> EndpointHealth {
+    match status {
+        None => EndpointHealth::Unchecked,
+        Some(HealthStatus::Starting) => EndpointHealth::Starting,
+        Some(HealthStatus::Healthy) => EndpointHealth::Healthy,
+        Some(HealthStatus::Unhealthy) => EndpointHealth::Unhealthy,
+    }
+}
+
+fn status_of(health: EndpointHealth) -> Option<HealthStatus> {
+    match health {
+        EndpointHealth::Unchecked => None,
+        EndpointHealth::Starting => Some(HealthStatus::Starting),
+        EndpointHealth::Healthy => Some(HealthStatus::Healthy),
+        EndpointHealth::Unhealthy => Some(HealthStatus::Unhealthy),
     }
 }
 
@@ -84,25 +109,31 @@ type Members = BTreeMap<String, Vec<Member>>;
 pub(crate) type KnownServices = BTreeMap<String, Members>;
 
 impl Service {
-    /// What its containers expose, all together.
+    /// The members that newcomers are led to: who is well, else who starts.
+    pub(super) fn fit(&self) -> impl Iterator<Item = &Member> {
+        let fittest = EndpointHealth::fittest(self.members.iter().map(Member::health));
+        self.members
+            .iter()
+            .filter(move |member| fittest.includes(member.health()))
+    }
+
+    /// What those expose, all together.
     pub(super) fn ports(&self) -> BTreeSet<Port> {
-        let ports = self.members.iter().flat_map(|member| &member.ports);
+        let ports = self.fit().flat_map(|member| &member.ports);
         ports.copied().collect()
     }
 
     /// How the members are looked at, if one of them wants it. Datagrams prove nothing to who sends them.
     pub(super) fn check(&self, port: Port) -> Option<Check> {
-        let is_wanted = self.members.iter().any(|member| member.checked);
-        (is_wanted && port.protocol == Protocol::Tcp).then(|| Check {
-            interval: CHECK_INTERVAL,
-            timeout: CHECK_TIMEOUT,
-            rise: NonZeroU32::MIN,
-            fall: NonZeroU32::MIN,
-            ..Check::new(CheckKind::Tcp)
-        })
+        let mut checks = self
+            .members
+            .iter()
+            .filter_map(|member| member.check.as_ref());
+        let check = checks.find_map(ServiceCheck::of_ambassador);
+        check.filter(|_| port.protocol == Protocol::Tcp)
     }
 
-    /// Those that expose `port`.
+    /// Those that are to be used and expose `port`.
     pub(super) fn at(&self, port: Port) -> Vec<Host> {
         let exposes = |member: &&Member| member.ports.contains(&port);
         let host = |member: &Member| Host {
@@ -110,50 +141,59 @@ impl Service {
             port: port.number,
             weight: member.weight,
         };
-        self.members.iter().filter(exposes).map(host).collect()
+        self.fit().filter(exposes).map(host).collect()
     }
 }
 
-/// The service that a container of these labels is in, if its name is one.
-pub(super) fn service_of(labels: &BTreeMap<String, String>) -> Option<String> {
-    let name = labels.get(LABEL)?;
-    is_name(name).then(|| name.to_ascii_lowercase())
+/// The services of a container of another host, or of a daemon that knew the label alone.
+pub(super) fn offers_of(endpoint: &EndpointRecord) -> Vec<ServiceOffer> {
+    let labelled = || {
+        let name = endpoint.labels.get(LABEL).filter(|name| is_name(name))?;
+        Some(ServiceOffer {
+            name: name.to_ascii_lowercase(),
+            tags: Vec::new(),
+            ports: endpoint.ports.clone(),
+        })
+    };
+    match endpoint.services.is_empty() {
+        false => endpoint.services.clone(),
+        true => labelled().into_iter().collect(),
+    }
 }
 
-/// Refuses a label that names no service.
+/// Refuses labels that name no service, or no way to check it.
 pub(super) fn check_label(labels: &BTreeMap<String, String>) -> Result<(), Refusal> {
-    match labels.get(LABEL) {
-        Some(name) if !is_name(name) => Err(Refusal::invalid(format!(
-            "invalid service name {name:?} in label {LABEL}: expected 1 to {LONGEST_NAME} letters, digits, '-', \
-             '_' and '.', beginning and ending with a letter or digit"
-        ))),
-        _ => match labels.get(CHECK_LABEL) {
-            Some(check) if check != "tcp" => Err(Refusal::invalid(format!(
-                "invalid check {check:?} in label {CHECK_LABEL}: expected tcp"
-            ))),
-            _ => Ok(()),
-        },
+    if let Some(name) = labels.get(LABEL)
+        && !is_name(name)
+    {
+        return Err(Refusal::invalid(format!(
+            "invalid service name {name:?} in label {LABEL}: {EXPECTED}"
+        )));
     }
+    ServiceCheck::of(labels).map(drop)
 }
 
-fn is_checked(labels: &BTreeMap<String, String>) -> bool {
-    labels.get(CHECK_LABEL).is_some_and(|check| check == "tcp")
+/// What is to be said of labels that have no effect.
+pub(super) fn warnings(config: &ContainerConfig) -> Vec<String> {
+    let mut warnings = offering::warnings(config);
+    warnings.extend(lost(config));
+    warnings
 }
 
-/// What is to be said of a label that has no effect.
-pub(super) fn warning(config: &ContainerConfig) -> Option<String> {
+fn lost(config: &ContainerConfig) -> Option<String> {
     let named = matches!(&config.host.network, NetworkMode::Named(name) if name != DEFAULT_NETWORK)
         || config
             .endpoints
             .keys()
             .any(|name| !matches!(name.as_str(), "default" | DEFAULT_NETWORK));
-    let is_lost = service_of(&config.labels).is_some() && !named;
+    let is_lost = config.labels.contains_key(LABEL) && !named;
     is_lost.then(|| {
         format!("label {LABEL}: services are on user-defined networks, and the container is in none; give it --network")
     })
 }
 
-fn is_name(name: &str) -> bool {
+/// Whether a service may be called so.
+pub(super) fn is_name(name: &str) -> bool {
     let inside = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     let at_end = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
     let bytes = name.as_bytes();
@@ -254,12 +294,11 @@ impl Daemon {
 
     /// Has new connections to a container's service go to the other members, before it is asked to end.
     pub(super) async fn leave_service(&self, container: &Container) {
-        let mut record = container.view();
-        if service_of(&record.config.labels).is_none() {
+        let record = container.view();
+        container.set_leaving();
+        if services_of(&record.config).is_empty() {
             return;
         }
-        container.set_leaving();
-        record.config.labels.remove(LABEL);
         self.publish(&record);
         self.await_registration().await;
         if let Err(error) = self.sync().await {
@@ -276,34 +315,40 @@ impl Daemon {
         for record in &sight.active {
             let is_there = matches!(record.phase, Phase::Running { .. })
                 && !sight.leaving.contains(&record.id);
-            let of_network =
-                |endpoint: &&super::record::Endpoint| endpoint.network_id == network.id();
-            let endpoint = record.endpoints.values().find(of_network);
-            let service = service_of(&record.config.labels);
-            let (true, Some(endpoint), Some(service)) = (is_there, endpoint, service) else {
+            let mut endpoints = record.endpoints.values();
+            let endpoint = endpoints.find(|endpoint| endpoint.network_id == network.id());
+            let (true, Some(endpoint)) = (is_there, endpoint) else {
                 continue;
             };
-            members.entry(service).or_default().push(Member {
-                id: record.id.clone(),
-                node: self.node.id.clone(),
-                address: endpoint.address,
-                address_v6: endpoint.v6.map(|v6| v6.address),
-                ports: record.config.exposed.clone(),
-                weight: weight_of(&record.config.labels),
-                checked: is_checked(&record.config.labels),
-            });
+            let check = ServiceCheck::of(&record.config.labels).ok().flatten();
+            for offer in services_of(&record.config) {
+                members.entry(offer.name).or_default().push(Member {
+                    id: record.id.clone(),
+                    node: self.node.id.clone(),
+                    address: endpoint.address,
+                    address_v6: endpoint.v6.map(|v6| v6.address),
+                    ports: offer.ports.iter().map(port_of).collect(),
+                    weight: weight_of(&record.config.labels),
+                    check: check.clone(),
+                    health: sight.health.get(&record.id).copied(),
+                });
+            }
         }
         for endpoint in sight.catalog.endpoints_in(network.id()) {
-            let service = service_of(&endpoint.labels).filter(|_| endpoint.node != self.node.id);
-            if let Some(service) = service {
-                members.entry(service).or_default().push(Member {
+            if endpoint.node == self.node.id {
+                continue;
+            }
+            let check = ServiceCheck::of(&endpoint.labels).ok().flatten();
+            for offer in offers_of(endpoint) {
+                members.entry(offer.name).or_default().push(Member {
                     id: endpoint.id.clone(),
                     node: endpoint.node.clone(),
                     address: endpoint.address,
                     address_v6: endpoint.address_v6,
-                    ports: endpoint.ports.iter().map(port_of).collect(),
+                    ports: offer.ports.iter().map(port_of).collect(),
                     weight: weight_of(&endpoint.labels),
-                    checked: is_checked(&endpoint.labels),
+                    check: check.clone(),
+                    health: status_of(endpoint.health),
                 });
             }
         }
@@ -415,24 +460,18 @@ mod tests {
             address_v6: None,
             ports: vec!["6379/tcp".parse().expect("a port")],
             weight: usual(),
-            checked: false,
+            check: None,
+            health: None,
         }
     }
 
     #[test]
     fn a_label_names_a_service() {
-        assert_eq!(service_of(&BTreeMap::new()), None);
-        for (label, name) in [
-            ("redis", "redis"),
-            ("Redis-2", "redis-2"),
-            ("a.b_c", "a.b_c"),
-        ] {
-            assert_eq!(service_of(&labels(label)).as_deref(), Some(name));
-            assert!(check_label(&labels(label)).is_ok());
+        for name in ["redis", "Redis-2", "a.b_c"] {
+            assert!(check_label(&labels(name)).is_ok());
         }
         let long = "x".repeat(LONGEST_NAME + 1);
         for wrong in ["", "-a", "a-", ".", "a..b", "a/b", "a b", "ä", &long] {
-            assert_eq!(service_of(&labels(wrong)), None, "{wrong:?}");
             let refusal = check_label(&labels(wrong)).expect_err("refused");
             assert!(
                 refusal.message.contains("expected 1 to 63"),
@@ -440,6 +479,37 @@ mod tests {
                 refusal.message
             );
         }
+    }
+
+    #[test]
+    fn newcomers_are_led_to_who_is_well_or_else_to_who_starts() {
+        let with = |id: &str, last: u8, health| Member {
+            address: [10, 1, 0, last].into(),
+            health,
+            ..member(id, "n")
+        };
+        let mut service = Service {
+            network: "0".to_owned(),
+            network_name: "mesh".to_owned(),
+            name: "redis".to_owned(),
+            address: None,
+            members: vec![with("a", 2, Some(HealthStatus::Starting))],
+        };
+        let port: Port = "6379/tcp".parse().expect("a port");
+        let led_to = |service: &Service| -> Vec<String> {
+            service.at(port).into_iter().map(|host| host.name).collect()
+        };
+        assert_eq!(led_to(&service), ["10.1.0.2"]);
+        service
+            .members
+            .push(with("b", 3, Some(HealthStatus::Healthy)));
+        service.members.push(with("c", 4, None));
+        assert_eq!(led_to(&service), ["10.1.0.3", "10.1.0.4"]);
+        service
+            .members
+            .iter_mut()
+            .for_each(|member| member.health = Some(HealthStatus::Unhealthy));
+        assert!(led_to(&service).is_empty() && service.ports().is_empty());
     }
 
     #[test]

@@ -11,12 +11,12 @@ use nuncio_runtime::{Shim, bundle};
 
 use super::config::{ContainerConfig, EndpointRequest, NetworkMode, Port};
 use super::container::Container;
-use super::health::Health;
+use super::health::{self, Health};
 use super::networks::{DEFAULT_NETWORK, Network};
+use super::offering::services_of;
 use super::outfit::owns_namespace;
 use super::record::{Endpoint, Phase, PublishedPort, Record, StartFailure};
 use super::refusal::Refusal;
-use super::services::service_of;
 use super::{Daemon, ports};
 
 /// Who starts a container.
@@ -114,6 +114,7 @@ impl Daemon {
             NetNs::remove(&container.netns)?;
             NetNs::create(&container.netns).await?;
         }
+        container.set_health(health::begun(&record.config));
         container.set_active(true);
         self.sync().await?;
         self.require_ports(&container.view())?;
@@ -148,7 +149,7 @@ impl Daemon {
         container.set_status(|status| (status.running, status.restarting) = (true, false));
         self.publish(&container.view());
         self.await_registration().await;
-        if service_of(&record.config.labels).is_some()
+        if !services_of(&record.config).is_empty()
             && let Err(error) = self.sync().await
         {
             tracing::warn!(

@@ -94,9 +94,9 @@ impl Daemon {
         };
         container.set_status(|status| status.running = true);
         container.adopt(Arc::clone(&shim)).await?;
+        self.take_over_health(container);
         self.publish(&container.view());
         self.settle_pause(container).await?;
-        self.take_over_health(container);
         self.watch_over(Arc::clone(container), shim);
         Ok(None)
     }

@@ -11,6 +11,7 @@ use super::networks::Network;
 use super::offers::offers;
 use super::plane::{Sight, port_of};
 use super::record::Record;
+use super::service_zone::zones_of;
 use super::services::{Member, Service};
 
 impl Daemon {
@@ -31,6 +32,7 @@ impl Daemon {
                 .zones
                 .insert(network.id().to_owned(), self.zone(sight, network));
         }
+        self.add_services(sight, &mut document);
         for record in &sight.active {
             document
                 .subscribers
@@ -110,6 +112,7 @@ impl Daemon {
         if networks.is_empty() {
             return None;
         }
+        let service_zones = zones_of(&networks);
         let mut aliases = BTreeMap::new();
         for link in record
             .config
@@ -120,7 +123,13 @@ impl Daemon {
         {
             let found = networks
                 .iter()
-                .find_map(|network| zones.get(network.id())?.names.get(&link.target));
+                .find_map(|network| zones.get(network.id())?.names.get(&link.target))
+                .or_else(|| {
+                    let outside = service_zones.iter().filter_map(|zone| zones.get(zone));
+                    outside
+                        .filter(|zone| zone.foreign)
+                        .find_map(|zone| zone.names.get(&link.target))
+                });
             aliases.extend(found.map(|addresses| (link.alias.clone(), addresses.clone())));
         }
         Some(Subscriber {
@@ -131,7 +140,9 @@ impl Daemon {
             networks: networks
                 .into_iter()
                 .map(|network| network.id().to_owned())
+                .chain(service_zones)
                 .collect(),
+            listen: None,
             aliases,
         })
     }
@@ -150,8 +161,7 @@ fn upstream(server: IpAddr) -> SocketAddr {
 /// A service has its name to itself: a container that is called the same is found by its short id, and as one of
 /// the service's by `tasks.NAME`.
 fn enter(service: &Service, zone: &mut Zone) {
-    let members = service.members.iter();
-    let tasks: Vec<_> = members.flat_map(Member::addresses).collect();
+    let tasks: Vec<_> = service.fit().flat_map(Member::addresses).collect();
     let found = match service.address {
         Some(address) if !service.ports().is_empty() => vec![address.into()],
         _ => tasks.clone(), // there is no port to listen on, or no address to listen at
@@ -198,7 +208,8 @@ mod tests {
                 address_v6: Some(own_v6),
                 ports: vec!["6379/tcp".parse().expect("a port")],
                 weight: std::num::NonZeroU16::MIN,
-                checked: false,
+                check: None,
+                health: None,
             }],
         };
         enter(&service, &mut zone);

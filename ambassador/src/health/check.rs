@@ -1,5 +1,6 @@
 //! How endpoints are asked whether they are well, as it is told.
 
+use std::net::SocketAddr;
 use std::num::{NonZeroU16, NonZeroU32};
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -63,5 +64,15 @@ impl Check {
             rise: NonZeroU32::MIN.saturating_add(1),
             fall: NonZeroU32::MIN.saturating_add(2),
         }
+    }
+
+    /// Asks once, for whoever looks without a forward.
+    ///
+    /// # Errors
+    ///
+    /// Why the endpoint is not well, in a line.
+    pub async fn ask(&self, endpoint: SocketAddr) -> Result<(), String> {
+        let asked = super::probe::probe(self, endpoint).await;
+        asked.map_err(|fault| fault.chain())
     }
 }

@@ -26,8 +26,7 @@ pub(super) use port::{Expose, Publish};
 pub(super) use reference::Reference;
 pub(super) use restart::Restart;
 pub(super) use size::{Cpus, Size};
-pub(crate) use time::Moment;
-pub(super) use time::Span;
+pub(crate) use time::{Moment, Span};
 pub(super) use ulimit::Ulimit;
 pub(super) use volume::{Tmpfs, VolumeSpec};
 

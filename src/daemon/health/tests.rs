@@ -54,7 +54,10 @@ fn a_check_has_dockers_defaults_and_its_own_pace_at_the_start() {
         ..HealthCheck::default()
     };
     let plan = Plan::of(&check(&["CMD-SHELL", "test -e /ready"])).expect("a check");
-    assert_eq!(plan.command, ["/bin/sh", "-c", "test -e /ready"]);
+    let Probe::Command(command) = &plan.probe else {
+        panic!("{plan:?}");
+    };
+    assert_eq!(*command, ["/bin/sh", "-c", "test -e /ready"]);
     assert_eq!(plan.retries, 3);
     let second = Duration::from_secs(1);
     assert_eq!(plan.pause(HealthStatus::Starting, second), second * 5);

@@ -9,9 +9,10 @@ use nuncio_overlay::{Protocol, gateway_of};
 
 use super::mail::{EndpointAt, wire_of};
 use super::{Asked, Daemon, EndAnswer, EndQuestion, Hop, Status, is_it};
+use crate::daemon::offering::services_of;
 use crate::daemon::record::{Link, Record};
 use crate::daemon::refusal::Refusal;
-use crate::daemon::services::LABEL;
+use crate::daemon::services::offers_of;
 
 /// Hosts that are asked at once whether they know a container that nobody tells of.
 const HOSTS: usize = 32;
@@ -133,11 +134,9 @@ impl Daemon {
                     || Some(endpoint.address) == address;
                 together
                     && (named
-                        || record
-                            .config
-                            .labels
-                            .get(LABEL)
-                            .is_some_and(|service| service == name))
+                        || services_of(&record.config)
+                            .iter()
+                            .any(|service| service.name == name))
             });
             shared && record.id != from.id
         })
@@ -151,10 +150,9 @@ impl Daemon {
             endpoint.node != self.node.id
                 && (is_it(name, &endpoint.name, &endpoint.id)
                     || endpoint.aliases.iter().any(|alias| alias == name)
-                    || endpoint
-                        .labels
-                        .get(LABEL)
-                        .is_some_and(|service| service == name)
+                    || offers_of(endpoint)
+                        .iter()
+                        .any(|service| service.name == name)
                     || Some(endpoint.address) == address)
         };
         let shares = |endpoint: &nuncio_registry::EndpointRecord| {
