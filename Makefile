@@ -12,7 +12,7 @@ TRIPLE  = $(shell $(dir $(CARGO))rustc -vV 2>/dev/null | sed -n "s/^host: //p")
 RELEASE = target/$(TRIPLE)/release/nuncio
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo demo-down test bench bench-tools lint install uninstall deps deps-test toolchain images ambassador-image
+.PHONY: help build demo demo-down test bench scale bench-tools lint install uninstall deps deps-test toolchain images ambassador-image
 
 help: ## list the targets
 	@echo "nuncio: containers that find each other by name, on one host or on two hundred"
@@ -41,6 +41,9 @@ bench: deps build bench-tools ## measure the ambassador beside HAProxy, nginx an
 	@NUNCIO=$(RELEASE) LOAD=$(dir $(RELEASE))nuncio-bench bench/run.sh
 	@NUNCIO=$(RELEASE) LOAD=$(dir $(RELEASE))nuncio-bench bench/runtime.sh
 	@NUNCIO=$(RELEASE) LOAD=$(dir $(RELEASE))nuncio-bench bench/overlay.sh
+
+scale: deps bench-tools ## simulate the control traffic of 10,000 hosts, for docs/SCALE.md
+	@$(dir $(RELEASE))nuncio-bench control
 
 bench-tools: toolchain
 	cargo build --release --locked --package nuncio-bench

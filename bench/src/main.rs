@@ -2,6 +2,7 @@
 //!
 //! Each client prints its figures, separated by blanks, and nothing else.
 
+mod control;
 mod load;
 mod mesh;
 mod report;
@@ -82,6 +83,24 @@ enum Command {
         #[arg(long)]
         endpoints: u32,
     },
+    /// Simulates the control traffic of many hosts with a registry of its own: what they cost it, and what its changes cost
+    /// them, a line for each figure
+    Control {
+        #[arg(long, default_value_t = 10_000)]
+        hosts: u32,
+        /// Containers of all of them
+        #[arg(long, default_value_t = 50_000)]
+        endpoints: u32,
+        /// Containers that change, one after the other
+        #[arg(long, default_value_t = 20)]
+        changes: u32,
+        /// How long nothing changes
+        #[arg(long, default_value = "10", value_parser = seconds)]
+        quiet: Duration,
+    },
+    /// Serves a registry for `control`
+    #[command(hide = true)]
+    ControlRegistry { directory: PathBuf },
     /// Makes files that an image can be made of, the same ones each time
     Files {
         directory: PathBuf,
@@ -165,6 +184,18 @@ fn main() -> anyhow::Result<()> {
             hosts,
             endpoints,
         } => mesh::run(registry, hosts, endpoints),
+        Command::Control {
+            hosts,
+            endpoints,
+            changes,
+            quiet,
+        } => control::run(control::Load {
+            hosts,
+            endpoints,
+            changes,
+            quiet,
+        }),
+        Command::ControlRegistry { directory } => control::serve(&directory),
         Command::Files {
             directory,
             megabytes,
