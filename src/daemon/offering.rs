@@ -10,6 +10,8 @@ use super::services::{self, LABEL};
 
 /// The label that tells some of a service from others.
 const TAGS_LABEL: &str = "nuncio.service.tags";
+/// The label that other hosts see on who is to be found by nobody, whether a label or the environment said so.
+pub(super) const IGNORED: &str = "nuncio.service.ignored";
 /// Registrator's variables and labels begin with it.
 const PREFIX: &str = "SERVICE_";
 /// Tags of one container that count.

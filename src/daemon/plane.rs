@@ -11,12 +11,12 @@ use nuncio_overlay::{
 use nuncio_registry::{Catalog, EndpointHealth};
 
 use super::Daemon;
-use super::config::{Port, Protocol};
+use super::config::{ContainerConfig, Port, Protocol};
 use super::container::locked;
 use super::health::HealthStatus;
 use super::networks::Network;
 use super::node::Identity;
-use super::offering::services_of;
+use super::offering::{IGNORED, is_ignored, services_of};
 use super::outfit::CGROUP_PARENT;
 use super::record::Record;
 use super::services::{LABEL, Service, health_of};
@@ -214,11 +214,19 @@ pub(super) fn registrations(
             address_v6: endpoint.v6.map(|v6| v6.address),
             aliases: endpoint.aliases.clone(),
             ports: record.config.exposed.iter().map(record_of).collect(),
-            labels: record.config.labels.clone(),
+            labels: labels_for_others(&record.config),
             services: services_of(&record.config),
             health: EndpointHealth::Unchecked,
         })
         .collect()
+}
+
+fn labels_for_others(config: &ContainerConfig) -> BTreeMap<String, String> {
+    let mut labels = config.labels.clone();
+    if is_ignored(config) {
+        labels.insert(IGNORED.to_owned(), String::new());
+    }
+    labels
 }
 
 pub(super) fn record_of(port: &Port) -> nuncio_registry::PortRecord {

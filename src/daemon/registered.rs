@@ -9,7 +9,7 @@ use nuncio_registry::{Catalog, EndpointHealth, PortRecord, ServiceOffer, Upstrea
 use super::Daemon;
 use super::config::{ContainerConfig, Port};
 use super::networks::Network;
-use super::offering::{is_ignored, services_of};
+use super::offering::{IGNORED, is_ignored, services_of};
 use super::plane::port_of;
 use super::record::{Phase, Record};
 use super::services::{health_of, offers_of};
@@ -88,9 +88,8 @@ impl Daemon {
             if endpoint.node == self.node.id {
                 continue;
             }
-            let ignored = endpoint.labels.contains_key("SERVICE_IGNORE");
             let mut offers = offers_of(endpoint);
-            if offers.is_empty() && !ignored {
+            if offers.is_empty() && !endpoint.labels.contains_key(IGNORED) {
                 offers.extend(by_name(&endpoint.name, &endpoint.ports));
             }
             all.extend(offers.into_iter().map(|offer| Registered {

@@ -106,6 +106,10 @@ fn what_registrator_would_register_is_found_as_long_as_it_is_well() {
     let nobody = b.inside("dig", nobody).stdout;
     assert!(nobody.contains("status: NXDOMAIN"), "{nobody}");
     assert!(
+        inspected(&a, "three").is_null(),
+        "neither here nor elsewhere"
+    );
+    assert!(
         inspected(&b, "three").is_null(),
         "it wants to be found by nobody"
     );

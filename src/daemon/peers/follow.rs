@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use nuncio_mesh::{Introduction, Lent};
+use nuncio_mesh::{GatewayError, Introduction, Lent};
 use nuncio_registry::{ImportRecord, ServiceRecord};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
@@ -17,7 +17,7 @@ use crate::daemon::services::is_name;
 
 /// A gateway that says nothing for so long is not there.
 const SILENCE: Duration = Duration::from_secs(8);
-/// What it lent is believed for so long then.
+/// What it lent is believed for so long then, if others of its mesh are heard, and else until one is.
 const GRACE: Duration = Duration::from_secs(2);
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LAST_RETRY: Duration = Duration::from_secs(5);
@@ -83,16 +83,29 @@ impl Daemon {
                     tracing::warn!(peer = mesh, %address, "another mesh's gateway is not heard any more");
                 }
                 Err(error) => {
+                    let is_refused = matches!(error, GatewayError::Refused(_));
                     let error = format!("{:#}", anyhow::Error::from(error));
                     tracing::debug!(peer = mesh, %address, error, "follow another mesh's gateway");
+                    if is_refused {
+                        self.take(peers, &who, Vec::new()).await;
+                    }
                 }
             }
-            if lost.elapsed() >= GRACE {
+            // While none of a mesh's gateways is heard, their ambassadors may well go on without their daemons.
+            if lost.elapsed() >= GRACE && self.hears_another(peers, &who) {
                 self.take(peers, &who, Vec::new()).await;
             }
             sleep(retry).await;
             retry = (retry * 2).min(LAST_RETRY);
         }
+    }
+
+    /// Whether some other gateway of the same mesh is heard.
+    fn hears_another(&self, peers: &Peers, (mesh, fingerprint): &Who) -> bool {
+        let (state, heard) = (locked(&peers.state), locked(&self.heard));
+        let lenders = state.borrows.get(mesh).into_iter().flatten();
+        let mut others = lenders.map(|lender| &lender.pinned.fingerprint);
+        others.any(|other| other != fingerprint && heard.contains(other))
     }
 
     /// Takes what a gateway lends now, if that is news.
