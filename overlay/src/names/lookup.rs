@@ -137,8 +137,10 @@ impl Table {
             return own.map_or_else(|| elsewhere(subscriber), Found::Name);
         }
         if self.is_qualified(subscriber, &name) {
-            let known = self.addresses(subscriber, &name);
-            return known.map_or(Found::NoSuchName, |known| Found::Addresses(known.clone()));
+            let known = self.addresses(subscriber, &name).cloned();
+            let is_domain = self.is_domain(subscriber, &name);
+            let known = known.or_else(|| is_domain.then(Vec::new));
+            return known.map_or(Found::NoSuchName, Found::Addresses);
         }
         if subscriber.listen.is_some() {
             return Found::NotServed;
@@ -196,8 +198,12 @@ impl Table {
     /// Whether the name is in a domain of ours, or that domain itself.
     fn is_qualified(&self, subscriber: &Subscriber, name: &str) -> bool {
         let mut zones = self.zones_of(subscriber).filter(|zone| zone.qualified);
-        zones
-            .any(|zone| zone.domain.as_deref() == Some(name) || zone.without_domain(name).is_some())
+        self.is_domain(subscriber, name) || zones.any(|zone| zone.without_domain(name).is_some())
+    }
+
+    fn is_domain(&self, subscriber: &Subscriber, name: &str) -> bool {
+        let mut zones = self.zones_of(subscriber).filter(|zone| zone.qualified);
+        zones.any(|zone| zone.domain.as_deref() == Some(name))
     }
 
     fn addresses<'a>(&'a self, subscriber: &'a Subscriber, name: &str) -> Option<&'a Vec<IpAddr>> {
