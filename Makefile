@@ -41,12 +41,14 @@ bench: deps build bench-tools ## measure the ambassador beside HAProxy, nginx an
 	@NUNCIO=$(RELEASE) LOAD=$(dir $(RELEASE))nuncio-bench bench/run.sh
 	@NUNCIO=$(RELEASE) LOAD=$(dir $(RELEASE))nuncio-bench bench/runtime.sh
 	@NUNCIO=$(RELEASE) LOAD=$(dir $(RELEASE))nuncio-bench bench/overlay.sh
+	@LOAD=$(dir $(RELEASE))examples/registry_load bench/registry.sh
 
 scale: deps bench-tools ## simulate the control traffic of 10,000 hosts, for docs/SCALE.md
 	@$(dir $(RELEASE))nuncio-bench control
 
 bench-tools: toolchain
 	cargo build --release --locked --package nuncio-bench
+	cargo build --release --locked --package nuncio-registry --example registry_load
 	cargo build --release --locked --bin nuncio-ambassador
 
 lint: deps toolchain ## formatting, clippy and docs, warnings denied
