@@ -5,8 +5,9 @@
 //! is its own. What it does not do it refuses by name.
 //!
 //! Writes go to one thread, which commits all that wait in one durable transaction. Reads and watches see
-//! only what is committed. Watches are served from the history in the store, so a slow watcher costs nothing
-//! but its place in it; the history is bounded, and compacted without being asked.
+//! only what is committed. Watches are served from what was committed last, which is kept in memory for all of them, and
+//! further back from the history in the store, so a slow watcher costs nothing but its place in it; the history is bounded,
+//! and compacted without being asked.
 
 mod apply;
 mod connection;
@@ -22,6 +23,7 @@ mod pb;
 mod power;
 mod queue;
 mod range;
+mod recent;
 mod rights;
 mod server;
 mod store;

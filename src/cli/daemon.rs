@@ -11,6 +11,7 @@ use nuncio_runtime::image::{InsecureRegistry, Mirror, RegistrySettings};
 
 pub(crate) use self::registry::{RegistryAccess, RegistryChoice};
 use super::host::{DEFAULT_HOST, Host};
+use super::parse::Size;
 
 mod registry;
 
@@ -38,6 +39,10 @@ pub(crate) struct DaemonArgs {
     /// Where the embedded registry listens for other daemons (default: for this one only)
     #[arg(long, value_name = "ADDR:PORT")]
     registry_listen: Option<SocketAddr>,
+
+    /// How large keys, values and history of the embedded registry may become; then it takes no more until some are deleted
+    #[arg(long, value_name = "BYTES", default_value = "2g")]
+    registry_quota: Size,
 
     #[command(flatten)]
     registry_access: RegistryAccess,
@@ -183,6 +188,8 @@ pub(crate) struct DaemonOptions {
     /// Where the embedded registry listens for others.
     pub(crate) registry_listen: Option<SocketAddr>,
     pub(crate) registry_access: RegistryAccess,
+    /// Bytes of the embedded registry.
+    pub(crate) registry_quota: u64,
     pub(crate) advertise: Option<IpAddr>,
     pub(crate) node_name: Option<String>,
     pub(crate) bridge: Option<String>,
@@ -244,6 +251,7 @@ impl TryFrom<DaemonArgs> for DaemonOptions {
             exec_root: args.exec_root,
             hosts: args.hosts.into_iter().map(Host::into_socket).collect(),
             registry_access: args.registry_access,
+            registry_quota: args.registry_quota.bytes().unsigned_abs(),
             registry: args.registry,
             registry_listen: args.registry_listen,
             advertise: args.advertise,

@@ -67,7 +67,8 @@ pub(super) async fn open(
 
 fn store(options: &DaemonOptions) -> anyhow::Result<embedded::Server> {
     let directory = options.data_root.join("registry");
-    embedded::Server::open(&directory).context("open the embedded registry")
+    embedded::Server::open_with_quota(&directory, options.registry_quota)
+        .context("open the embedded registry")
 }
 
 /// Serves it to everybody who connects.

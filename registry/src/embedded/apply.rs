@@ -4,6 +4,7 @@ use prost::Message;
 use redb::{Database, ReadableDatabase, ReadableTable, Table, WriteTransaction};
 use tonic::Status;
 
+use super::disk::no_space;
 use super::pb::etcdserverpb::{
     DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse, RangeRequest, RangeResponse,
 };
@@ -20,20 +21,42 @@ const KEEP_REVISIONS: i64 = 10_000;
 /// Bytes of history kept, whatever the number of revisions.
 const KEEP_BYTES: u64 = 64 << 20;
 
-/// How much history there is.
-#[derive(Clone, Debug)]
-pub(super) struct History {
-    bytes: u64,
+/// How much there is.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Size {
+    /// Bytes of history.
+    history: u64,
+    /// Bytes of what is there now.
+    current: u64,
 }
 
-impl History {
+impl Size {
     pub(super) fn measure(database: &Database) -> Result<Self, redb::Error> {
-        let mut bytes = 0;
-        for item in database.begin_read()?.open_table(LOG)?.iter()? {
-            bytes += item?.1.value().len() as u64;
+        let read = database.begin_read()?;
+        let mut size = Self::default();
+        for item in read.open_table(LOG)?.iter()? {
+            size.history += item?.1.value().len() as u64;
         }
-        Ok(Self { bytes })
+        for item in read.open_table(CURRENT)?.iter()? {
+            size.current += item?.1.value().len() as u64;
+        }
+        Ok(size)
     }
+
+    /// Bytes of all that is kept.
+    pub(super) fn total(&self) -> u64 {
+        self.history + self.current
+    }
+}
+
+/// What a batch has done.
+pub(super) struct Done {
+    /// The last revision.
+    pub(super) revision: i64,
+    /// The first one whose history is kept.
+    pub(super) compacted: i64,
+    pub(super) size: Size,
+    pub(super) events: Vec<Event>,
 }
 
 /// A transaction under way. Each request in it makes at most one revision.
@@ -45,7 +68,11 @@ pub(super) struct Batch<'t> {
     meta: Table<'t, &'static str, i64>,
     revision: i64,
     compacted: i64,
-    history: History,
+    size: Size,
+    /// Nothing may be added.
+    full: bool,
+    /// What happened, for those who watch.
+    events: Vec<Event>,
     /// Events of the request under way; while there are none its revision is not taken.
     sub: u32,
     changed: bool,
@@ -54,7 +81,8 @@ pub(super) struct Batch<'t> {
 impl<'t> Batch<'t> {
     pub(super) fn open(
         transaction: &'t WriteTransaction,
-        history: History,
+        size: Size,
+        full: bool,
     ) -> Result<Self, redb::Error> {
         let meta = transaction.open_table(META)?;
         Ok(Self {
@@ -65,15 +93,16 @@ impl<'t> Batch<'t> {
             leases: transaction.open_table(LEASES)?,
             lease_keys: transaction.open_table(LEASE_KEYS)?,
             meta,
-            history,
+            size,
+            full,
+            events: Vec::new(),
             sub: 0,
             changed: false,
         })
     }
 
-    /// Compacts what is too much and writes the counters: the last revision and the history left, or `None`
-    /// if nothing has changed and there is nothing to commit.
-    pub(super) fn finish(mut self) -> Result<Option<(i64, History)>, redb::Error> {
+    /// Compacts what is too much and writes the counters. `None` if nothing has changed and there is nothing to commit.
+    pub(super) fn finish(mut self) -> Result<Option<Done>, redb::Error> {
         if !self.changed {
             return Ok(None);
         }
@@ -81,13 +110,18 @@ impl<'t> Batch<'t> {
         if self.revision - self.compacted > KEEP_REVISIONS + KEEP_REVISIONS / 10 {
             self.forget(self.revision - KEEP_REVISIONS)?;
         }
-        while self.history.bytes > KEEP_BYTES && self.compacted < self.revision {
+        while self.size.history > KEEP_BYTES && self.compacted < self.revision {
             let kept = (self.revision - self.compacted.max(1)) / 2;
             self.forget(self.revision - kept)?;
         }
         self.meta.insert(REVISION, self.revision)?;
         self.meta.insert(COMPACTED, self.compacted)?;
-        Ok(Some((self.revision, self.history)))
+        Ok(Some(Done {
+            revision: self.revision,
+            compacted: self.compacted,
+            size: self.size,
+            events: self.events,
+        }))
     }
 
     /// The last revision; within a request that has written, its own.
@@ -138,6 +172,9 @@ impl<'t> Batch<'t> {
     /// is applied, so that a refused one leaves nothing behind.
     pub(super) fn check_put(&self, request: &PutRequest) -> Result<(), Refusal> {
         Self::check_put_alone(request)?;
+        if self.full {
+            return Err(no_space().into());
+        }
         if request.lease != 0 && !self.lease_exists(request.lease)? {
             return Err(lease_not_found().into());
         }
@@ -150,10 +187,11 @@ impl<'t> Batch<'t> {
 
     /// Carries out a request that was checked.
     pub(super) fn put(&mut self, request: PutRequest) -> Result<PutResponse, Refusal> {
-        let previous: Option<KeyValue> = match self.current.get(request.key.as_slice())? {
-            Some(bytes) => Some(decode(bytes.value())?),
-            None => None,
-        };
+        let (previous, was): (Option<KeyValue>, usize) =
+            match self.current.get(request.key.as_slice())? {
+                Some(bytes) => (Some(decode(bytes.value())?), bytes.value().len()),
+                None => (None, 0),
+            };
         let revision = self.next_revision();
         let former = previous.clone().unwrap_or(KeyValue {
             create_revision: revision,
@@ -181,8 +219,9 @@ impl<'t> Batch<'t> {
                 self.lease_keys.insert((kv.lease, kv.key.as_slice()), ())?;
             }
         }
-        self.current
-            .insert(kv.key.as_slice(), kv.encode_to_vec().as_slice())?;
+        let bytes = kv.encode_to_vec();
+        self.current.insert(kv.key.as_slice(), bytes.as_slice())?;
+        self.size.current = (self.size.current + bytes.len() as u64).saturating_sub(was as u64);
         self.record(EventType::Put, kv, previous.clone())?;
         Ok(PutResponse {
             header: None,
@@ -204,7 +243,9 @@ impl<'t> Batch<'t> {
         for previous in found {
             let revision = self.next_revision();
             self.detach(previous.lease, &previous.key)?;
-            self.current.remove(previous.key.as_slice())?;
+            let removed = self.current.remove(previous.key.as_slice())?;
+            let length = removed.map_or(0, |bytes| bytes.value().len() as u64);
+            self.size.current = self.size.current.saturating_sub(length);
             let kv = KeyValue {
                 key: previous.key.clone(),
                 mod_revision: revision,
@@ -239,6 +280,9 @@ impl<'t> Batch<'t> {
 
     /// Adds a lease whose id is known to be free: that is for the deadlines to tell.
     pub(super) fn grant(&mut self, id: i64, ttl: i64) -> Result<(), Refusal> {
+        if self.full {
+            return Err(no_space().into());
+        }
         self.leases.insert(id, ttl)?;
         self.changed = true;
         Ok(())
@@ -292,11 +336,12 @@ impl<'t> Batch<'t> {
             r#type: kind.into(),
             kv: Some(kv),
             prev_kv,
-        }
-        .encode_to_vec();
-        self.history.bytes += event.len() as u64;
+        };
+        let bytes = event.encode_to_vec();
+        self.size.history += bytes.len() as u64;
         self.log
-            .insert((self.revision, self.sub), event.as_slice())?;
+            .insert((self.revision, self.sub), bytes.as_slice())?;
+        self.events.push(event);
         self.sub += 1;
         self.changed = true;
         Ok(())
@@ -307,7 +352,7 @@ impl<'t> Batch<'t> {
         for item in self.log.extract_from_if(..(before, 0), |_, _| true)? {
             bytes += item?.1.value().len() as u64;
         }
-        self.history.bytes = self.history.bytes.saturating_sub(bytes);
+        self.size.history = self.size.history.saturating_sub(bytes);
         self.compacted = before;
         self.changed = true;
         Ok(())
@@ -333,28 +378,32 @@ mod tests {
 
     /// Puts `count` values of `size` bytes, `each` to a commit, and returns the last revision, the first kept
     /// and the bytes of history.
-    fn fill(count: usize, size: usize, each: usize) -> (i64, i64, u64) {
+    fn fill(count: usize, length: usize, each: usize) -> (i64, i64, u64) {
         let database = redb::Builder::new()
             .create_with_backend(redb::backends::InMemoryBackend::new())
             .unwrap();
-        let mut history = History { bytes: 0 };
+        let mut size = Size::default();
         for _ in 0..count / each {
             let transaction = database.begin_write().unwrap();
-            let mut batch = Batch::open(&transaction, history.clone()).unwrap();
+            let mut batch = Batch::open(&transaction, size.clone(), false).unwrap();
             for _ in 0..each {
-                batch.put(put("k", vec![7; size])).unwrap();
+                batch.put(put("k", vec![7; length])).unwrap();
                 batch.seal();
             }
-            (_, history) = batch.finish().unwrap().unwrap();
+            size = batch.finish().unwrap().unwrap().size;
             transaction.commit().unwrap();
         }
         let read = database.begin_read().unwrap();
         let meta = read.open_table(META).unwrap();
-        assert_eq!(History::measure(&database).unwrap().bytes, history.bytes);
+        let measured = Size::measure(&database).unwrap();
+        assert_eq!(
+            (measured.history, measured.current),
+            (size.history, size.current)
+        );
         (
             counter(&meta, REVISION).unwrap(),
             counter(&meta, COMPACTED).unwrap(),
-            history.bytes,
+            size.history,
         )
     }
 
@@ -379,7 +428,7 @@ mod tests {
             .create_with_backend(redb::backends::InMemoryBackend::new())
             .unwrap();
         let transaction = database.begin_write().unwrap();
-        let mut batch = Batch::open(&transaction, History { bytes: 0 }).unwrap();
+        let mut batch = Batch::open(&transaction, Size::default(), false).unwrap();
         let absent = DeleteRangeRequest {
             key: b"k".to_vec(),
             ..DeleteRangeRequest::default()

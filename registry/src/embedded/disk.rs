@@ -8,6 +8,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ use redb::{BackendError, Builder, Database, DatabaseError, StorageBackend};
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 use tonic::Status;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::store::Refusal;
 
@@ -31,6 +32,10 @@ pub(super) struct Disk {
     opened: RwLock<Opened>,
     /// When it was last found to be full; none once a write has succeeded.
     full: Mutex<Option<Instant>>,
+    /// Bytes of keys, values and history at which nothing may be added.
+    quota: u64,
+    /// Whether there are as many.
+    over: AtomicBool,
 }
 
 struct Opened {
@@ -50,7 +55,7 @@ pub(super) fn open(path: &Path) -> Result<Database, DatabaseError> {
 }
 
 impl Disk {
-    pub(super) fn new(database: Database, path: PathBuf) -> Self {
+    pub(super) fn new(database: Database, path: PathBuf, quota: u64) -> Self {
         let opened = Opened {
             database: Some(database),
             generation: 0,
@@ -59,6 +64,8 @@ impl Disk {
             path,
             opened: RwLock::new(opened),
             full: Mutex::new(None),
+            quota,
+            over: AtomicBool::new(false),
         }
     }
 
@@ -114,9 +121,30 @@ impl Disk {
         Ok(())
     }
 
-    /// Whether the last write found the disk full.
+    /// Whether the last write found the disk full, or as much there as there may be.
     pub(super) fn is_full(&self) -> bool {
-        self.full().is_some()
+        self.full().is_some() || self.is_over()
+    }
+
+    /// Whether there is as much as there may be.
+    pub(super) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
+    }
+
+    /// Notes how many bytes of keys, values and history there are.
+    pub(super) fn note_size(&self, bytes: u64) {
+        let over = bytes >= self.quota;
+        if self.over.swap(over, Ordering::Relaxed) == over {
+            return;
+        }
+        let quota = self.quota;
+        match over {
+            true => warn!(
+                bytes,
+                quota, "the embedded registry is full: nothing is added"
+            ),
+            false => info!(bytes, quota, "the embedded registry has room again"),
+        }
     }
 
     /// Whether that was a moment ago, and need not be tried.

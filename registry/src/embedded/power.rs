@@ -133,7 +133,7 @@ fn open(disk: &Disk) -> Store {
     let database = redb::Builder::new()
         .create_with_backend(disk.clone())
         .unwrap();
-    Store::open(database, PathBuf::new()).unwrap().0
+    Store::open(database, PathBuf::new(), u64::MAX).unwrap().0
 }
 
 async fn put(store: &Store, key: String, value: String) -> Result<(), Status> {

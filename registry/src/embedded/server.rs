@@ -74,6 +74,9 @@ pub struct BindError {
     source: io::Error,
 }
 
+/// Bytes of keys, values and history that there may be, as many as etcd allows by default.
+const DEFAULT_QUOTA: u64 = 2 << 30;
+
 /// A store that is open, and not yet served.
 pub struct Server {
     store: Store,
@@ -96,6 +99,15 @@ impl Server {
     ///
     /// [`OpenError`] names the file.
     pub fn open(dir: &Path) -> Result<Self, OpenError> {
+        Self::open_with_quota(dir, DEFAULT_QUOTA)
+    }
+
+    /// [`Server::open`]; once keys, values and history have `quota` bytes nothing is added, until some are deleted.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] names the file.
+    pub fn open_with_quota(dir: &Path, quota: u64) -> Result<Self, OpenError> {
         let made = fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -118,7 +130,7 @@ impl Server {
             Err(DatabaseError::DatabaseAlreadyOpen) => return Err(OpenError::InUse { path }),
             Err(error) => return Err(failed(error.into())),
         };
-        let (store, closed) = Store::open(database, path.clone()).map_err(failed)?;
+        let (store, closed) = Store::open(database, path.clone(), quota).map_err(failed)?;
         Ok(Self { store, closed })
     }
 

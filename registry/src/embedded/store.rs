@@ -8,12 +8,13 @@ use tokio::sync::{oneshot, watch};
 use tonic::Status;
 use tracing::error;
 
-use super::apply::{Batch, History};
+use super::apply::{Batch, Size};
 use super::disk::{self, Disk};
 use super::lease::Leases;
 use super::pb::etcdserverpb::{RangeRequest, RangeResponse, ResponseHeader};
 use super::pb::mvccpb::Event;
 use super::range::View;
+use super::recent::Recent;
 use super::tables::{
     COMPACTED, CURRENT, FORMAT, LEASE_KEYS, LEASES, LOG, MEMBER, META, REVISION, counter, decode,
 };
@@ -80,12 +81,14 @@ pub(super) struct Store {
     writer: Writer,
     pub(super) leases: Arc<Leases>,
     revision: watch::Receiver<i64>,
+    recent: Arc<Recent>,
     member: u64,
 }
 
 /// Part of the history: whole revisions, in order.
+#[derive(Clone, Debug)]
 pub(super) struct Page {
-    pub(super) events: Vec<Event>,
+    pub(super) events: Arc<[Event]>,
     /// The last revision covered, whether or not it has events here.
     pub(super) upto: i64,
 }
@@ -99,22 +102,27 @@ impl Store {
     pub(super) fn open(
         database: Database,
         path: PathBuf,
+        quota: u64,
     ) -> Result<(Self, oneshot::Receiver<()>), redb::Error> {
         let member = initialise(&database)?;
         let read = database.begin_read()?;
         let revision = counter(&read.open_table(META)?, REVISION)?;
         let leases = Arc::new(Leases::load(&read.open_table(LEASES)?)?);
         drop(read);
-        let history = History::measure(&database)?;
-        let disk = Arc::new(Disk::new(database, path));
+        let size = Size::measure(&database)?;
+        let disk = Arc::new(Disk::new(database, path, quota));
+        disk.note_size(size.total());
+        let recent = Arc::new(Recent::after(revision));
         let (publish, revision) = watch::channel(revision);
-        let (writer, closed) = Writer::start(Arc::clone(&disk), history, publish)?;
+        let told = (publish, Arc::clone(&recent));
+        let (writer, closed) = Writer::start(Arc::clone(&disk), size, told)?;
         Ok((
             Self {
                 disk,
                 writer,
                 leases,
                 revision,
+                recent,
                 member,
             },
             closed,
@@ -194,29 +202,30 @@ impl Store {
     /// Events of the revisions from `from` on, about a mebibyte of them.
     pub(super) async fn history(&self, from: i64) -> Result<Result<Page, Compacted>, Status> {
         const PAGE: usize = 1 << 20;
+        if let Some(page) = self.recent.page(from) {
+            return Ok(Ok(page));
+        }
         self.read(move |read| {
             let meta = read.open_table(META)?;
             let (revision, compacted) = (counter(&meta, REVISION)?, counter(&meta, COMPACTED)?);
             if from < compacted {
                 return Ok(Err(Compacted(compacted)));
             }
-            let mut page = Page {
-                events: Vec::new(),
-                upto: revision,
-            };
+            let (mut events, mut upto) = (Vec::new(), revision);
             let (mut size, mut last) = (0, from);
             for item in read.open_table(LOG)?.range((from, 0)..)? {
                 let (key, value) = item?;
                 let at = key.value().0;
                 if at != last && size >= PAGE {
-                    page.upto = last;
+                    upto = last;
                     break;
                 }
                 last = at;
                 size += value.value().len();
-                page.events.push(decode(value.value())?);
+                events.push(decode(value.value())?);
             }
-            Ok(Ok(page))
+            let events = events.into();
+            Ok(Ok(Page { events, upto }))
         })
         .await
     }

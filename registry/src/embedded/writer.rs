@@ -9,8 +9,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tonic::Status;
 use tracing::{debug, error};
 
-use super::apply::{Batch, History};
+use super::apply::{Batch, Done, Size};
 use super::disk::{self, Disk};
+use super::recent::Recent;
 use super::store::Refusal;
 
 /// Requests that may wait; more of them wait in their callers.
@@ -35,8 +36,8 @@ impl Writer {
     /// database, the receiver is told.
     pub(super) fn start(
         disk: Arc<Disk>,
-        history: History,
-        publish: watch::Sender<i64>,
+        size: Size,
+        (publish, recent): (watch::Sender<i64>, Arc<Recent>),
     ) -> Result<(Self, oneshot::Receiver<()>), redb::Error> {
         let (jobs, queue) = mpsc::channel(QUEUE);
         let (ended, end) = oneshot::channel();
@@ -44,7 +45,7 @@ impl Writer {
         thread::Builder::new()
             .name("registry-writer".to_owned())
             .spawn(move || {
-                write(&own, queue, &publish, history);
+                write(&own, queue, (&publish, &recent), size);
                 drop(own);
                 let _ = ended.send(()); // nobody may care
             })
@@ -81,8 +82,8 @@ impl Writer {
 fn write(
     disk: &Disk,
     mut queue: mpsc::Receiver<Job>,
-    publish: &watch::Sender<i64>,
-    mut history: History,
+    (publish, recent): (&watch::Sender<i64>, &Recent),
+    mut size: Size,
 ) {
     while let Some(first) = queue.blocking_recv() {
         let mut jobs = VecDeque::from([first]);
@@ -96,14 +97,21 @@ fn write(
         let mut replies = Vec::with_capacity(jobs.len());
         let committed = disk.with(|database| {
             let transaction = database.begin_write()?;
-            Ok(commit(transaction, &mut jobs, &mut replies, &history)?)
+            Ok(commit(
+                transaction,
+                &mut jobs,
+                &mut replies,
+                (&size, disk.is_over()),
+            )?)
         });
         let verdict = match committed {
-            Ok(Some((revision, next))) => {
-                history = next;
+            Ok(Some(done)) => {
+                size = done.size;
+                disk.note_size(size.total());
+                recent.push(done.events, done.revision, done.compacted);
                 disk.note(Ok(()));
                 // Before the replies: whoever reads after an answer finds the revision told.
-                publish.send_replace(revision);
+                publish.send_replace(done.revision);
                 Ok(())
             }
             Ok(None) => Ok(()),
@@ -124,10 +132,10 @@ fn commit(
     transaction: WriteTransaction,
     jobs: &mut VecDeque<Job>,
     replies: &mut Vec<Reply>,
-    history: &History,
-) -> Result<Option<(i64, History)>, redb::Error> {
+    (size, full): (&Size, bool),
+) -> Result<Option<Done>, redb::Error> {
     let result = {
-        let mut batch = Batch::open(&transaction, history.clone())?;
+        let mut batch = Batch::open(&transaction, size.clone(), full)?;
         let mut failure = None;
         while let Some(job) = jobs.pop_front() {
             let (reply, storage) = job(&mut batch);

@@ -126,6 +126,52 @@ async fn a_full_disk_stops_writes_alone() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_more_than_its_quota() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let server = Server::open_with_quota(dir.path(), 4 << 20)?;
+    let bound = server.bind(([127, 0, 0, 1], 0).into()).await?;
+    let address = bound.local_addr().to_string();
+    let stop = tokio_util::sync::CancellationToken::new();
+    let serving = tokio::spawn(bound.serve(stop.clone()));
+    let mut client = Client::connect([address], None).await?;
+    let mut written = 0;
+    let refused = loop {
+        ensure!(written < 100, "there is no end to it");
+        match client
+            .put(format!("k{written:02}"), vec![7; 128 << 10], None)
+            .await
+        {
+            Ok(_) => written += 1,
+            Err(error) => break message(error),
+        }
+    };
+    assert_eq!(refused, FULL);
+    // Each is there, and once more in the history.
+    ensure!((12..=20).contains(&written), "{written} fit in");
+    let lease = client.lease_grant(60, None).await;
+    assert_eq!(message(lease.unwrap_err()), FULL);
+    let alarms = client
+        .alarm(AlarmAction::Get, AlarmType::None, None)
+        .await?;
+    assert_eq!(alarms.alarms().len(), 1);
+    assert_eq!(client.get("k00", None).await?.count(), 1);
+    // What makes room is not refused.
+    let deleted = client
+        .delete("k0", Some(etcd_client::DeleteOptions::new().with_prefix()))
+        .await?;
+    let revision = deleted.header().context("a header")?.revision();
+    client.compact(revision, None).await?;
+    client.put("more", "", None).await?;
+    let alarms = client
+        .alarm(AlarmAction::Get, AlarmType::None, None)
+        .await?;
+    assert!(alarms.alarms().is_empty());
+    stop.cancel();
+    serving.await?;
+    Ok(())
+}
+
 fn prefix() -> etcd_client::WatchOptions {
     etcd_client::WatchOptions::new().with_prefix()
 }
