@@ -6,13 +6,13 @@
 mod support;
 
 use std::cell::Cell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use support::{Etcds, Host, Image, Underlay, wait_until};
+use support::{Etcds, Host, Image, Spawned, Underlay, pairs, wait_until};
 
 /// How long all may take to agree after a fault. On a machine that does nothing else it is less than five seconds.
 const AGREED: Duration = Duration::from_secs(20);
@@ -28,6 +28,8 @@ struct Mesh {
     pinged: PathBuf,
     /// How many faults there have been.
     round: Cell<usize>,
+    /// Whether the registry is the one that the first host embeds.
+    embedded: Cell<bool>,
 }
 
 /// Which hosts do not reach the registry while a fault lasts.
@@ -38,13 +40,14 @@ struct Without {
 }
 
 impl Mesh {
-    fn new() -> Self {
+    fn new(embedded: bool) -> Self {
         let underlay = Underlay::new();
         let [a, b] = std::array::from_fn(|_| underlay.host());
         let etcds = Etcds::start(&underlay, &[]);
         let urls = etcds.urls("http");
-        for host in [&a, &b] {
-            host.start(&["--registry", &urls]);
+        let own = a.registry_url();
+        for (host, place) in [(&a, "embedded"), (&b, own.as_str())] {
+            host.start(&["--registry", if embedded { place } else { &urls }]);
             host.load(Image::Busybox);
         }
         a.ok("network create -d overlay mesh");
@@ -74,6 +77,7 @@ impl Mesh {
             a,
             b,
             round: Cell::new(0),
+            embedded: Cell::new(embedded),
         };
         mesh.goes_on();
         mesh.await_agreement();
@@ -184,7 +188,10 @@ impl Mesh {
     /// The endpoints in the registry by name, each there once.
     #[track_caller]
     fn registered(&self) -> BTreeSet<String> {
-        let endpoints = self.etcds.read("/nuncio/v1/endpoints/");
+        let endpoints = match self.embedded.get() {
+            true => self.read_embedded("/nuncio/v1/endpoints/"),
+            false => self.etcds.read("/nuncio/v1/endpoints/"),
+        };
         let mut names = BTreeSet::new();
         for (key, value) in &endpoints {
             let value: serde_json::Value = serde_json::from_str(value).expect("JSON");
@@ -192,6 +199,20 @@ impl Mesh {
             assert!(names.insert(name), "{key} is there twice: {endpoints:#?}");
         }
         names
+    }
+
+    #[track_caller]
+    fn read_embedded(&self, prefix: &str) -> BTreeMap<String, String> {
+        let endpoint = format!("--endpoints={}", self.a.registry_url());
+        let read = [
+            "--dial-timeout=10s",
+            "--command-timeout=30s",
+            "get",
+            "--prefix",
+            prefix,
+        ];
+        let words: Vec<&str> = [&*endpoint].into_iter().chain(read).collect();
+        pairs(&self.a.inside("etcdctl", &*words).ok())
     }
 
     /// Cuts the registry's traffic between the two sides.
@@ -254,7 +275,7 @@ const ONLY_B: Without = Without { a: false, b: true };
 
 #[test]
 fn a_member_dies_stands_still_or_is_cut_off() {
-    let mesh = Mesh::new();
+    let mesh = Mesh::new(false);
     let kill_and_revive = |place: usize, fault: &str| {
         let member = mesh.etcds.member(place);
         let revive = || {
@@ -293,7 +314,7 @@ fn a_member_dies_stands_still_or_is_cut_off() {
 
 #[test]
 fn a_host_loses_the_registry() {
-    let mesh = Mesh::new();
+    let mesh = Mesh::new(false);
     // With one member on its side, and the others on the other host's.
     let [one, two, three] = mesh.members();
     let part = || mesh.part(&[one, &mesh.b], &[two, three]);
@@ -393,4 +414,207 @@ fn a_host_loses_the_registry() {
         mesh.etcds.await_health();
     };
     mesh.endure("a member's data is wiped", NOBODY, begin, replace);
+}
+
+#[test]
+fn the_registry_moves_to_etcd_and_back() {
+    let mesh = Mesh::new(true);
+    let (own, etcds) = (mesh.a.registry_url(), mesh.etcds.urls("http"));
+    let move_to = |from: &str, to: &str| {
+        let migrate = format!("registry migrate --from {from} --to {to}");
+        let told = mesh.a.inside(env!("CARGO_BIN_EXE_nuncio"), &migrate).ok();
+        assert!(told.contains(&format!("keys moved to {to}")), "{told}");
+        mesh.embedded.set(to == own);
+        for host in [&mesh.a, &mesh.b] {
+            wait_until("the host follows", || {
+                let place = host.ok(["info", "--format", "{{json .DriverStatus}}"]);
+                let embedded = to == own && place.contains("embedded");
+                embedded || place.contains(to)
+            });
+        }
+    };
+    mesh.endure("moved to etcd", NOBODY, || move_to(&own, &etcds), || ());
+    let restart = || {
+        for host in [&mesh.a, &mesh.b] {
+            host.kill_daemon();
+            host.start_again(); // with what it was told before the move
+        }
+    };
+    mesh.endure(
+        "daemons that were told of the old one",
+        NOBODY,
+        restart,
+        || (),
+    );
+    let leader = mesh.etcds.leader();
+    mesh.endure(
+        "a member of the new one is killed",
+        NOBODY,
+        || mesh.etcds.member(leader).kill(),
+        || {
+            mesh.etcds.start_member(leader, "new", &[]);
+            mesh.etcds.await_health();
+        },
+    );
+    let again = format!("registry migrate --from {own} --to {etcds}");
+    let told = mesh.b.inside(env!("CARGO_BIN_EXE_nuncio"), &again).ok();
+    assert!(told.contains("has it already"), "{told}");
+    mesh.endure("moved back", NOBODY, || move_to(&etcds, &own), || ());
+    mesh.endure("started anew", NOBODY, restart, || ());
+
+    let status = mesh
+        .b
+        .ok("registry status --format {{.Endpoint}}:{{.Leader}}");
+    assert_eq!(status, format!("{own}:yes"));
+    // What nobody can read is told of, and the rest goes on.
+    let endpoint = format!("--endpoints={own}");
+    for (key, value) in [
+        ("/nuncio/v1/nodes/later", r#"{"v":99}"#),
+        ("/nuncio/v1/nodes/broken", "{"),
+        ("/elsewhere/nodes/x", "{"),
+    ] {
+        mesh.a
+            .inside("etcdctl", [&*endpoint, "put", key, value])
+            .ok();
+    }
+    wait_until("they are set aside", || {
+        let status = mesh.b.nuncio("registry status");
+        status.stderr.contains("2 of its values cannot be read")
+            && status.stderr.contains("/nuncio/v1/nodes/later")
+            && !status.stderr.contains("elsewhere")
+    });
+    mesh.endure("two values cannot be read", NOBODY, || (), || ());
+}
+
+/// Makes an authority `NAME-ca.pem`, and `NAME.pem` with `NAME.key`, which it vouches for, of all addresses of an underlay.
+fn make_papers(host: &Host, name: &str) {
+    let names: Vec<_> = (1..9).map(|i| format!("IP:198.18.0.{i}")).collect();
+    let script = format!(
+        "cd {} &&
+         new() {{ openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 \"$@\"; }} &&
+         new -subj /CN={name}-ca -keyout {name}-ca.key -out {name}-ca.pem &&
+         new -subj /CN={name} -keyout {name}.key -out {name}.pem -CA {name}-ca.pem -CAkey {name}-ca.key \\
+             -addext subjectAltName={} -addext basicConstraints=critical,CA:FALSE",
+        host.scratch().display(),
+        names.join(",")
+    );
+    host.inside("bash", ["-c", &script]).ok();
+}
+
+#[test]
+fn an_etcd_that_knows_hosts_by_certificate_and_password() {
+    let underlay = Underlay::new();
+    let host = underlay.host();
+    make_papers(&host, "ours");
+    make_papers(&host, "other");
+    let path = |name: &str| host.scratch().join(name).display().to_string();
+    std::fs::write(path("password"), "kept secret\n").expect("write");
+    std::fs::write(path("wrong"), "not it\n").expect("write");
+    let args = [
+        "--client-cert-auth".to_owned(),
+        format!("--trusted-ca-file={}", path("ours-ca.pem")),
+        format!("--cert-file={}", path("ours.pem")),
+        format!("--key-file={}", path("ours.key")),
+    ];
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let etcds = Etcds::start(&underlay, &args);
+    let urls = etcds.urls("https");
+    let etcdctl = |words: &[&str]| {
+        let papers = [
+            format!("--endpoints={urls}"),
+            format!("--cacert={}", path("ours-ca.pem")),
+            format!("--cert={}", path("ours.pem")),
+            format!("--key={}", path("ours.key")),
+        ];
+        let papers = papers.iter().map(String::as_str);
+        host.inside(
+            "etcdctl",
+            &*papers.chain(words.iter().copied()).collect::<Vec<_>>(),
+        )
+    };
+    wait_until("the etcds answer", || etcdctl(&["get", "health"]).code == 0);
+    for words in [
+        &["user", "add", "root:of all"][..],
+        &["user", "grant-role", "root", "root"],
+        &["user", "add", "host:kept secret"],
+        &["role", "add", "host"],
+        &[
+            "role",
+            "grant-permission",
+            "host",
+            "readwrite",
+            "--prefix=true",
+            "/nuncio/",
+        ],
+        &["user", "grant-role", "host", "host"],
+        &["auth", "enable"],
+    ] {
+        etcdctl(words).ok();
+    }
+    let flags = |ca: &str, papers: &str, password: &str| -> Vec<String> {
+        let (ca, certificate) = (path(ca), path(&format!("{papers}.pem")));
+        let (key, password) = (path(&format!("{papers}.key")), path(password));
+        format!(
+            "--registry {urls} --registry-ca {ca} --registry-cert {certificate} --registry-key {key} \
+             --registry-user host --registry-password-file {password}"
+        )
+        .split(' ')
+        .map(str::to_owned)
+        .collect()
+    };
+    let words = |text: &str| -> Vec<String> { text.split(' ').map(str::to_owned).collect() };
+    for (flags, expected) in [
+        (
+            flags("other-ca.pem", "ours", "password"),
+            "invalid peer certificate",
+        ),
+        (
+            flags("ours-ca.pem", "other", "password"),
+            "log in to the registry at https://",
+        ),
+        (
+            flags("ours-ca.pem", "ours", "wrong"),
+            "invalid user ID or password",
+        ),
+        (
+            flags("ours-ca.pem", "ours", "missing"),
+            "read the registry's password from",
+        ),
+        (
+            words("--registry ftp://198.18.0.2:2379"),
+            "is not a registry: expected",
+        ),
+        (
+            words("--registry http://198.18.0.9:2379"),
+            "no registry at http://198.18.0.9:2379",
+        ),
+    ] {
+        let mut daemon = host.daemon_command();
+        daemon.args(&flags);
+        let ended = Spawned::new(daemon, None).finish();
+        assert_ne!(ended.code, 0, "{expected}: {ended:?}");
+        assert!(ended.stderr.contains(expected), "{expected}: {ended:?}");
+        assert!(
+            !ended.stderr.contains("kept secret"),
+            "the password is told"
+        );
+    }
+    let flags = flags("ours-ca.pem", "ours", "password");
+    host.start(&flags.iter().map(String::as_str).collect::<Vec<_>>());
+    host.load(Image::Busybox);
+    host.ok("network create -d overlay mesh");
+    host.ok("run -d --name box --network mesh busybox sleep 1000");
+    let leaders = host.ok("registry status --format {{.Leader}}:{{.Status}}");
+    assert_eq!(leaders.matches("yes:Ready").count(), 1, "{leaders}");
+    assert_eq!(leaders.matches("no:Ready").count(), 2, "{leaders}");
+    for place in 0..3 {
+        etcds.member(place).kill();
+        wait_until("the other two are enough", || {
+            host.nuncio("network create -d overlay more").code == 0
+        });
+        host.ok("network rm more");
+        etcds.start_member(place, "new", &args);
+        wait_until("it is back", || host.nuncio("registry status").code == 0);
+    }
+    assert!(!host.log().contains("kept secret"), "the password is told");
 }

@@ -152,10 +152,7 @@ async fn fill(url: &str, keys: usize) -> Result<()> {
 }
 
 fn service(number: usize) -> ServiceRecord {
-    ServiceRecord {
-        name: format!("bench-{number}"),
-        upstreams: Vec::new(),
-    }
+    ServiceRecord::new(format!("bench-{number}"), Vec::new())
 }
 
 async fn connect(url: &str) -> Result<Registry> {

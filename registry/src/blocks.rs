@@ -102,6 +102,7 @@ impl Registry {
         let network_key = Key::Network(network.id.clone()).to_string();
         let mut backoff = Backoff::contention();
         for _ in 0..ATTEMPTS {
+            let seen = self.place().seen();
             let mut taken = self.claimed(&network.id).await?;
             taken.extend(avoid);
             let free = split(range, prefix)
@@ -124,7 +125,8 @@ impl Registry {
                 Compare::version(network_key.clone(), CompareOp::Greater, 0),
             ];
             let put = TxnOp::put(key, block.encode(None), None);
-            if self.txn("claim block", when, vec![put]).await?.succeeded {
+            let done = self.txn_as_of(&seen, "claim block", when, vec![put]);
+            if done.await?.succeeded {
                 return Ok(block);
             }
             if self
@@ -152,6 +154,7 @@ impl Registry {
             node: block.node.clone(),
             incarnation: block.incarnation,
         };
+        let seen = self.place().seen();
         let entry = self
             .entry(OPERATION, key.clone())
             .await?
@@ -165,7 +168,8 @@ impl Registry {
             entry.modified,
         )];
         let delete = TxnOp::delete(key, None);
-        if self.txn(OPERATION, when, vec![delete]).await?.succeeded {
+        let done = self.txn_as_of(&seen, OPERATION, when, vec![delete]);
+        if done.await?.succeeded {
             Ok(())
         } else {
             Err(not_held())

@@ -4,12 +4,13 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use etcd_client::{Client, Compare, GetOptions, Txn, TxnOp, TxnOpResponse};
+use etcd_client::{Client, Compare, GetOptions, KvClient, Txn, TxnOp, TxnOpResponse};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::warn;
 
 use crate::backoff::Backoff;
 use crate::connect::{self, ConnectError, ConnectOptions};
+use crate::era::{ERA, Seen, Where};
 use crate::failover::Failover;
 use crate::secure::User;
 use crate::wire::Record;
@@ -22,8 +23,8 @@ const PAGE: i64 = 500;
 pub struct Registry {
     client: Client,
     failover: Failover,
-    /// How it is reached.
-    options: Arc<ConnectOptions>,
+    place: Where,
+    timeout: Duration,
     /// Who is still to be let in, once the registry is there.
     _login: Option<Arc<AbortOnDropHandle<()>>>,
 }
@@ -52,7 +53,7 @@ pub enum CallError {
 impl std::fmt::Debug for Registry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Registry")
-            .field("options", &self.options)
+            .field("options", &self.options())
             .finish_non_exhaustive()
     }
 }
@@ -105,12 +106,33 @@ pub(crate) struct Outcome {
 }
 
 impl Registry {
-    /// Connects, and checks that one of the endpoints answers as a registry.
+    /// Connects, and checks that one of the endpoints answers as a registry. If its contents have moved, goes there.
     ///
     /// # Errors
     ///
     /// [`ConnectError`] names the endpoint and the errno.
     pub async fn connect(options: &ConnectOptions) -> Result<Self, ConnectError> {
+        let registry = Self::connect_here(options).await?;
+        let found = registry.entry("connect", ERA).await;
+        let heeded = match found {
+            Ok(entry) => registry.heed(Seen(entry.map(|entry| entry.value))).await,
+            Err(error) => Err(error),
+        };
+        match heeded {
+            Ok(_) => Ok(registry),
+            Err(source) => {
+                let endpoints = options.endpoints.join(",");
+                Err(ConnectError::NotUsed { endpoints, source })
+            }
+        }
+    }
+
+    /// [`Registry::connect`], but stays also where the contents have moved, or are still being brought.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn connect_here(options: &ConnectOptions) -> Result<Self, ConnectError> {
         let (mut client, failover) = connect::client(options).await?;
         connect::probe(options).await?;
         if let Some(user) = &options.user {
@@ -125,7 +147,8 @@ impl Registry {
         let registry = Self {
             client,
             failover,
-            options: Arc::new(options.clone()),
+            place: Where::new(options.clone()),
+            timeout: options.timeout,
             _login: None,
         };
         match registry.entry("connect", crate::keys::ROOT).await {
@@ -151,13 +174,46 @@ impl Registry {
         Ok(Self {
             client,
             failover,
-            options: Arc::new(options.clone()),
+            place: Where::new(options.clone()),
+            timeout: options.timeout,
             _login: login,
         })
     }
 
-    pub(crate) fn options(&self) -> &ConnectOptions {
-        &self.options
+    /// How it is reached now.
+    pub(crate) fn options(&self) -> Arc<ConnectOptions> {
+        self.place.options()
+    }
+
+    /// The endpoints at which it is reached now, which change when its contents are moved.
+    pub fn endpoints(&self) -> Vec<String> {
+        self.options().endpoints.clone()
+    }
+
+    /// Whether its contents have moved since it was connected to.
+    pub fn has_moved(&self) -> bool {
+        self.place.moved()
+    }
+
+    pub(crate) fn place(&self) -> &Where {
+        &self.place
+    }
+
+    pub(crate) fn failover(&self) -> &Failover {
+        &self.failover
+    }
+
+    /// Tells a registry that it has not spoken to before who this is.
+    pub(crate) async fn log_in_again(&self, options: ConnectOptions) -> Result<(), ConnectError> {
+        let Some(user) = &options.user else {
+            return Ok(());
+        };
+        let told = log_in(&mut self.client(), user, self.timeout).await;
+        told.map_err(|source| ConnectError::Login {
+            endpoints: options.endpoints.join(","),
+            user: user.name.clone(),
+            source,
+        })
     }
 
     pub(crate) fn client(&self) -> Client {
@@ -170,8 +226,7 @@ impl Registry {
         operation: &'static str,
         call: impl Future<Output = Result<T, etcd_client::Error>>,
     ) -> Result<T, CallError> {
-        self.call_within(self.options.timeout, operation, call)
-            .await
+        self.call_within(self.timeout, operation, call).await
     }
 
     /// Runs `call` for at most `after`. If it does not end well for want of a member that answers, or of a leader, another
@@ -257,14 +312,56 @@ impl Registry {
         Ok(listing.entries.iter().filter_map(readable).collect())
     }
 
+    /// A transaction that is based on nothing that was read before.
     pub(crate) async fn txn(
         &self,
         operation: &'static str,
         when: Vec<Compare>,
         then: Vec<TxnOp>,
     ) -> Result<Outcome, CallError> {
-        let mut kv = self.client.kv_client();
-        let txn = Txn::new().when(when).and_then(then);
+        let seen = self.place.seen();
+        self.txn_as_of(&seen, operation, when, then).await
+    }
+
+    /// A transaction that succeeds only in the registry, and the era of it, that `seen` is of.
+    pub(crate) async fn txn_as_of(
+        &self,
+        seen: &Seen,
+        operation: &'static str,
+        mut when: Vec<Compare>,
+        then: Vec<TxnOp>,
+    ) -> Result<Outcome, CallError> {
+        when.push(seen.holds());
+        let kv = self.client.kv_client();
+        let else_ = vec![TxnOp::get(ERA, None)];
+        let txn = Txn::new().when(when).and_then(then).or_else(else_);
+        let outcome = self.commit(operation, kv, txn).await?;
+        let era = outcome.found.first().and_then(|found| found.first());
+        if !outcome.succeeded && era.map(|entry| &entry.value) != seen.0.as_ref() {
+            return Err(CallError::Rpc {
+                operation,
+                source: "the registry has moved meanwhile".into(),
+            });
+        }
+        Ok(outcome)
+    }
+
+    /// A transaction that only reads.
+    pub(crate) async fn read(
+        &self,
+        operation: &'static str,
+        gets: Vec<TxnOp>,
+    ) -> Result<Outcome, CallError> {
+        let txn = Txn::new().and_then(gets);
+        self.commit(operation, self.client.kv_client(), txn).await
+    }
+
+    async fn commit(
+        &self,
+        operation: &'static str,
+        mut kv: KvClient,
+        txn: Txn,
+    ) -> Result<Outcome, CallError> {
         let response = self.call(operation, kv.txn(txn)).await?;
         let found = response
             .op_responses()

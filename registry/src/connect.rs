@@ -74,6 +74,14 @@ pub enum ConnectError {
         /// What came of the first call.
         source: CallError,
     },
+    /// Its contents have moved to where they cannot be reached, or are not all there yet.
+    #[error("the registry at {endpoints} is not the one to use")]
+    NotUsed {
+        /// The endpoints as given.
+        endpoints: String,
+        /// Why.
+        source: CallError,
+    },
     /// The files given do not make for TLS.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -204,6 +212,16 @@ pub(crate) async fn probe(options: &ConnectOptions) -> Result<(), ConnectError> 
 
 /// A client that connects when first used and again whenever it must, to whichever member answers.
 pub(crate) async fn client(options: &ConnectOptions) -> Result<(Client, Failover), ConnectError> {
+    let failover = Failover::new(members(options).await?);
+    let etcd = etcd_client::ConnectOptions::new()
+        .with_auto_token_refresh(true)
+        .with_require_leader(true);
+    let client = Client::from_channel(failover.channel(), Some(etcd)).await;
+    Ok((client.map_err(ConnectError::Client)?, failover))
+}
+
+/// The members at the endpoints, none of which has been spoken to yet.
+pub(crate) async fn members(options: &ConnectOptions) -> Result<Vec<Member>, ConnectError> {
     const PING: Duration = Duration::from_secs(10);
     let endpoints = resolve(options).await?;
     let tls = match &options.dialer {
@@ -228,12 +246,7 @@ pub(crate) async fn client(options: &ConnectOptions) -> Result<(Client, Failover
     };
     let members: Result<Vec<Member>, tonic::transport::Error> =
         endpoints.iter().map(member).collect();
-    let failover = Failover::new(members.map_err(|error| ConnectError::Client(error.into()))?);
-    let etcd = etcd_client::ConnectOptions::new()
-        .with_auto_token_refresh(true)
-        .with_require_leader(true);
-    let client = Client::from_channel(failover.channel(), Some(etcd)).await;
-    Ok((client.map_err(ConnectError::Client)?, failover))
+    members.map_err(|error| ConnectError::Client(error.into()))
 }
 
 fn tls_options(

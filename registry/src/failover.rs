@@ -40,7 +40,7 @@ pub(crate) struct Member {
 pub(crate) struct Failover(Arc<Inner>);
 
 struct Inner {
-    members: Vec<Member>,
+    members: Mutex<Arc<[Member]>>,
     current: Mutex<Current>,
     /// Held by who chooses.
     choosing: tokio::sync::Mutex<()>,
@@ -74,7 +74,7 @@ impl Failover {
             doubted: members.len() > 1,
         };
         Self(Arc::new(Inner {
-            members,
+            members: Mutex::new(members.into()),
             current: Mutex::new(current),
             choosing: tokio::sync::Mutex::default(),
         }))
@@ -103,6 +103,27 @@ impl Failover {
         tokio::spawn(async move { failover.settled().await });
     }
 
+    /// Speaks to one of `members` from now on, of which there is one at least.
+    pub(crate) async fn move_to(&self, members: Vec<Member>) {
+        let _turn = self.0.choosing.lock().await;
+        let place = rand::random_range(0..members.len());
+        let mut current = self.current();
+        current.line.cut.cancel();
+        *current = Current {
+            place,
+            line: Line::to(&members[place]),
+            number: current.number + 1,
+            doubted: members.len() > 1,
+        };
+        let known = self.0.members.lock();
+        *known.unwrap_or_else(PoisonError::into_inner) = members.into();
+    }
+
+    fn members(&self) -> Arc<[Member]> {
+        let members = self.0.members.lock();
+        Arc::clone(&members.unwrap_or_else(PoisonError::into_inner))
+    }
+
     fn current(&self) -> MutexGuard<'_, Current> {
         let current = self.0.current.lock();
         current.unwrap_or_else(PoisonError::into_inner)
@@ -125,14 +146,15 @@ impl Failover {
             self.current().doubted = false;
             return known(&before);
         }
-        let chosen = self.choose(before.place).await;
+        let members = self.members();
+        let chosen = choose(&members, before.place).await;
         let mut current = self.current();
         let (place, line, doubted) = match chosen {
             Some((place, line)) => (place, line, false),
-            None => (before.place, Line::to(&self.0.members[before.place]), true),
+            None => (before.place, Line::to(&members[before.place]), true),
         };
         if !doubted && place != before.place {
-            let (from, to) = (&self.0.members[before.place], &self.0.members[place]);
+            let (from, to) = (&members[before.place], &members[place]);
             info!(from = %from.address, to = %to.address, "going on with another member of the registry");
         }
         before.line.cut.cancel();
@@ -143,32 +165,6 @@ impl Failover {
             doubted,
         };
         known(&current)
-    }
-
-    /// The first member to say that somebody leads; of those that do not, none.
-    async fn choose(&self, last: usize) -> Option<(usize, Line)> {
-        let mut asked = JoinSet::new();
-        for (place, member) in self.0.members.iter().enumerate() {
-            let line = Line::to(member);
-            // The one that was doubted gets a head start over none.
-            let wait = if place == last && self.0.members.len() > 1 {
-                ANSWERS / 4
-            } else {
-                Duration::ZERO
-            };
-            asked.spawn(async move {
-                tokio::time::sleep(wait).await;
-                leads_somewhere(&line).await.then_some((place, line))
-            });
-        }
-        while let Some(answer) = asked.join_next().await {
-            match answer {
-                Ok(Some(found)) => return Some(found),
-                Ok(None) => {}
-                Err(panic) => warn!(%panic, "ask a member of the registry"),
-            }
-        }
-        None
     }
 }
 
@@ -183,6 +179,32 @@ impl Line {
         let channel = member.endpoint.connect_with_connector_lazy(connector);
         Self { channel, cut }
     }
+}
+
+/// The first member to say that somebody leads; of those that do not, none.
+async fn choose(members: &[Member], last: usize) -> Option<(usize, Line)> {
+    let mut asked = JoinSet::new();
+    for (place, member) in members.iter().enumerate() {
+        let line = Line::to(member);
+        // The one that has just not answered comes after the others.
+        let wait = if place == last && members.len() > 1 {
+            ANSWERS / 4
+        } else {
+            Duration::ZERO
+        };
+        asked.spawn(async move {
+            tokio::time::sleep(wait).await;
+            leads_somewhere(&line).await.then_some((place, line))
+        });
+    }
+    while let Some(answer) = asked.join_next().await {
+        match answer {
+            Ok(Some(found)) => return Some(found),
+            Ok(None) => {}
+            Err(panic) => warn!(%panic, "ask a member of the registry"),
+        }
+    }
+    None
 }
 
 /// Whether the member at the other end answers, and knows a leader.

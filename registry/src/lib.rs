@@ -13,10 +13,12 @@ mod client;
 mod connect;
 mod dial;
 pub mod embedded;
+mod era;
 mod failover;
 mod keys;
 mod latest;
 mod mailbox;
+mod migrate;
 mod mirror;
 mod model;
 mod networks;
@@ -35,6 +37,7 @@ pub use connect::{ConnectError, ConnectOptions, Failures, lookup};
 pub use dial::Dialer;
 pub use keys::BadName;
 pub use mailbox::AskError;
+pub use migrate::{MigrateError, Migrated};
 pub use mirror::Mirror;
 pub use model::{
     BlockRecord, CheckRecord, EndpointHealth, EndpointRecord, FallbackRecord, Fittest,

@@ -15,6 +15,7 @@ use tracing::{info, warn};
 use crate::backoff::Backoff;
 use crate::catalog::Catalog;
 use crate::client::{CallError, Registry};
+use crate::era::{ERA, Heeded, Seen};
 use crate::keys::ROOT;
 
 mod feed;
@@ -169,7 +170,13 @@ impl Follower {
             let release = self.hold.deadline();
             tokio::select! {
                 update = feed.next() => match update? {
-                    Update::Changes { revision, changes } => self.change(revision, changes),
+                    Update::Changes { revision, changes } => {
+                        let is_new_era = changes.iter().any(|(key, _)| key == ERA);
+                        self.change(revision, changes);
+                        if is_new_era {
+                            return Ok(());
+                        }
+                    }
                     Update::Compacted => return Ok(()),
                 },
                 () = until(save) => self.save().await,
@@ -188,7 +195,14 @@ impl Follower {
     }
 
     async fn relist(&mut self) -> Result<(), CallError> {
-        let listing = self.registry.list("list the registry", ROOT).await?;
+        let listing = loop {
+            let listing = self.registry.list("list the registry", ROOT).await?;
+            let era = listing.entries.iter().find(|entry| entry.key == ERA);
+            let era = Seen(era.map(|entry| entry.value.clone()));
+            if self.registry.heed(era).await? == Heeded::Here {
+                break listing;
+            }
+        };
         let fresh: BTreeMap<String, Vec<u8>> = listing
             .entries
             .into_iter()

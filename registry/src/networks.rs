@@ -9,6 +9,7 @@ use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use crate::backoff::Backoff;
 use crate::claim::ClaimRecord;
 use crate::client::{CallError, Entry, Registry, prefix_end, readable};
+use crate::era::Seen;
 use crate::keys::{
     BLOCKS, BadName, ENDPOINTS, Key, NETWORK_NAMES, NETWORKS, SUBNETS, VNIS, check_name,
 };
@@ -156,9 +157,10 @@ impl Registry {
         }
         let mut backoff = Backoff::contention();
         for _ in 0..ATTEMPTS {
+            let seen = self.place().seen();
             let claims = self.claims(&request.name).await?;
             let network = record(&request, choose(&request, &claims)?);
-            if self.claim_network(&network, claims.revision).await? {
+            if self.claim_network(&network, claims.revision, &seen).await? {
                 return Ok(network);
             }
             backoff.wait().await;
@@ -227,6 +229,7 @@ impl Registry {
         let endpoints = format!("{ENDPOINTS}{id}/");
         let mut backoff = Backoff::contention();
         for _ in 0..ATTEMPTS {
+            let seen = self.place().seen();
             let entry = self.entry(OPERATION, key.clone()).await?;
             let Some(entry) = entry else {
                 return Err(RemoveNetworkError::NotFound(id.to_owned()));
@@ -249,7 +252,7 @@ impl Registry {
                     .with_range(prefix_end(&endpoints)),
             ];
             if self
-                .txn(OPERATION, when, deletions(&network))
+                .txn_as_of(&seen, OPERATION, when, deletions(&network))
                 .await?
                 .succeeded
             {
@@ -267,9 +270,7 @@ impl Registry {
             TxnOp::get(VNIS, all()),
             TxnOp::get(SUBNETS, all()),
         ];
-        let outcome = self
-            .txn("read claims of networks", Vec::new(), gets)
-            .await?;
+        let outcome = self.read("read claims of networks", gets).await?;
         let [name, vnis, subnets] = outcome.found.as_slice() else {
             unreachable!("three gets have three answers")
         };
@@ -296,6 +297,7 @@ impl Registry {
         &self,
         network: &NetworkRecord,
         revision: i64,
+        seen: &Seen,
     ) -> Result<bool, CallError> {
         let claim = ClaimRecord {
             network: network.id.clone(),
@@ -313,7 +315,8 @@ impl Registry {
             when.push(Compare::create_revision(key.clone(), CompareOp::Equal, 0));
             then.push(TxnOp::put(key, claim.clone(), None));
         }
-        Ok(self.txn("create network", when, then).await?.succeeded)
+        let done = self.txn_as_of(seen, "create network", when, then);
+        Ok(done.await?.succeeded)
     }
 }
 

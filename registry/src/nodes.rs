@@ -74,7 +74,8 @@ impl Registry {
                 TxnOp::get(NODES, Some(GetOptions::new().with_prefix())),
                 TxnOp::get(ALIVE, Some(keys_only)),
             ];
-            let before = self.txn(OPERATION, Vec::new(), gets).await?;
+            let seen = self.place().seen();
+            let before = self.read(OPERATION, gets).await?;
             let [entries, alive] = before.found.as_slice() else {
                 unreachable!("two gets have two answers")
             };
@@ -89,7 +90,8 @@ impl Registry {
             let unchanged = Compare::mod_revision(NODES, CompareOp::Less, before.revision + 1);
             let put = TxnOp::put(key.clone(), value, None);
             let when = vec![unchanged.with_range(crate::client::prefix_end(NODES))];
-            if self.txn(OPERATION, when, vec![put]).await?.succeeded {
+            let done = self.txn_as_of(&seen, OPERATION, when, vec![put]);
+            if done.await?.succeeded {
                 return Ok(());
             }
             backoff.wait().await;

@@ -35,6 +35,7 @@ impl Registry {
         let key = Key::Service(service.name.clone()).to_string();
         let mut backoff = Backoff::contention();
         for _ in 0..ATTEMPTS {
+            let seen = self.place().seen();
             let previous = self.entry(OPERATION, key.clone()).await?;
             let modified = previous.as_ref().map_or(0, |entry| entry.modified);
             let value = service.encode(previous.as_ref().map(|entry| entry.value.as_slice()));
@@ -44,7 +45,8 @@ impl Registry {
                 modified,
             )];
             let put = TxnOp::put(key.clone(), value, None);
-            if self.txn(OPERATION, when, vec![put]).await?.succeeded {
+            let done = self.txn_as_of(&seen, OPERATION, when, vec![put]);
+            if done.await?.succeeded {
                 return Ok(());
             }
             backoff.wait().await;
@@ -59,9 +61,10 @@ impl Registry {
     /// [`CallError`] if the registry does not answer.
     pub async fn remove_service(&self, name: &str) -> Result<bool, CallError> {
         let key = Key::Service(name.to_owned()).to_string();
-        let mut kv = self.client().kv_client();
-        let response = self.call("remove service", kv.delete(key, None)).await?;
-        Ok(response.deleted() > 0)
+        let there = Compare::version(key.clone(), CompareOp::Greater, 0);
+        let delete = TxnOp::delete(key, None);
+        let done = self.txn("remove service", vec![there], vec![delete]);
+        Ok(done.await?.succeeded)
     }
 
     /// Says how the places of a service are, for as long as `lease` lives.
@@ -101,10 +104,9 @@ impl Registry {
     pub async fn remove_import(&self, service: &str, node: &str) -> Result<(), CallError> {
         let (service, node) = (service.to_owned(), node.to_owned());
         let key = Key::Import { service, node }.to_string();
-        let mut kv = self.client().kv_client();
-        self.call("take back a service", kv.delete(key, None))
-            .await
-            .map(drop)
+        let delete = TxnOp::delete(key, None);
+        let done = self.txn("take back a service", Vec::new(), vec![delete]);
+        done.await.map(drop)
     }
 
     /// Fails if the lease has ended: so nobody says anything who is not heard of any more.
@@ -115,9 +117,8 @@ impl Registry {
         value: Vec<u8>,
         lease: i64,
     ) -> Result<(), CallError> {
-        let mut kv = self.client().kv_client();
         let options = PutOptions::new().with_lease(lease);
-        let put = kv.put(key.to_string(), value, Some(options));
-        self.call(operation, put).await.map(drop)
+        let put = TxnOp::put(key.to_string(), value, Some(options));
+        self.txn(operation, Vec::new(), vec![put]).await.map(drop)
     }
 }

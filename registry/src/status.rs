@@ -45,11 +45,12 @@ impl Registry {
     /// Asks each of the endpoints by itself how it is, all at once and each for no longer than the time-out.
     pub async fn status(&self) -> Vec<MemberStatus> {
         let mut asked = JoinSet::new();
-        for (place, endpoint) in self.options().endpoints.iter().enumerate() {
+        let here = self.options();
+        for (place, endpoint) in here.endpoints.iter().enumerate() {
             let endpoint = endpoint.clone();
             let options = ConnectOptions {
                 endpoints: vec![endpoint.clone()],
-                ..self.options().clone()
+                ..(*here).clone()
             };
             asked.spawn(async move {
                 let asked = tokio::time::timeout(options.timeout, ask(&options));
@@ -82,7 +83,7 @@ impl Registry {
 
 /// Asks a member, the only endpoint in `options`.
 async fn ask(options: &ConnectOptions) -> Result<Health, String> {
-    let registry = Registry::connect(options)
+    let registry = Registry::connect_here(options)
         .await
         .map_err(|error| chain(&error))?;
     let told = |error: etcd_client::Error| chain(&*crate::client::cause(error));

@@ -132,6 +132,7 @@ fn system_routes() -> Router<Arc<Daemon>> {
         .route("/nuncio/v1/catalog", get(services::catalog))
         .route("/nuncio/v1/services", post(services::register))
         .route("/nuncio/v1/services/{name}", delete(services::deregister))
+        .route("/nuncio/v1/registry/quarantine", get(registry::quarantine))
         .route("/nuncio/v1/tunnel", get(system::tunnel))
         .route("/nuncio/v1/tunnel/keys", post(system::rotate_keys))
         .route("/nuncio/v1/why", get(why::why))

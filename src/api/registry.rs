@@ -1,4 +1,5 @@
-//! `GET /nuncio/v1/registry`: how the members of the registry are.
+//! `GET /nuncio/v1/registry`: how the members of the registry are; `GET /nuncio/v1/registry/quarantine`: what in it cannot be
+//! read.
 
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Json};
@@ -40,6 +41,20 @@ pub(crate) async fn status(State(daemon): Server) -> Answer {
     let members = daemon.registry_status().await;
     let members: Vec<Member> = members.into_iter().map(member).collect();
     Ok(Json(members).into_response())
+}
+
+/// Values that cannot be read.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Quarantine {
+    count: usize,
+    /// The first of them: keys, and why.
+    values: Vec<(String, String)>,
+}
+
+pub(crate) async fn quarantine(State(daemon): Server) -> Answer {
+    let (count, values) = daemon.registry_quarantine();
+    Ok(Json(Quarantine { count, values }).into_response())
 }
 
 fn member(status: MemberStatus) -> Member {

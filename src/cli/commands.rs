@@ -11,8 +11,8 @@ use super::host::Host;
 use super::{
     archive, changes, commit, completion, cp, disk, doctor, events, exec, history, images, import,
     inspect, lifecycle, login, logs, mesh, network, node, pause, peer, port, prune, ps, pull, push,
-    registry, remove, run, search, service, start, stats, system, token, top, tunnel, update,
-    volume, wait, why,
+    registry, registry_migrate, remove, run, search, service, start, stats, system, token, top,
+    tunnel, update, volume, wait, why,
 };
 use crate::client::Client;
 
@@ -265,6 +265,10 @@ impl Command {
     pub(super) async fn run(self, target: &Target) -> Result<u8, Failure> {
         match self {
             Self::Own(command) => command.run(target).await,
+            // Between two registries, by whoever reaches both.
+            Self::Client(ClientCommand::Registry(registry::RegistryArgs {
+                command: registry::RegistryCommand::Migrate(args),
+            })) => Ok(registry_migrate::run(args).await?),
             Self::Client(command) => {
                 let code = if command.is_run() || matches!(command, ClientCommand::Why(_)) {
                     DAEMON_FAILED

@@ -46,6 +46,7 @@ mod pull;
 mod push;
 mod rare_flags;
 mod registry;
+mod registry_migrate;
 mod remove;
 mod run;
 mod search;

@@ -6,25 +6,29 @@ use serde_json::{Map, Value};
 
 use super::human;
 use super::list::{List, row};
+use super::registry_migrate::MigrateArgs;
+use super::warn;
 use crate::client::Client;
 
 /// `nuncio registry`.
 #[derive(Args, Debug)]
 pub(super) struct RegistryArgs {
     #[command(subcommand)]
-    command: RegistryCommand,
+    pub(super) command: RegistryCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum RegistryCommand {
+pub(super) enum RegistryCommand {
     /// Show how its members are; the exit status is 1 if one does not answer, or there is no leader
     Status(StatusArgs),
+    /// Move all of it to another one, while hosts and containers go on
+    Migrate(MigrateArgs),
 }
 
 #[derive(Args, Debug)]
 #[command(after_help = "Example:
   nuncio registry status --format '{{.Endpoint}} {{.Revision}}'")]
-struct StatusArgs {
+pub(super) struct StatusArgs {
     /// table, json, or a template as {{.Endpoint}}
     #[arg(long, value_name = "FORMAT")]
     format: Option<String>,
@@ -69,7 +73,10 @@ const FIELDS: &[(&str, &str)] = &[
 ];
 
 pub(super) async fn run(args: RegistryArgs, client: &Client) -> anyhow::Result<u8> {
-    let RegistryCommand::Status(args) = args.command;
+    let args = match args.command {
+        RegistryCommand::Status(args) => args,
+        RegistryCommand::Migrate(args) => return super::registry_migrate::run(args).await,
+    };
     let answer = client.get("/nuncio/v1/registry").send().await?;
     let members: Vec<Member> = answer.json().await?;
     let well = members.iter().all(|member| {
@@ -84,7 +91,33 @@ pub(super) async fn run(args: RegistryArgs, client: &Client) -> anyhow::Result<u
         rows: members.into_iter().map(fields).collect(),
     };
     list.print(args.format.as_deref())?;
+    tell_quarantine(client).await?;
     Ok(u8::from(!well))
+}
+
+/// Values that this host's daemon cannot read, and does without.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Quarantine {
+    count: usize,
+    /// The first of them: keys, and why.
+    values: Vec<(String, String)>,
+}
+
+async fn tell_quarantine(client: &Client) -> anyhow::Result<()> {
+    let answer = client.get("/nuncio/v1/registry/quarantine").send().await?;
+    let quarantine: Quarantine = answer.json().await?;
+    if quarantine.count == 0 {
+        return Ok(());
+    }
+    warn(&format!(
+        "WARNING: {} of its values cannot be read, and are left out:",
+        quarantine.count
+    ));
+    for (key, reason) in quarantine.values {
+        warn(&format!("  {key}: {reason}"));
+    }
+    Ok(())
 }
 
 fn fields(member: Member) -> Map<String, Value> {

@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use nuncio_registry::{MemberStatus, Password, TlsFiles, User};
 
 use super::Daemon;
-use crate::cli::daemon::RegistryAccess;
+use crate::cli::daemon::{RegistryAccess, RegistryChoice};
 
 impl RegistryAccess {
     pub(crate) fn tls(&self) -> TlsFiles {
@@ -35,6 +35,26 @@ impl RegistryAccess {
 }
 
 impl Daemon {
+    /// How many values of the registry cannot be read, and the first of them: keys, and why.
+    pub(crate) fn registry_quarantine(&self) -> (usize, Vec<(String, String)>) {
+        /// Enough to find what is wrong.
+        const SHOWN: usize = 20;
+        let quarantined = &self.catalog().quarantined;
+        let shown = quarantined.iter().take(SHOWN);
+        let shown = shown.map(|(key, why)| (key.clone(), why.clone()));
+        (quarantined.len(), shown.collect())
+    }
+
+    /// Where the registry is: where this daemon was told, or where it has moved.
+    pub(crate) fn registry_place(&self, told: Option<&RegistryChoice>) -> String {
+        match told {
+            Some(RegistryChoice::Embedded) | None if !self.registry.has_moved() => {
+                "embedded".to_owned()
+            }
+            _ => self.registry.endpoints().join(","),
+        }
+    }
+
     /// How each member of the registry is.
     pub(crate) async fn registry_status(&self) -> Vec<MemberStatus> {
         self.registry.status().await

@@ -15,7 +15,6 @@ use super::container::Container;
 use super::networks::{DEFAULT_NETWORK, Network, NetworkEndpoint, NetworkView, Pool};
 use super::record::Phase;
 use super::refusal::Refusal;
-use crate::cli::daemon::RegistryChoice;
 
 /// A host of the mesh.
 #[derive(Clone, Debug)]
@@ -283,8 +282,7 @@ impl Daemon {
             exec_root: self.options.exec_root.clone(),
             registry: match (&self.mesh, &self.options.registry) {
                 (Some(mesh), _) => mesh.registry_url(),
-                (None, Some(RegistryChoice::Urls(urls))) => urls.join(","),
-                (None, Some(RegistryChoice::Embedded) | None) => "embedded".to_owned(),
+                (None, choice) => self.registry_place(choice.as_ref()),
             },
             registry_stale: catalog.stale,
             nodes: catalog.nodes.len(),

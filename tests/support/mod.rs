@@ -27,7 +27,7 @@ pub(crate) use capture::Capture;
 pub(crate) use clients::Client;
 pub(crate) use command::{Args, Finished, Spawned, tool};
 pub(crate) use compose::{NOTHING, Project, everything};
-pub(crate) use etcd::Etcds;
+pub(crate) use etcd::{Etcds, pairs};
 pub(crate) use host::Host;
 pub(crate) use image::Image;
 pub(crate) use registry::{RegistryKind, plain_registry, registry};

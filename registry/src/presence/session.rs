@@ -164,9 +164,7 @@ impl Session {
         let mut there = BTreeMap::new();
         for batch in keys.chunks(BATCH) {
             let gets = batch.iter().map(|key| TxnOp::get(key.as_str(), None));
-            let read = self
-                .registry
-                .txn("read endpoints", Vec::new(), gets.collect());
+            let read = self.registry.read("read endpoints", gets.collect());
             let found = read.await?.found.into_iter().flatten();
             there.extend(found.map(|entry| (entry.key.clone(), entry)));
         }

@@ -41,6 +41,7 @@ mod kv;
 mod lease;
 mod linear;
 mod mailbox;
+mod migrate;
 mod mirror;
 mod presence;
 mod queue;

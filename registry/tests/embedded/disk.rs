@@ -11,6 +11,9 @@ use tokio::task::JoinSet;
 
 use crate::Served;
 
+/// What etcd says when nothing more may be added.
+const FULL: &str = "ResourceExhausted: etcdserver: mvcc: database space exceeded";
+
 /// A small file system of its own, gone with this value.
 struct Small(tempfile::TempDir);
 
@@ -52,7 +55,6 @@ fn message(error: Error) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_stops_writes_alone() -> Result<()> {
-    const FULL: &str = "ResourceExhausted: etcdserver: mvcc: database space exceeded";
     let small = Small::mount(24)?;
     let (dir, filler) = (
         small.0.path().join("registry"),
