@@ -1,7 +1,7 @@
 //! Networks on a bridge that is somebody else's, on which there are other machines: rules are about its containers alone.
 
-use super::{Batch, Linked, quoted, set};
-use crate::Segment;
+use super::{Batch, quoted, set};
+use crate::{Linked, Segment};
 
 /// The bridge, if it is somebody else's.
 pub(super) fn link(segment: &Segment) -> Option<&str> {

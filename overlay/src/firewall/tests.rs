@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::*;
-use crate::{Carrier, MacAddr, Member, Peer, Protocol, Vni};
+use crate::{Gate, HostAccess, Linked, MacAddr, Member, Peer, Protocol, Published, Reach, Vni};
 
 pub(super) fn mesh() -> Segment {
     Segment {
