@@ -2,7 +2,8 @@
 
 mod support;
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
+use std::path::Path;
 
 use anyhow::Result;
 use nuncio_overlay::{Protocol, Published};
@@ -12,6 +13,10 @@ use support::{
 
 fn at(address: Ipv6Addr, port: u16) -> SocketAddr {
     (address, port).into()
+}
+
+fn index_of(netns: &Path, link: &str) -> Result<u32> {
+    within(netns, || Ok(nix::net::if_::if_nametoindex(link)?))
 }
 
 fn seen_from(client: &Container, server: &Container, port: u16) -> Result<Option<String>> {
@@ -171,6 +176,22 @@ fn networks_are_isolated_from_each_other_and_from_outside() -> Result<()> {
         all.contains("from fe80::42:aff:fe01:103") && !all.contains("from fe80::1"),
         "{all}"
     );
+    // Among containers it leads to all of them, and to the host's listeners it does not.
+    assert!(all.contains("from fe80::42:aff:fe01:102"), "{all}");
+    let group = "ff02::fb".parse()?;
+    let (link, on_bridge) = (index_of(near.path(), "eth0")?, &hosts[0].namespace.path);
+    let neighbour = UdpServer::start_in(server.path(), group, index_of(server.path(), "eth0")?)?;
+    let host = UdpServer::start_in(on_bridge, group, index_of(on_bridge, "nb-00000001")?)?;
+    let to = |port| SocketAddrV6::new(group, port, 0, link);
+    let own = SocketAddrV6::new("fe80::42:aff:fe01:103".parse()?, 0, 0, link);
+    within(near.path(), || {
+        let sender = UdpSocket::bind(own)?;
+        sender.send_to(b"hello", to(neighbour.port))?;
+        Ok(sender.send_to(b"hello", to(host.port))?)
+    })?;
+    let heard = neighbour.receive()?.map(|(text, _)| text);
+    assert_eq!(heard.as_deref(), Some("hello"));
+    assert_eq!(host.receive()?, None);
     Ok(())
 }
 

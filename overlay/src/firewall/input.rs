@@ -37,6 +37,17 @@ pub(super) fn input(state: &HostState) -> Vec<String> {
         let allowed = own(segments).flat_map(|segment| allowed(segment, family));
         rules.extend(allowed.map(|from| format!("{from} {family} daddr {gateways} accept")));
     }
+    for segment in own(segments).filter(|segment| segment.has_v6()) {
+        // What link-local addresses send to all is among containers, but for asking.
+        rules.push(format!(
+            "iifname \"{}\" ip6 saddr fe80::/10 icmpv6 type != {{ nd-neighbor-solicit, nd-neighbor-advert }} drop",
+            segment.bridge
+        ));
+        rules.push(format!(
+            "iifname \"{}\" ip6 saddr fe80::/10 meta l4proto != ipv6-icmp drop",
+            segment.bridge
+        ));
+    }
     for segment in segments {
         // Listeners within a block are in its interval already, and nft refuses overlaps.
         let blocks: &[_] = if segment.adopted {

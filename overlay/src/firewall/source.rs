@@ -28,7 +28,7 @@ pub(super) fn spoofed(segments: &[Segment]) -> Vec<String> {
             // Where the kernel has br_netfilter it shows what containers send each other, too.
             let own = BRIDGE_LINK_LOCAL;
             rules.push(format!(
-                "{from} ip6 saddr fe80::/10 ip6 daddr fe80::/10 ip6 daddr != {own} accept"
+                "{from} ip6 saddr fe80::/10 ip6 daddr {{ fe80::/10, ff02::/16 }} ip6 daddr != {own} accept"
             ));
         }
         rules.extend(only_from(&from, segment.blocks.iter().copied()));

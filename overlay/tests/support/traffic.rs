@@ -118,6 +118,13 @@ impl UdpServer {
         Ok(Self { socket, port })
     }
 
+    /// In a multicast group, by the link of that index.
+    pub fn start_in(netns: &Path, group: Ipv6Addr, link: u32) -> Result<Self> {
+        let server = Self::start(netns)?;
+        server.socket.join_multicast_v6(&group, link)?;
+        Ok(server)
+    }
+
     /// The next datagram's text and source, or `None` if none comes.
     pub fn receive(&self) -> Result<Option<(String, SocketAddr)>> {
         self.socket.set_read_timeout(Some(DROPPED))?;
