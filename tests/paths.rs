@@ -2,7 +2,7 @@
 
 mod support;
 
-use support::{Host, Image, cluster, wait_until};
+use support::{Host, Image, Underlay, cluster, wait_until};
 
 /// Whether that has been told of the path to a host, with that MTU if one is given.
 fn told(host: &Host, action: &str, other: &str, mtu: Option<u16>) -> bool {
@@ -121,4 +121,75 @@ fn a_narrow_underlay_is_no_hole_and_is_told_and_so_is_one_that_is_blocked() {
         told(&a, "reachable", "host-2", None)
     });
     wait_until("nothing is left to warn of", || warnings(&a).is_empty());
+}
+
+/// The VXLAN device of the one network that two hosts share beside the default one.
+fn tunnel(host: &Host, network: &str) -> String {
+    let id = host.ok(["network", "inspect", "-f", "{{.Id}}", network]);
+    format!("nx-{}", &id.trim()[..8])
+}
+
+#[test]
+fn checksums_are_left_to_devices_but_where_those_do_not_compute_them() {
+    let underlay = Underlay::new();
+    let [a, b] = [underlay.host(), underlay.host()];
+    let device = underlay.misunderstand(1);
+    a.start(&["--registry", "embedded"]);
+    b.start(&["--registry", &a.registry_url()]);
+    for host in [&a, &b] {
+        host.load(Image::Busybox);
+        // As a device that cannot cut up what VXLAN carries.
+        host.ip("link set eth0 gso_max_segs 1");
+    }
+    a.ok("network create -d overlay mesh");
+    a.ok("run -d --name client --network mesh busybox sleep 1000");
+    let serve = "head -c 200000 /dev/zero >/tmp/zeros; exec httpd -f -h /tmp";
+    b.ok([
+        "run",
+        "-d",
+        "--name",
+        "server",
+        "--network",
+        "mesh",
+        "busybox",
+        "sh",
+        "-c",
+        serve,
+    ]);
+    let link = tunnel(&a, "mesh");
+    for (host, other) in [(&a, "host-2"), (&b, "host-1")] {
+        wait_until("broken checksums are told", || {
+            told(host, "checksums_broken", other, None)
+        });
+        wait_until("the host computes them", || !host.tx_checksum(&link, None));
+    }
+    wait_until("two hundred kilobytes come", || bulk(&a, "server"));
+    let said = warnings(&a);
+    assert!(
+        said.contains("packets to host-2 at 198.18.0.2 whose checksums are left to a device"),
+        "{said}"
+    );
+
+    // Who has it otherwise, by hand or since the device is made anew, has it mended.
+    a.tx_checksum(&link, Some(true));
+    wait_until("it is off again", || !a.tx_checksum(&link, None));
+    a.ip(&format!("link del {link}"));
+    wait_until("the new device computes them, too", || {
+        a.ip("link show").contains(&link) && !a.tx_checksum(&link, None)
+    });
+    wait_until("two hundred kilobytes come again", || bulk(&a, "server"));
+
+    // The next daemon leaves it as it is until it knows.
+    a.kill_daemon();
+    a.start_again();
+    assert!(!a.tx_checksum(&link, None));
+    underlay.understand(1, device);
+    for host in [&a, &b] {
+        wait_until("they are left to devices again", || {
+            host.tx_checksum(&link, None)
+        });
+    }
+    wait_until("nothing is left to warn of", || warnings(&a).is_empty());
+    assert!(bulk(&a, "server"));
+    assert!(!a.ip("link show").contains("nx-checksums"));
 }

@@ -22,7 +22,7 @@ use self::{
     forward::{fit, forward, from_bridge, from_vxlan},
     input::input,
     published::{postrouting, published, to_published},
-    sets::{by_family, of_v4, quoted, set},
+    sets::{by_family, named, of_v4, quoted, set},
     source::{leaking, spoofed},
 };
 use crate::{Carrier, HostState, Segment, Vxlan, gateway};
@@ -107,6 +107,14 @@ fn packets(out: &mut Batch, state: &HostState) {
 fn hosts_v4(segment: &Segment) -> Option<String> {
     let hosts = gateways(segment.peers.iter().map(|peer| peer.block));
     of_v4(&hosts).cloned()
+}
+
+/// What other hosts send this one of a network by its tunnel, from gateway to gateway, as their probes go.
+fn from_hosts(segment: &Segment, vxlan: &Vxlan) -> Option<String> {
+    let links = named(vxlan.links());
+    let own = gateways(segment.blocks.iter().copied());
+    let (theirs, own) = (hosts_v4(segment)?, of_v4(&own)?);
+    Some(format!("iifname {links} ip saddr {theirs} ip daddr {own}"))
 }
 
 /// The hosts of those blocks, by their gateway addresses.

@@ -14,6 +14,7 @@ mod nft;
 mod paths;
 mod probe;
 mod segment;
+mod sys;
 mod tun;
 mod vni;
 mod walk;

@@ -126,6 +126,8 @@ pub struct Vxlan {
     pub mac: MacAddr,
     /// The way around it, while it does not get through to a peer.
     pub fallback: Option<Fallback>,
+    /// Whether the checksums of what it carries are left to the underlay's device; `None` to leave that as it is.
+    pub offload: Option<bool>,
 }
 
 /// A TUN device that leads to the same hosts, by whoever serves it. What comes by it is taken as what comes by VXLAN.

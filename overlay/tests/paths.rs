@@ -131,6 +131,35 @@ fn hosts_that_only_share_links_probe_each_other_too_whatever_drops_invalid_packe
 }
 
 #[test]
+fn checksums_that_are_left_to_devices_are_found_to_arrive() -> Result<()> {
+    for reach in [
+        Reach::Routed,
+        Reach::LinksOnly {
+            exposed: Vec::new(),
+            door: None,
+        },
+    ] {
+        let network = Network {
+            reach,
+            ..Network::new(1)
+        };
+        let (underlay, hosts) = two(Underlay::new()?, &network)?;
+        for host in &hosts {
+            host.namespace.sh("nft add table inet foreign;
+                 nft 'add chain inet foreign in { type filter hook input priority 0; }';
+                 nft add rule inet foreign in ct state invalid drop")?;
+        }
+        watch(
+            &hosts[0],
+            &underlay,
+            vec![(|state| state.offload == Some(true), String::new())],
+        )?;
+        assert!(hosts[0].namespace.ip("link show nx-checksums").is_err());
+    }
+    Ok(())
+}
+
+#[test]
 fn a_path_whose_port_is_blocked_is_told_and_when_it_is_open_again() -> Result<()> {
     let (underlay, hosts) = two(Underlay::routed()?, &Network::new(1))?;
     let block =

@@ -97,6 +97,7 @@ impl Daemon {
                 mtu: self.narrower(node.address, mtu, sealed),
             })
         });
+        let peers: Vec<_> = peers.collect();
         let exposed = sight.active.iter().flat_map(|container| {
             let address = within(container, &record.id).map(|endpoint| endpoint.address);
             let ports = container.config.exposed.iter();
@@ -122,8 +123,9 @@ impl Daemon {
                 port: self.options.vxlan_port,
                 mac: MacAddr::of_node(&self.node.id),
                 fallback: self.fallback_of(record, &sight.catalog),
+                offload: self.offload(&peers),
             }),
-            peers: peers.collect(),
+            peers,
             mtu,
             internal: record.internal,
             masquerade: network.options().masquerade,

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
 
-use nuncio_overlay::{HostState, PathState, PathStates, PathTarget, Paths, inner_mtu, sealed_mtu};
+use nuncio_overlay::{
+    HostState, PathState, PathStates, PathTarget, Paths, Peer, inner_mtu, sealed_mtu,
+};
 
 use super::container::locked;
 use super::events::Kind;
@@ -32,6 +34,15 @@ impl Daemon {
         let within = if sealed { sealed_mtu } else { inner_mtu };
         let inner = within(path, vtep.is_ipv6()).ok()?;
         (inner < segment).then_some(inner)
+    }
+
+    /// Whether what is sent to the peers of a network may leave checksums to the underlay's device: one that gets none of
+    /// it decides for all, since they are reached by the same device.
+    pub(super) fn offload(&self, peers: &[Peer]) -> Option<bool> {
+        let known = peers
+            .iter()
+            .filter_map(|peer| self.paths.offload(peer.vtep));
+        known.reduce(|one, other| one && other)
     }
 
     /// Probes the hosts that share a network with this one.
@@ -79,6 +90,18 @@ impl Daemon {
                 tracing::warn!(host, address = %vtep, port = self.options.vxlan_port,
                     "VXLAN does not get through: see nuncio why");
                 self.tell_of_path("unreachable", vtep, []);
+            }
+            _ => {}
+        }
+        match (before.offload, now.offload) {
+            (None | Some(true), Some(false)) => {
+                tracing::warn!(host, address = %vtep,
+                    "checksums that are left to devices are not computed: this host computes them itself");
+                self.tell_of_path("checksums_broken", vtep, []);
+            }
+            (Some(false), Some(true)) => {
+                tracing::info!(host, address = %vtep, "checksums are left to devices again");
+                self.tell_of_path("checksums_work", vtep, []);
             }
             _ => {}
         }
@@ -147,6 +170,11 @@ impl Daemon {
                 continue;
             };
             let (name, address) = (&node.name, node.address);
+            if state.offload == Some(false) {
+                warnings.push(format!(
+                    "WARNING: packets to {name} at {address} whose checksums are left to a device arrive broken: this host computes them itself"
+                ));
+            }
             if state.reachable == Some(false) {
                 let around = self
                     .goes_around(address, false)

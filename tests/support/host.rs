@@ -7,9 +7,12 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use nix::sched::{CloneFlags, setns};
+
 use super::command::{Args, Finished, Spawned, tool};
 use super::image::Image;
 use super::remains::Remains;
+use super::sys;
 use super::trap::Trap;
 use super::underlay::{Namespace, Underlay};
 use super::wait_until;
@@ -385,6 +388,20 @@ impl Host {
             .stdout
             .trim_end()
             .to_owned()
+    }
+
+    /// Whether a link of it leaves checksums to the device beneath, or `set` to, as ethtool(8) does.
+    #[track_caller]
+    pub(crate) fn tx_checksum(&self, link: &str, set: Option<bool>) -> bool {
+        let namespace = fs::File::open(self.netns()).expect("open the namespace");
+        let asked = std::thread::scope(|scope| {
+            let asked = scope.spawn(|| {
+                setns(namespace, CloneFlags::CLONE_NEWNET).expect("enter the namespace");
+                sys::tx_checksum(link, set)
+            });
+            asked.join().expect("no panic")
+        });
+        asked.unwrap_or_else(|error| panic!("{link}: {error}"))
     }
 
     /// Runs `ip` in its namespace.

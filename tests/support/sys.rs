@@ -1,8 +1,8 @@
-//! Seccomp's user notification (seccomp_unotify(2)), which no safe wrapper has.
+//! Seccomp's user notification (seccomp_unotify(2)) and what ethtool(8) does, which no safe wrapper has.
 
 #![allow(
     unsafe_code,
-    reason = "no safe wrapper has seccomp's user notification"
+    reason = "no safe wrapper has seccomp's user notification, nor ethtool's commands"
 )]
 
 use std::io;
@@ -11,6 +11,9 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use nix::libc;
 
 pub(super) use nix::libc::seccomp_notif as Notification;
+
+/// Of linux/if_packet.h.
+const PACKET_IGNORE_OUTGOING: libc::c_int = 23;
 
 /// Where `struct seccomp_data` has the call's number, and half of its arguments that is enough for flags and lengths.
 const NUMBER: u32 = 0;
@@ -145,4 +148,72 @@ pub(super) fn let_go(listener: BorrowedFd<'_>, held: &Notification) -> io::Resul
     } else {
         Ok(())
     }
+}
+
+/// Whether a link of this thread's network namespace leaves checksums to the device beneath it, or `set` to.
+///
+/// # Errors
+///
+/// `ENODEV` if there is no such link.
+pub(super) fn tx_checksum(link: &str, set: Option<bool>) -> io::Result<bool> {
+    /// `ETHTOOL_GTXCSUM` and `ETHTOOL_STXCSUM`.
+    const COMMANDS: [u32; 2] = [0x16, 0x17];
+    let any = std::net::UdpSocket::bind("0.0.0.0:0")?;
+    let command = COMMANDS[usize::from(set.is_some())];
+    let mut value = [command, u32::from(set.unwrap_or_default())];
+    // SAFETY: all of the structure's fields are integers and pointers, of which zero is one.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(link.bytes()) {
+        *to = from.cast_signed();
+    }
+    request.ifr_ifru.ifru_data = (&raw mut value).cast();
+    // SAFETY: both outlive the call, and these commands read and write a `struct ethtool_value`, two words.
+    let done = unsafe { libc::ioctl(any.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
+    nix::errno::Errno::result(done)?;
+    Ok(value[1] != 0)
+}
+
+/// Has a packet socket give each frame that comes in, and take it, behind a `struct virtio_net_hdr`, which says what is to be
+/// computed yet.
+///
+/// # Errors
+///
+/// As setsockopt(2).
+pub(super) fn set_up_for_relaying(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let yes: libc::c_int = 1;
+    let length = libc::socklen_t::try_from(size_of_val(&yes)).expect("a few bytes");
+    for option in [libc::PACKET_VNET_HDR, PACKET_IGNORE_OUTGOING] {
+        // SAFETY: these options read one int, which outlives the call.
+        let done = unsafe {
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_PACKET,
+                option,
+                (&raw const yes).cast(),
+                length,
+            )
+        };
+        nix::errno::Errno::result(done)?;
+    }
+    Ok(())
+}
+
+/// Has a packet socket hear and speak by one link alone.
+///
+/// # Errors
+///
+/// As bind(2).
+pub(super) fn bind_to_link(socket: BorrowedFd<'_>, link: u32) -> io::Result<()> {
+    // SAFETY: all of the structure's fields are integers, of which zero is one.
+    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    address.sll_family = libc::sa_family_t::try_from(libc::AF_PACKET).expect("a small number");
+    address.sll_protocol = u16::try_from(libc::ETH_P_ALL)
+        .expect("a small number")
+        .to_be();
+    address.sll_ifindex = i32::try_from(link).expect("a link's index");
+    let length = libc::socklen_t::try_from(size_of_val(&address)).expect("a few bytes");
+    // SAFETY: the address outlives the call, and is as long as said.
+    let done = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) };
+    nix::errno::Errno::result(done)?;
+    Ok(())
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Once};
 
 use super::command::{Finished, Spawned, tool};
 use super::host::Host;
+use super::relay::Relay;
 use super::remains;
 
 /// An underlay: a bridge in a namespace of its own, out of which no route leads.
@@ -73,6 +74,28 @@ impl Underlay {
             None => "delete table bridge narrow\n".to_owned(),
         };
         self.rule(&rules);
+    }
+
+    /// Puts a device that does not know VXLAN between a host, by its number, and the switch, for as long as it is kept.
+    #[track_caller]
+    pub(crate) fn misunderstand(&self, host: usize) -> Relay {
+        let (port, far) = (format!("host{host}"), format!("far{host}"));
+        self.switch
+            .ip(&format!("link add {far} type veth peer name near{host}"));
+        self.switch.ip(&format!("link set {port} nomaster"));
+        self.switch.ip(&format!("link set near{host} up"));
+        self.switch
+            .ip(&format!("link set {far} master underlay up"));
+        Relay::between(&self.switch.path(), [&port, &format!("near{host}")])
+    }
+
+    /// Connects the host to the switch again, without that device.
+    #[track_caller]
+    pub(crate) fn understand(&self, host: usize, device: Relay) {
+        drop(device);
+        self.switch.ip(&format!("link del far{host}"));
+        self.switch
+            .ip(&format!("link set host{host} master underlay"));
     }
 
     /// Drops packets that are as nft's words say.

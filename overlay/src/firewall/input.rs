@@ -5,11 +5,11 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 
 use super::{
-    gateways, hosts_v4, links, own, sealed,
-    sets::{by_family, named, of_v4, quoted, set},
+    from_hosts, gateways, hosts_v4, links, own, sealed,
+    sets::{by_family, named, quoted, set},
     tunnelled, vteps,
 };
-use crate::{Gate, HostAccess, HostState, Reach, Segment, Vxlan};
+use crate::{Gate, HostAccess, HostState, Reach, Segment, Vxlan, paths::CHECKSUM_PORT};
 
 /// What this host itself takes: VXLAN, and what comes in its place, from peers only, and gateway addresses from their own
 /// network only.
@@ -65,6 +65,9 @@ pub(super) fn input(state: &HostState) -> Vec<String> {
         }
         if let Some(vxlan) = &segment.vxlan {
             let tunnels = named(vxlan.links());
+            rules.extend(from_hosts(segment, vxlan).map(|from| {
+                format!("{from} udp dport {CHECKSUM_PORT} accept") // the kernel says that nobody is there
+            }));
             let ping = match segment.reach {
                 Reach::Routed | Reach::Linked { .. } if segment.has_v6() => {
                     "meta l4proto != { icmp, ipv6-icmp } "
@@ -72,9 +75,9 @@ pub(super) fn input(state: &HostState) -> Vec<String> {
                 Reach::Routed | Reach::Linked { .. } => "meta l4proto != icmp ",
                 Reach::LinksOnly { .. } => {
                     rules.extend(hosts_v4(segment).map(|hosts| {
-                        format!("iifname {tunnels} ip saddr {hosts} icmp type {{ echo-request, echo-reply }} accept")
+                        format!("iifname {tunnels} ip saddr {hosts} icmp type {{ destination-unreachable, echo-reply, echo-request }} accept")
                     }));
-                    rules.extend(into_door(segment, &tunnels));
+                    rules.extend(into_door(segment, vxlan));
                     ""
                 }
             };
@@ -86,19 +89,15 @@ pub(super) fn input(state: &HostState) -> Vec<String> {
 }
 
 /// Lets peers connect to where they reach by TLS what this host exposes.
-fn into_door(segment: &Segment, tunnels: &str) -> Option<String> {
+fn into_door(segment: &Segment, vxlan: &Vxlan) -> Option<String> {
     let Reach::LinksOnly {
         door: Some(door), ..
     } = &segment.reach
     else {
         return None;
     };
-    let (hosts, port) = (hosts_v4(segment)?, door.port);
-    let own = gateways(segment.blocks.iter().copied());
-    let own = of_v4(&own)?;
-    Some(format!(
-        "iifname {tunnels} ip saddr {hosts} ip daddr {own} tcp dport {port} accept"
-    ))
+    let from = from_hosts(segment, vxlan)?;
+    Some(format!("{from} tcp dport {} accept", door.port))
 }
 
 /// Lets peers alone connect to a port of theirs. Answers to what this host began from there are through by now.

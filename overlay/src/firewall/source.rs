@@ -1,11 +1,11 @@
 //! Where packets may come from, and leave by.
 
 use super::{
-    adopted, gateways, hosts_v4, links, own, sealed,
-    sets::{family, named, of_v4, only_from, quoted},
+    adopted, from_hosts, links, own, sealed,
+    sets::{family, named, only_from, quoted},
     tunnelled,
 };
-use crate::{Carrier, Segment, segment::BRIDGE_LINK_LOCAL};
+use crate::{Segment, paths::CHECKSUM_PORT, segment::BRIDGE_LINK_LOCAL};
 
 /// Packets whose source cannot be where they come from, seen before connection tracking.
 pub(super) fn spoofed(segments: &[Segment]) -> Vec<String> {
@@ -18,7 +18,8 @@ pub(super) fn spoofed(segments: &[Segment]) -> Vec<String> {
         }));
     }
     for segment in own(segments) {
-        rules.extend(answers(segment).map(|answers| format!("{answers} notrack")));
+        let answers = answers(segment);
+        rules.extend(answers.iter().map(|answer| format!("{answer} notrack")));
         let from = format!("iifname \"{}\"", segment.bridge);
         if segment.has_v6() {
             // Whoever has an address looks for others from his link-local one, or from none.
@@ -66,15 +67,16 @@ pub(super) fn leaking(segments: &[Segment]) -> Vec<String> {
 
 /// What hosts answer to each other's probes (see `paths`). These are asked by a process and not by this kernel, to which the
 /// answers were invalid, and many a firewall drops that.
-fn answers(segment: &Segment) -> Option<String> {
-    let vxlan = segment.vxlan.as_ref()?;
-    if vxlan.carrier == Carrier::Sealed {
-        return None;
-    }
-    let links = named(vxlan.links());
-    let own = gateways(segment.blocks.iter().copied());
-    let (theirs, own) = (hosts_v4(segment)?, of_v4(&own)?);
-    Some(format!(
-        "iifname {links} ip saddr {theirs} ip daddr {own} icmp type echo-reply"
-    ))
+fn answers(segment: &Segment) -> Vec<String> {
+    let from = segment
+        .vxlan
+        .as_ref()
+        .and_then(|vxlan| from_hosts(segment, vxlan));
+    let from = from.filter(|_| sealed(segment).is_none());
+    // Behind ICMP's eight bytes an answer has the packet that it is about: of IPv4 the tenth byte, of UDP the second word.
+    let of_checksum =
+        format!("icmp type destination-unreachable @th,136,8 17 @th,240,16 {CHECKSUM_PORT}");
+    let answers = ["icmp type echo-reply", &of_checksum];
+    let answers = answers.map(|answer| Some(format!("{} {answer}", from.as_ref()?)));
+    answers.into_iter().flatten().collect()
 }

@@ -20,6 +20,7 @@ pub(super) fn mesh() -> Segment {
             port: 4789,
             mac: MacAddr::of_node("a"),
             fallback: None,
+            offload: None,
         }),
         peers: vec![Peer {
             block: "10.1.2.0/24".parse().unwrap(),

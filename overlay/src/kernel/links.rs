@@ -14,6 +14,7 @@ use super::{
 use crate::{
     Carrier, MacAddr, Segment, Vxlan,
     netlink::{Link, VxlanSettings},
+    paths::CHECKSUM_LINK,
     tun,
 };
 
@@ -86,6 +87,10 @@ impl Pass<'_> {
 
     async fn remove_unwanted(&mut self, found: &Links, segments: &[Segment]) {
         let wanted: HashSet<_> = segments.iter().flat_map(names).collect();
+        if let (true, Some(left)) = (segments.is_empty(), found.get(CHECKSUM_LINK)) {
+            let result = self.netlink.delete_link(left.index).await;
+            self.removed(Object::Link(left.name.clone()), result);
+        }
         let kinds = [InfoKind::Bridge, InfoKind::Vxlan, InfoKind::Tun].map(Some);
         for link in found
             .values()

@@ -5,6 +5,7 @@ mod counted;
 mod flows;
 mod kept;
 mod links;
+mod offload;
 mod pass;
 mod report;
 mod rows;
@@ -98,6 +99,7 @@ impl Kernel {
         }
         let ruleset = self.ruleset.as_ref();
         let links = pass.links(&state.segments).await;
+        pass.offloads(&state.segments);
         if let Some(links) = &links {
             pass.rows(&state.segments, links).await;
         }

@@ -40,6 +40,8 @@ pub enum Object {
     Neighbour(IpAddr, String),
     /// A row of a VXLAN device's forwarding table.
     Fdb(MacAddr, String),
+    /// Whether a VXLAN device leaves checksums to others.
+    Offload(String, bool),
     /// The nft table.
     Table,
     /// The nft table of shorter ways between containers of two hosts.
@@ -51,7 +53,7 @@ impl Object {
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
-            Self::Forwarding | Self::ForwardingV6 => "setting",
+            Self::Forwarding | Self::ForwardingV6 | Self::Offload(..) => "setting",
             Self::Link(_) => "link",
             Self::Address(..) => "address",
             Self::Route(..) => "route",
@@ -72,6 +74,13 @@ impl fmt::Display for Object {
             Self::Route(block, link) => write!(f, "route to {block} over {link}"),
             Self::Neighbour(address, link) => write!(f, "neighbour {address} on {link}"),
             Self::Fdb(mac, link) => write!(f, "forwarding of {mac} on {link}"),
+            Self::Offload(link, on) => {
+                write!(
+                    f,
+                    "tx-checksumming {} of {link}",
+                    if *on { "on" } else { "off" }
+                )
+            }
             Self::Table => write!(f, "nft table {}", crate::firewall::TABLE),
             Self::Shortcut => write!(f, "nft table {}", crate::firewall::shortcut::TABLE),
         }

@@ -97,21 +97,20 @@ impl Netlink {
         mac: MacAddr,
         mtu: u16,
     ) -> io::Result<()> {
-        let vxlan = LinkVxlan::new(name, settings.vni)
-            .port(settings.port)
-            .learning(settings.learning);
-        let vxlan = match settings.local {
-            Some(IpAddr::V4(local)) => vxlan.local(local),
-            Some(IpAddr::V6(local)) => vxlan.local6(local),
-            None => vxlan,
-        };
-        let vxlan = vxlan
-            .link_group(OURS.into())
-            .address(mac.0.to_vec())
-            .mtu(mtu.into())
-            .arp(false)
-            .up();
-        self.add_link(vxlan.build()).await
+        let vxlan = new_vxlan(name, settings, mac, mtu);
+        self.add_link(vxlan.link_group(OURS.into()).build()).await
+    }
+
+    /// Makes one that is no network's, and so does not have the mark of those.
+    pub(crate) async fn add_trial_vxlan(
+        &self,
+        name: &str,
+        settings: &VxlanSettings,
+        mac: MacAddr,
+        mtu: u16,
+    ) -> io::Result<()> {
+        self.add_link(new_vxlan(name, settings, mac, mtu).build())
+            .await
     }
 
     pub(crate) async fn add_veth(&self, veth: &NewVeth<'_>) -> io::Result<()> {
@@ -294,6 +293,27 @@ impl From<Vec<InfoVxlan>> for VxlanSettings {
         }
         settings
     }
+}
+
+fn new_vxlan(
+    name: &str,
+    settings: &VxlanSettings,
+    mac: MacAddr,
+    mtu: u16,
+) -> LinkMessageBuilder<LinkVxlan> {
+    let vxlan = LinkVxlan::new(name, settings.vni)
+        .port(settings.port)
+        .learning(settings.learning);
+    let vxlan = match settings.local {
+        Some(IpAddr::V4(local)) => vxlan.local(local),
+        Some(IpAddr::V6(local)) => vxlan.local6(local),
+        None => vxlan,
+    };
+    vxlan
+        .address(mac.0.to_vec())
+        .mtu(mtu.into())
+        .arp(false)
+        .up()
 }
 
 fn is(error: &io::Error, errno: Errno) -> bool {

@@ -83,6 +83,18 @@ impl Netlink {
         request.execute().await.map_err(to_io)
     }
 
+    /// The same, and what it leads to is network `vni` there, whatever the device's own.
+    pub(crate) async fn replace_fdb_into(&self, row: FdbRow, vni: u32) -> io::Result<()> {
+        let request = self.handle.neighbours().add_bridge(row.link, &row.mac.0);
+        let mut request = request
+            .destination(row.vtep)
+            .flags(NeighbourFlags::Own)
+            .replace();
+        let message = request.message_mut();
+        message.attributes.push(NeighbourAttribute::Vni(vni));
+        request.execute().await.map_err(to_io)
+    }
+
     pub(crate) async fn delete_fdb(&self, row: FdbRow) -> io::Result<()> {
         let mut message = NeighbourMessage::default();
         message.header.family = AddressFamily::Bridge;

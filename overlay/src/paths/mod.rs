@@ -5,6 +5,8 @@
 //! So nothing of ours has to run there, a firewall sees what it sees of the overlay anyway, and neither this host's routes
 //! nor what its kernel believes of the path decide where the probe goes.
 
+mod checksum;
+mod checksum_packet;
 mod judge;
 mod packet;
 mod sockets;
@@ -30,6 +32,12 @@ use self::{
 };
 use crate::{Carrier, HostState, MacAddr, Vni, gateway_of, segment};
 
+pub(crate) use self::checksum::LINK as CHECKSUM_LINK;
+
+/// UDP port of gateways at which hosts ask each other whether checksums arrive: that of discard (RFC 863), since nobody is
+/// to listen there.
+pub(crate) const CHECKSUM_PORT: u16 = 9;
+
 /// Changes of targets that may wait; who makes more waits himself.
 const AIMS: usize = 16;
 
@@ -50,6 +58,8 @@ pub struct PathState {
     /// It is better to go another way: nothing gets there, or has not again for long enough to be relied on. That is five
     /// probes in a row, and twice as many each time the path comes and goes.
     pub blocked: bool,
+    /// Packets whose checksums are left to the devices on the way arrive; `None` before that is known.
+    pub offload: Option<bool>,
 }
 
 /// A peer, and the network whose tunnel probes go through.
@@ -121,7 +131,7 @@ pub struct Paths {
     known: BTreeMap<IpAddr, u16>,
     /// Peers that were blocked before this began.
     blocked: BTreeSet<IpAddr>,
-    _task: AbortOnDropHandle<()>,
+    _tasks: [AbortOnDropHandle<()>; 2],
 }
 
 /// Why paths cannot be probed.
@@ -143,9 +153,14 @@ impl Paths {
         let sockets = Sockets::open()?;
         let (aim, aims) = mpsc::channel(AIMS);
         let (report, states) = watch::channel(PathStates::default());
+        let (reachable, asked) = watch::channel(Vec::new());
+        let (found, checksums) = watch::channel(checksum::Found::new());
+        let cookie = cookie();
         let prober = Prober {
             sockets,
-            cookie: cookie(),
+            cookie,
+            reachable,
+            checksums,
             known: known.clone(),
             blocked: blocked.clone(),
             peers: BTreeMap::new(),
@@ -156,7 +171,10 @@ impl Paths {
             states,
             known,
             blocked,
-            _task: AbortOnDropHandle::new(tokio::spawn(prober.run(aims))),
+            _tasks: [
+                AbortOnDropHandle::new(tokio::spawn(prober.run(aims))),
+                AbortOnDropHandle::new(tokio::spawn(checksum::run(cookie, asked, found))),
+            ],
         })
     }
 
@@ -186,7 +204,14 @@ impl Paths {
         now.unwrap_or_else(|| self.blocked.contains(&vtep))
     }
 
-    /// What is known. Only whether a peer is reachable and blocked, its MTU, and peers that come and go count as a change.
+    /// Whether packets whose checksums are left to devices arrive at `vtep`, as far as that is known.
+    #[must_use]
+    pub fn offload(&self, vtep: IpAddr) -> Option<bool> {
+        let states = self.states.borrow();
+        states.get(&vtep).and_then(|state| state.offload)
+    }
+
+    /// What is known. Only whether a peer is reachable and blocked, its MTU and its checksums, and peers that come and go count as a change.
     #[must_use]
     pub fn states(&self) -> watch::Receiver<PathStates> {
         self.states.clone()
@@ -209,6 +234,9 @@ struct Peer {
 struct Prober {
     sockets: Sockets,
     cookie: Cookie,
+    /// Peers that can be asked whether checksums arrive, and what they said.
+    reachable: watch::Sender<Vec<PathTarget>>,
+    checksums: watch::Receiver<checksum::Found>,
     known: BTreeMap<IpAddr, u16>,
     blocked: BTreeSet<IpAddr>,
     peers: BTreeMap<IpAddr, Peer>,
@@ -234,9 +262,11 @@ impl Prober {
                         tokio::time::sleep(Duration::from_secs(1)).await;
                     }
                 },
+                Ok(()) = self.checksums.changed() => {}
                 () = sleep_until(wake.into()) => {}
             }
             self.tick().await;
+            self.ask();
             self.tell();
         }
     }
@@ -284,10 +314,27 @@ impl Prober {
         }
     }
 
-    fn tell(&self) {
+    /// Has those that are reachable now asked whether checksums arrive.
+    fn ask(&self) {
+        let peers = self.peers.values();
+        let reachable = peers.filter(|peer| peer.judge.state().reachable == Some(true));
+        let reachable: Vec<_> = reachable.map(|peer| peer.target.clone()).collect();
+        self.reachable.send_if_modified(|before| {
+            let changed = *before != reachable;
+            *before = reachable;
+            changed
+        });
+    }
+
+    fn tell(&mut self) {
+        let checksums = self.checksums.borrow_and_update().clone();
         let states = self.peers.iter();
         let states: BTreeMap<_, _> = states
-            .map(|(vtep, peer)| (*vtep, peer.judge.state()))
+            .map(|(vtep, peer)| {
+                let offload = checksums.get(vtep).copied();
+                let state = peer.judge.state();
+                (*vtep, PathState { offload, ..state })
+            })
             .collect();
         self.report.send_if_modified(|before| {
             if **before == states {
@@ -296,7 +343,16 @@ impl Prober {
             let essence = |states: &BTreeMap<IpAddr, PathState>| {
                 let states = states.iter();
                 states
-                    .map(|(vtep, state)| (*vtep, state.reachable, state.mtu, state.blocked))
+                    .map(|(vtep, state)| {
+                        let PathState {
+                            reachable,
+                            mtu,
+                            blocked,
+                            offload,
+                            ..
+                        } = *state;
+                        (*vtep, reachable, mtu, blocked, offload)
+                    })
                     .collect::<Vec<_>>()
             };
             let changed = essence(before) != essence(&states);

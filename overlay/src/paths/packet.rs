@@ -8,11 +8,12 @@ use super::PathTarget;
 const HAS_VNI: u8 = 0x08;
 /// VXLAN (8) and Ethernet (14) headers.
 const FRAMING: usize = 8 + 14;
-const IPV4_HEADER: usize = 20;
-const ICMP_HEADER: usize = 8;
+pub(super) const IPV4_HEADER: usize = 20;
+pub(super) const ICMP_HEADER: usize = 8;
 const ECHO_REQUEST: u8 = 8;
 const ECHO_REPLY: u8 = 0;
 const PROTOCOL_ICMP: u8 = 1;
+pub(super) const PROTOCOL_UDP: u8 = 17;
 
 /// Marks an answer as one to us, and not to another program's ping.
 pub(super) type Cookie = [u8; 8];
@@ -36,22 +37,10 @@ pub(super) fn request(target: &PathTarget, size: u16, sequence: u16, cookie: Coo
     let (framing, inner) = packet.split_at_mut(FRAMING);
     framing[0] = HAS_VNI;
     framing[4..7].copy_from_slice(&target.vni.value().to_be_bytes()[1..]);
-    framing[8..14].copy_from_slice(&target.mac.0);
-    framing[14..20].copy_from_slice(&target.source_mac.0);
-    framing[20..22].copy_from_slice(&[0x08, 0x00]); // IPv4
+    ethernet(&mut framing[8..], target);
+    header(inner, target, PROTOCOL_ICMP);
 
-    let inner_length = u16::try_from(inner.len()).unwrap_or(u16::MAX);
-    let (ip, icmp) = inner.split_at_mut(IPV4_HEADER);
-    ip[0] = 0x45;
-    ip[2..4].copy_from_slice(&inner_length.to_be_bytes());
-    ip[6] = 0x40; // do not fragment
-    ip[8] = 64;
-    ip[9] = PROTOCOL_ICMP;
-    ip[12..16].copy_from_slice(&target.source.octets());
-    ip[16..20].copy_from_slice(&target.gateway.octets());
-    let sum = checksum(ip);
-    ip[10..12].copy_from_slice(&sum.to_be_bytes());
-
+    let icmp = &mut inner[IPV4_HEADER..];
     icmp[0] = ECHO_REQUEST;
     icmp[4..6].copy_from_slice(&cookie[..2]);
     icmp[6..8].copy_from_slice(&sequence.to_be_bytes());
@@ -59,6 +48,28 @@ pub(super) fn request(target: &PathTarget, size: u16, sequence: u16, cookie: Coo
     let sum = checksum(icmp);
     icmp[2..4].copy_from_slice(&sum.to_be_bytes());
     packet
+}
+
+/// Writes the Ethernet header of an IPv4 packet from this host's end of the tunnel to the peer's.
+pub(super) fn ethernet(frame: &mut [u8], target: &PathTarget) {
+    frame[..6].copy_from_slice(&target.mac.0);
+    frame[6..12].copy_from_slice(&target.source_mac.0);
+    frame[12..14].copy_from_slice(&[0x08, 0x00]); // IPv4
+}
+
+/// Writes the header of an IPv4 packet between the gateways, which is as long as `packet`.
+pub(super) fn header(packet: &mut [u8], target: &PathTarget, protocol: u8) {
+    let length = u16::try_from(packet.len()).unwrap_or(u16::MAX);
+    let ip = &mut packet[..IPV4_HEADER];
+    ip[0] = 0x45;
+    ip[2..4].copy_from_slice(&length.to_be_bytes());
+    ip[6] = 0x40; // do not fragment
+    ip[8] = 64;
+    ip[9] = protocol;
+    ip[12..16].copy_from_slice(&target.source.octets());
+    ip[16..20].copy_from_slice(&target.gateway.octets());
+    let sum = checksum(ip);
+    ip[10..12].copy_from_slice(&sum.to_be_bytes());
 }
 
 /// Who answered which of our probes, if this is an answer to one: an IPv4 packet as a raw socket gives it.
@@ -78,7 +89,12 @@ pub(super) fn answer(packet: &[u8], cookie: Cookie) -> Option<(Ipv4Addr, u16)> {
 }
 
 /// The Internet checksum (RFC 1071), of a field that is still zero.
-fn checksum(bytes: &[u8]) -> u16 {
+pub(super) fn checksum(bytes: &[u8]) -> u16 {
+    !sum_of_words(bytes)
+}
+
+/// The sum that the Internet checksum is the complement of.
+pub(super) fn sum_of_words(bytes: &[u8]) -> u16 {
     let words = bytes.chunks(2).map(|pair| {
         let low = pair.get(1).copied().unwrap_or(0);
         u32::from(u16::from_be_bytes([pair[0], low]))
@@ -87,11 +103,11 @@ fn checksum(bytes: &[u8]) -> u16 {
     while sum > 0xffff {
         sum = (sum >> 16) + (sum & 0xffff);
     }
-    !u16::try_from(sum).unwrap_or(u16::MAX)
+    u16::try_from(sum).unwrap_or(u16::MAX)
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
     use proptest::prelude::*;
@@ -99,7 +115,7 @@ mod tests {
     use super::*;
     use crate::{MacAddr, Vni};
 
-    fn target(vtep: &str) -> PathTarget {
+    pub(in super::super) fn target(vtep: &str) -> PathTarget {
         PathTarget {
             vtep: vtep.parse().unwrap(),
             local: vtep.parse().unwrap(),

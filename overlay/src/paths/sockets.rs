@@ -24,13 +24,18 @@ const HEAD: usize = 128;
 
 /// Of one network namespace.
 pub(super) struct Sockets {
-    /// A raw socket, which std and tokio know no type for: to `recv` it is as one of UDP.
-    echoes: UdpSocket,
+    echoes: Echoes,
     /// One for each of this host's underlay addresses.
     senders: BTreeMap<IpAddr, UdpSocket>,
 }
 
-impl Sockets {
+/// Hears all ICMP of one network namespace.
+pub(super) struct Echoes {
+    /// A raw socket, which std and tokio know no type for: to `recv` it is as one of UDP.
+    socket: UdpSocket,
+}
+
+impl Echoes {
     pub(super) fn open() -> io::Result<Self> {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let raw = socket_with(
@@ -40,7 +45,26 @@ impl Sockets {
             Some(ipproto::ICMP),
         )?;
         Ok(Self {
-            echoes: UdpSocket::from_std(raw.into())?,
+            socket: UdpSocket::from_std(raw.into())?,
+        })
+    }
+
+    /// What is made of the next packet of which something can be made.
+    pub(super) async fn next<T>(&self, read: impl Fn(&[u8]) -> Option<T>) -> io::Result<T> {
+        let mut head = [0; HEAD];
+        loop {
+            let length = self.socket.recv(&mut head).await?;
+            if let Some(read) = read(&head[..length]) {
+                return Ok(read);
+            }
+        }
+    }
+}
+
+impl Sockets {
+    pub(super) fn open() -> io::Result<Self> {
+        Ok(Self {
+            echoes: Echoes::open()?,
             senders: BTreeMap::new(),
         })
     }
@@ -69,13 +93,7 @@ impl Sockets {
 
     /// The next answer to a probe of ours.
     pub(super) async fn answer(&self, cookie: Cookie) -> io::Result<(Ipv4Addr, u16)> {
-        let mut head = [0; HEAD];
-        loop {
-            let length = self.echoes.recv(&mut head).await?;
-            if let Some(answer) = answer(&head[..length], cookie) {
-                return Ok(answer);
-            }
-        }
+        self.echoes.next(|packet| answer(packet, cookie)).await
     }
 }
 

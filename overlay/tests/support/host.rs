@@ -131,6 +131,7 @@ impl Network {
                 port: 4789,
                 mac: mac(host.address),
                 fallback: None,
+                offload: None,
             }),
             peers: peers.collect(),
             mtu: inner_mtu(1500, self.over_v6).expect("1500 is enough"),

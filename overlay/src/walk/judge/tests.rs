@@ -36,6 +36,7 @@ fn request() -> WalkRequest {
             port: 4789,
             mac: MacAddr::of_node("a"),
             fallback: None,
+            offload: None,
         }),
         peers: vec![peer.clone()],
         mtu: 1450,
