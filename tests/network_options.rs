@@ -8,8 +8,8 @@ use support::{Client, Host, Image, cluster, single, wait_until};
 #[track_caller]
 fn serve(host: &Host, name: &str, flags: &str) {
     let script = format!(
-        "socat TCP4-LISTEN:81,fork,reuseaddr SYSTEM:'echo {name}' & \
-         exec socat TCP4-LISTEN:80,fork,reuseaddr SYSTEM:'echo {name}'"
+        "socat TCP6-LISTEN:81,fork,reuseaddr SYSTEM:'echo {name}' & \
+         exec socat TCP6-LISTEN:80,fork,reuseaddr SYSTEM:'echo {name}'"
     );
     let words = format!("run -d --name {name} --expose 80 {flags} busybox");
     let words: Vec<&str> = words
@@ -23,9 +23,9 @@ fn serve(host: &Host, name: &str, flags: &str) {
     });
 }
 
-/// What a process of `container` hears at an address; nothing if it does not get there.
-fn hears(host: &Host, container: &str, address: &str, port: u16) -> String {
-    let ask = format!("socat -u -T 3 TCP4:{address}:{port},connect-timeout=1 -");
+/// What a process of `container` hears at an address, over that version of IP; nothing if it does not get there.
+fn hears(host: &Host, container: &str, ip: u8, address: &str, port: u16) -> String {
+    let ask = format!("socat -u -T 3 TCP{ip}:{address}:{port},connect-timeout=1 -");
     let words = format!("exec {container} {ask}");
     host.nuncio(&words).stdout.trim_end().to_owned()
 }
@@ -36,7 +36,7 @@ fn without_icc_a_link_is_the_permission() {
     let [a, b] = cluster(&[Image::Busybox]);
     let quiet = "-o com.docker.network.bridge.enable_icc=false quiet";
     for (driver, far) in [("bridge", &a), ("overlay", &b)] {
-        a.ok(&format!("network create -d {driver} {quiet}"));
+        a.ok(&format!("network create -d {driver} --ipv6 {quiet}"));
         serve(&a, "web", "--network quiet");
         let client = |name: &str, link: &str| {
             far.ok(&format!(
@@ -45,22 +45,24 @@ fn without_icc_a_link_is_the_permission() {
         };
         client("linked", "--link web:db");
         client("other", "");
-        wait_until("who is linked gets there", || {
-            hears(far, "linked", "db", 80) == "web"
-        });
-        assert_eq!(hears(far, "linked", "web", 80), "web");
-        assert_eq!(hears(far, "linked", "web", 81), "", "it is not exposed");
-        assert_eq!(hears(far, "other", "web", 80), "", "it is not linked");
-        assert_eq!(
-            hears(&a, "web", "linked", 80),
-            "",
-            "nor is there a way back"
-        );
         // Who is linked on the server's own host, too.
         a.ok("run -d --name near --network quiet --link web:db busybox sleep 1000");
-        wait_until("its neighbour gets there", || {
-            hears(&a, "near", "db", 80) == "web"
-        });
+        for ip in [4, 6] {
+            let hears = |host: &Host, container: &str, address: &str, port| {
+                hears(host, container, ip, address, port)
+            };
+            wait_until("who is linked gets there", || {
+                hears(far, "linked", "db", 80) == "web"
+            });
+            assert_eq!(hears(far, "linked", "web", 80), "web");
+            assert_eq!(hears(far, "linked", "web", 81), "", "it is not exposed");
+            assert_eq!(hears(far, "other", "web", 80), "", "it is not linked");
+            let back = hears(&a, "web", "linked", 80);
+            assert_eq!(back, "", "nor is there a way back");
+            wait_until("its neighbour gets there", || {
+                hears(&a, "near", "db", 80) == "web"
+            });
+        }
         far.ok("rm -f linked other");
         a.ok("rm -f web near");
         a.ok("network rm quiet");

@@ -241,7 +241,11 @@ impl Links {
         let up = self.container.set_up(inside).await;
         step.done("set up the link inside", up)?;
         for place in &request.places {
-            let added = self.container.add_address(inside, place.address).await;
+            let address = match behind_host(request, place) {
+                Some(_) => IpNetwork::from(place.address.ip()),
+                None => place.address,
+            };
+            let added = self.container.add_address(inside, address).await;
             step.done("add an address", added)?;
         }
         for route in routes(request, inside) {
@@ -304,6 +308,13 @@ fn hears(link: &str, address: Ipv6Addr) -> io::Result<bool> {
     }))
 }
 
+/// The gateway of an IPv6 address that has no neighbour but that one: frames of an isolated port come to nobody else. (Of
+/// IPv4 the bridge answers for the others, see [`Segment::linked`](crate::Segment::linked).)
+fn behind_host(request: &AttachRequest, place: &Place) -> Option<IpAddr> {
+    let alone = request.isolated && place.address.is_ipv6();
+    alone.then(|| gateway(place.address))
+}
+
 fn routes(request: &AttachRequest, link: u32) -> impl Iterator<Item = Route> {
     let through = move |destination, gateway| Route {
         destination,
@@ -313,7 +324,12 @@ fn routes(request: &AttachRequest, link: u32) -> impl Iterator<Item = Route> {
         mtu: None,
     };
     request.places.iter().flat_map(move |place| {
-        let subnet = (place.subnet.prefix() < place.address.prefix())
+        let behind = behind_host(request, place);
+        let to_host = behind.map(|host| Route {
+            gateway: None,
+            ..through(IpNetwork::from(host), host)
+        });
+        let subnet = (behind.is_some() || place.subnet.prefix() < place.address.prefix())
             .then(|| through(place.subnet, gateway(place.address)));
         let default = place.gateway.and_then(|gateway| {
             let all = match gateway {
@@ -322,7 +338,7 @@ fn routes(request: &AttachRequest, link: u32) -> impl Iterator<Item = Route> {
             };
             Some(through(IpNetwork::new(all, 0).ok()?, gateway))
         });
-        subnet.into_iter().chain(default)
+        to_host.into_iter().chain(subnet).chain(default)
     })
 }
 

@@ -59,6 +59,7 @@ fn packets(out: &mut Batch, state: &HostState) {
         spoofed(segments),
     );
     let untracked = tunnelled(segments, "daddr").map(|sent| format!("{sent} notrack"));
+    let untracked = untracked.chain(no_redirects(segments));
     out.chain(
         "tunnelled",
         "filter hook output priority -300",
@@ -115,6 +116,19 @@ fn from_hosts(segment: &Segment, vxlan: &Vxlan) -> Option<String> {
     let own = gateways(segment.blocks.iter().copied());
     let (theirs, own) = (hosts_v4(segment)?, of_v4(&own)?);
     Some(format!("iifname {links} ip saddr {theirs} ip daddr {own}"))
+}
+
+/// Of containers that exchange no frames each would be told to do without the host, which the kernel can be asked to leave
+/// for IPv4 alone.
+fn no_redirects(segments: &[Segment]) -> impl Iterator<Item = String> {
+    let apart = segments.iter().filter(|segment| segment.isolates_ports());
+    let bridges = apart.filter(|segment| segment.has_v6());
+    bridges.map(|segment| {
+        format!(
+            "oifname \"{}\" icmpv6 type nd-redirect drop",
+            segment.bridge
+        )
+    })
 }
 
 /// The hosts of those blocks, by their gateway addresses.

@@ -57,7 +57,8 @@ pub struct Segment {
     /// Containers of this network may open connections to each other.
     pub icc: bool,
     /// Connections that containers of this host may open although `icc` is off. Between its own the host routes
-    /// them: it answers ARP in the other's place (RFC 3069), since bridge ports without `icc` exchange no frames.
+    /// them: it answers ARP in the other's place (RFC 3069), since bridge ports without `icc` exchange no frames, and to IPv6
+    /// it is the router anyway (see [`attach`](crate::attach)).
     pub linked: Vec<Linked>,
     /// What crosses the tunnel.
     pub reach: Reach,
@@ -100,9 +101,9 @@ pub enum HostAccess {
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Linked {
     /// Who connects.
-    pub client: Ipv4Addr,
-    /// Who is connected to.
-    pub server: Ipv4Addr,
+    pub client: IpAddr,
+    /// Who is connected to, by an address of the same family.
+    pub server: IpAddr,
     /// The transport.
     pub protocol: Protocol,
     /// The server's port.
@@ -187,14 +188,14 @@ pub enum Reach {
     /// Only hosts themselves, from their gateway addresses, reach exposed ports; containers do not.
     LinksOnly {
         /// Ports of this host's containers that peers may reach.
-        exposed: Vec<(Ipv4Addr, Protocol, u16)>,
+        exposed: Vec<(IpAddr, Protocol, u16)>,
         /// Where they are reached by TCP instead, if there is such a place.
         door: Option<LinkDoor>,
     },
     /// Containers that are linked, which their own hosts see to, reach exposed ports.
     Linked {
         /// Ports of this host's containers that peers, and containers there, may reach.
-        exposed: Vec<(Ipv4Addr, Protocol, u16)>,
+        exposed: Vec<(IpAddr, Protocol, u16)>,
     },
 }
 

@@ -3,11 +3,11 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::Result;
 use nuncio_overlay::{LinkDoor, Linked, Protocol, Reach};
-use support::{Network, Server, Underlay, join, reach};
+use support::{Container, Network, Server, Underlay, join, reach, reach_at};
 
 #[test]
 fn containers_of_three_hosts_reach_each_other_by_their_own_addresses() -> Result<()> {
@@ -131,7 +131,7 @@ fn over_a_network_for_links_only_hosts_reach_exposed_ports() -> Result<()> {
     );
 
     hosts[0].state.segments[0].reach = Reach::LinksOnly {
-        exposed: vec![(server.address, Protocol::Tcp, exposed.port)],
+        exposed: vec![(server.address.into(), Protocol::Tcp, exposed.port)],
         door: None,
     };
     hosts[0].reconcile()?;
@@ -157,7 +157,7 @@ fn over_a_network_for_links_only_hosts_reach_exposed_ports() -> Result<()> {
         door.plain
             .extend(plain.then_some("10.1.2.1".parse::<Ipv4Addr>()?));
         hosts[0].state.segments[0].reach = Reach::LinksOnly {
-            exposed: vec![(server.address, Protocol::Tcp, exposed.port)],
+            exposed: vec![(server.address.into(), Protocol::Tcp, exposed.port)],
             door: Some(door.clone()),
         };
         hosts[0].reconcile()?;
@@ -171,47 +171,53 @@ fn over_a_network_for_links_only_hosts_reach_exposed_ports() -> Result<()> {
 }
 
 #[test]
-fn without_icc_only_the_host_is_reached() -> Result<()> {
+fn without_icc_only_the_host_is_reached_and_who_is_linked() -> Result<()> {
     let mut underlay = Underlay::new()?;
     let mut hosts = [underlay.host()?];
     let quiet = Network {
         icc: false,
-        ..Network::new(1)
+        ..Network::dual(1)
     };
     join(&quiet, &mut hosts)?;
     let (server, client) = (
         hosts[0].container(&quiet, 2)?,
         hosts[0].container(&quiet, 3)?,
     );
-    let listening = Server::start(server.path())?;
-    assert_eq!(reach(client.path(), server.address, listening.port)?, None);
-    assert!(reach(&hosts[0].namespace.path, server.address, listening.port)?.is_some());
+    let (listening, hidden) = (Server::start(server.path())?, Server::start(server.path())?);
+    let of_client = Server::start(client.path())?;
+    let both = |container: &Container| [container.address.into(), container.address_v6.into()];
+    let clients: [IpAddr; 2] = both(&client);
+    for server in both(&server) {
+        let at = (server, listening.port).into();
+        assert_eq!(reach_at(client.path(), at)?, None);
+        assert!(reach_at(&hosts[0].namespace.path, at)?.is_some());
+    }
     hosts[0].state.segments[0].local_addresses = vec!["10.1.1.9".parse()?];
     hosts[0].reconcile()?;
     let link = Server::start_at(&hosts[0].namespace.path, "10.1.1.9".parse()?)?;
     assert!(reach(client.path(), "10.1.1.9".parse()?, link.port)?.is_some());
 
-    let hidden = Server::start(server.path())?;
-    hosts[0].state.segments[0].linked = vec![Linked {
-        client: client.address,
-        server: server.address,
-        protocol: Protocol::Tcp,
-        port: listening.port,
-    }];
+    let linked = both(&server).into_iter().zip(clients);
+    hosts[0].state.segments[0].linked = linked
+        .map(|(server, client)| Linked {
+            client,
+            server,
+            protocol: Protocol::Tcp,
+            port: listening.port,
+        })
+        .collect();
     hosts[0].reconcile()?;
-    let seen = reach(client.path(), server.address, listening.port)?;
-    assert_eq!(
-        seen,
-        Some(client.address.to_string()),
-        "with its own address"
-    );
-    assert_eq!(reach(client.path(), server.address, hidden.port)?, None);
-    let of_client = Server::start(client.path())?;
-    assert_eq!(
-        reach(server.path(), client.address, of_client.port)?,
-        None,
-        "one way"
-    );
+    for (server, client_address) in both(&server).into_iter().zip(clients) {
+        let seen = reach_at(client.path(), (server, listening.port).into())?;
+        let own = Some(client_address.to_string());
+        assert_eq!(seen, own, "with its own address");
+        let not_linked = (server, hidden.port).into();
+        assert_eq!(reach_at(client.path(), not_linked)?, None);
+    }
+    for client in clients {
+        let back = (client, of_client.port).into();
+        assert_eq!(reach_at(server.path(), back)?, None, "one way");
+    }
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! What the kernel should hold for this host: segments and published ports.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use nuncio_overlay::{
     Carrier, HostAccess, HostState, Linked, MacAddr, Member, Peer, Published, Reach, Segment, Vni,
@@ -99,10 +99,12 @@ impl Daemon {
         });
         let peers: Vec<_> = peers.collect();
         let exposed = sight.active.iter().flat_map(|container| {
-            let address = within(container, &record.id).map(|endpoint| endpoint.address);
-            let ports = container.config.exposed.iter();
-            ports.filter_map(move |port| {
-                Some((address?, overlay_protocol(port.protocol), port.number))
+            let addresses = within(container, &record.id)
+                .into_iter()
+                .flat_map(Endpoint::addresses);
+            addresses.flat_map(|address| {
+                let ports = container.config.exposed.iter();
+                ports.map(move |port| (address, overlay_protocol(port.protocol), port.number))
             })
         });
         Ok(Segment {
@@ -170,31 +172,7 @@ impl Daemon {
 
     /// Links of user-defined networks are names, which may be those of containers on other hosts.
     fn linked_by_name(&self, sight: &Sight, network: &str) -> Vec<Linked> {
-        let mut servers = BTreeMap::<&str, Vec<(Ipv4Addr, Vec<Port>)>>::new();
-        let here = sight.active.iter().filter_map(|record| {
-            let endpoint = within(record, network)?;
-            let names = [&record.name].into_iter().chain(&endpoint.aliases);
-            Some((
-                names.collect::<Vec<_>>(),
-                endpoint.address,
-                record.config.exposed.clone(),
-            ))
-        });
-        let elsewhere = sight
-            .catalog
-            .endpoints_in(network)
-            .filter(|endpoint| endpoint.node != self.node.id)
-            .map(|endpoint| {
-                let names = [&endpoint.name].into_iter().chain(&endpoint.aliases);
-                let ports = endpoint.ports.iter().map(port_of).collect();
-                (names.collect(), endpoint.address, ports)
-            });
-        for (names, address, ports) in here.chain(elsewhere) {
-            for name in names {
-                let known = servers.entry(name).or_default();
-                known.push((address, ports.clone()));
-            }
-        }
+        let servers = self.servers_by_name(sight, network);
         let mut linked = Vec::new();
         for record in &sight.active {
             let Some(client) = within(record, network) else {
@@ -204,11 +182,15 @@ impl Daemon {
             let links = record.config.host.links.iter();
             for link in links.chain(further.flat_map(|endpoint| &endpoint.links)) {
                 for (server, ports) in servers.get(link.target.as_str()).into_iter().flatten() {
-                    linked.extend(ports.iter().map(|port| Linked {
-                        client: client.address,
-                        server: *server,
-                        protocol: overlay_protocol(port.protocol),
-                        port: port.number,
+                    let mut clients = client.addresses();
+                    let client = clients.find(|client| client.is_ipv4() == server.is_ipv4());
+                    linked.extend(ports.iter().filter_map(|port| {
+                        Some(Linked {
+                            client: client?,
+                            server: *server,
+                            protocol: overlay_protocol(port.protocol),
+                            port: port.number,
+                        })
                     }));
                 }
             }
@@ -216,6 +198,42 @@ impl Daemon {
         linked.sort_unstable();
         linked.dedup();
         linked
+    }
+
+    /// The addresses of a network's containers and the ports that they expose, by each of their names.
+    fn servers_by_name<'a>(
+        &self,
+        sight: &'a Sight,
+        network: &str,
+    ) -> BTreeMap<&'a str, Vec<(IpAddr, Vec<Port>)>> {
+        let mut servers = BTreeMap::<&str, Vec<(IpAddr, Vec<Port>)>>::new();
+        let here = sight.active.iter().filter_map(|record| {
+            let endpoint = within(record, network)?;
+            let names = [&record.name].into_iter().chain(&endpoint.aliases);
+            Some((
+                names.collect::<Vec<_>>(),
+                endpoint.addresses().collect::<Vec<_>>(),
+                record.config.exposed.clone(),
+            ))
+        });
+        let elsewhere = sight
+            .catalog
+            .endpoints_in(network)
+            .filter(|endpoint| endpoint.node != self.node.id)
+            .map(|endpoint| {
+                let names = [&endpoint.name].into_iter().chain(&endpoint.aliases);
+                let v6 = endpoint.address_v6.map(IpAddr::from);
+                let addresses = [IpAddr::from(endpoint.address)].into_iter().chain(v6);
+                let ports = endpoint.ports.iter().map(port_of).collect();
+                (names.collect(), addresses.collect(), ports)
+            });
+        for (names, addresses, ports) in here.chain(elsewhere) {
+            for name in names {
+                let known = servers.entry(name).or_default();
+                known.extend(addresses.iter().map(|address| (*address, ports.clone())));
+            }
+        }
+        servers
     }
 
     /// Who may connect to this host itself: with `--add-host NAME:host-gateway` a container is told where to.
@@ -273,8 +291,8 @@ fn linked(active: &[Record]) -> Vec<Linked> {
         };
         for link in record.links.iter().filter(|link| !link.remote) {
             linked.extend(link.ports.iter().map(|port| Linked {
-                client: client.address,
-                server: link.address,
+                client: client.address.into(),
+                server: link.address.into(),
                 protocol: overlay_protocol(port.protocol),
                 port: port.number,
             }));

@@ -76,7 +76,9 @@ fn between(segment: &Segment) -> Vec<String> {
     let ports = quoted(segment.members.iter().map(|member| member.link.as_str()));
     let between = format!("iifname {ports} oifname {ports}");
     let mut rules = vec![format!("{between} ether type arp accept")];
-    let asked = segment.linked.iter().map(|linked| {
+    let linked = segment.linked.iter();
+    let linked = linked.filter(|linked| linked.server.is_ipv4()); // it has no other family
+    let asked = linked.clone().map(|linked| {
         let Linked {
             client,
             server,
@@ -85,7 +87,7 @@ fn between(segment: &Segment) -> Vec<String> {
         } = linked;
         format!("{client} . {server} . {protocol} . {port}")
     });
-    let answered = segment.linked.iter().map(|linked| {
+    let answered = linked.map(|linked| {
         let Linked {
             client,
             server,

@@ -1,10 +1,10 @@
 //! What passes through this host, from and to containers.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use super::{
     adopted, gateways, links, own,
-    sets::{named, of_v4, quoted, set},
+    sets::{family, named, of_v4, quoted, set},
 };
 use crate::{Linked, Protocol, Reach, Segment, Vxlan};
 
@@ -66,23 +66,16 @@ pub(super) fn from_bridge(segment: &Segment, segments: &[Segment]) -> Vec<String
     let mut rules = if segment.icc || segment.adopted {
         vec![format!("oifname \"{bridge}\" accept")]
     } else {
-        let linked = segment.linked.iter().map(|linked| {
-            let Linked {
-                client,
-                server,
-                protocol,
-                port,
-            } = linked;
-            format!("{client} . {server} . {protocol} . {port}")
-        });
         let out = match segment.reach {
             Reach::Linked { .. } => quoted(links(segment)),
             Reach::Routed | Reach::LinksOnly { .. } => format!("\"{bridge}\""),
         };
-        let rule = |ports| {
-            format!("oifname {out} ip saddr . ip daddr . meta l4proto . th dport {ports} accept")
+        let rule = |(family, linked)| {
+            format!(
+                "oifname {out} {family} saddr . {family} daddr . meta l4proto . th dport {linked} accept"
+            )
         };
-        set(linked).map(rule).into_iter().collect()
+        linked(segment).map(rule).collect()
     };
     if let Some(vxlan) = &segment.vxlan {
         let verdict = match segment.reach {
@@ -110,13 +103,14 @@ pub(super) fn from_vxlan(segment: &Segment, vxlan: &Vxlan) -> Vec<String> {
         }
         Reach::Linked { exposed } => {
             // From within the blocks of peers: what comes from elsewhere has been dropped.
-            let rule =
-                |ports| format!("{inward} ip daddr . meta l4proto . th dport {ports} accept");
-            rules.extend(ports(exposed).map(rule));
+            rules.extend(ports(exposed).map(|(family, ports)| {
+                format!("{inward} {family} daddr . meta l4proto . th dport {ports} accept")
+            }));
         }
         Reach::LinksOnly { exposed, door } => {
+            // It has no other family.
             let rule = |hosts, exposed: &[_]| {
-                let ports = ports(exposed)?;
+                let (_, ports) = ports(exposed).find(|(family, _)| *family == "ip")?;
                 Some(format!(
                     "{inward} ip saddr {hosts} ip daddr . meta l4proto . th dport {ports} accept"
                 ))
@@ -134,7 +128,38 @@ pub(super) fn from_vxlan(segment: &Segment, vxlan: &Vxlan) -> Vec<String> {
     rules
 }
 
-fn ports(exposed: &[(Ipv4Addr, Protocol, u16)]) -> Option<String> {
-    let exposed = exposed.iter();
-    set(exposed.map(|(ip, protocol, port)| format!("{ip} . {protocol} . {port}")))
+/// Of each family that has some, the connections that links open: client, server, protocol and port.
+fn linked(segment: &Segment) -> impl Iterator<Item = (&'static str, String)> {
+    each_family(
+        &segment.linked,
+        |linked| linked.server,
+        |linked| {
+            let Linked {
+                client,
+                server,
+                protocol,
+                port,
+            } = linked;
+            format!("{client} . {server} . {protocol} . {port}")
+        },
+    )
+}
+
+fn ports(exposed: &[(IpAddr, Protocol, u16)]) -> impl Iterator<Item = (&'static str, String)> {
+    each_family(
+        exposed,
+        |(ip, ..)| *ip,
+        |(ip, protocol, port)| format!("{ip} . {protocol} . {port}"),
+    )
+}
+
+fn each_family<T>(
+    all: &[T],
+    address: impl Fn(&T) -> IpAddr,
+    show: impl Fn(&T) -> String,
+) -> impl Iterator<Item = (&'static str, String)> {
+    ["ip", "ip6"].into_iter().filter_map(move |of| {
+        let of_family = all.iter().filter(|one| family(address(one)) == of);
+        Some((of, set(of_family.map(&show))?))
+    })
 }

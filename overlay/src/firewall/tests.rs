@@ -217,7 +217,7 @@ fn the_order_of_peers_and_ports_does_not_matter() {
 
 #[test]
 fn what_is_linked_crosses_the_tunnel_alone() {
-    let server: Ipv4Addr = "10.1.1.2".parse().unwrap();
+    let server: IpAddr = "10.1.1.2".parse().unwrap();
     let segment = Segment {
         icc: false,
         masquerade: false,
