@@ -337,11 +337,12 @@ fn an_ambassador_beside_the_daemon_finds_the_services_of_the_mesh() {
     let token = found(&a, "");
     join(&b, &token, &a);
     a.load(Image::Redis);
-    serve_redis(&a, "redis-server");
+    a.ok("run -d --name redis-server -p 6379:6379 redis");
+    a.ok(&format!("service register store tcp://{}:6379", a.address));
     let nuncio = env!("CARGO_BIN_EXE_nuncio");
     let ambassador = |data_root: &Path| {
         let data_root = data_root.display();
-        let flags = "--listen tcp://127.0.0.1:6379 --to service://redis-server --data-root";
+        let flags = "--listen tcp://127.0.0.1:6379 --to service://store --data-root";
         b.spawn_inside("env", &format!("{nuncio} ambassador {flags} {data_root}"))
     };
     let _serving = ambassador(&b.data_root());
@@ -357,7 +358,7 @@ fn an_ambassador_beside_the_daemon_finds_the_services_of_the_mesh() {
         "{refused}"
     );
     let clear = format!(
-        "{nuncio} ambassador --listen tcp://127.0.0.1:6380 --to service://redis-server --registry {}",
+        "{nuncio} ambassador --listen tcp://127.0.0.1:6380 --to service://store --registry {}",
         a.registry_url()
     );
     let refused = b.inside("env", &clear);
