@@ -206,16 +206,15 @@ impl Daemon {
     }
 
     /// The same, as the host's tunnel takes it.
-    pub(super) fn fallback_link(
-        &self,
-        network: &NetworkRecord,
-        sight: &Sight,
-    ) -> Option<LinkDocument> {
-        let fallback = self.fallback_of(network, &sight.catalog)?;
+    pub(super) fn fallback_link(&self, network: &Network, sight: &Sight) -> Option<LinkDocument> {
+        let Network::Mesh(record) = network else {
+            return None;
+        };
+        let fallback = self.fallback_of(record, &sight.catalog)?;
         Some(LinkDocument {
             name: fallback.link,
-            subnets: network.subnets().collect(),
-            mtu: network.mtu.unwrap_or(u16::MAX).min(sight.mtu),
+            subnets: record.subnets().collect(),
+            mtu: network.mtu(sight.mtu),
             sealed: false,
         })
     }

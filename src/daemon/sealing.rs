@@ -92,23 +92,20 @@ impl Daemon {
     }
 
     fn tunnel_document(&self, sight: &Sight) -> TunnelDocument {
-        let networks = sight.networks.iter().filter_map(|network| match network {
-            Network::Mesh(record) => Some(record),
-            Network::Local(_) => None,
-        });
-        let networks = networks.filter(|record| !self.own_blocks(&record.id).is_empty());
+        let networks = sight.networks.iter();
+        let networks = networks.filter(|network| !self.own_blocks(network.id()).is_empty());
         let mut document = TunnelDocument::default();
         let mut peers = BTreeMap::<&str, PeerDocument>::new();
         for network in networks {
-            let sealed = is_sealed(network);
+            let sealed = network.is_sealed();
             let link = if sealed {
-                Some(sealed_link(network, sight))
+                sealed_link(network, sight.sealed_mtu)
             } else {
                 self.fallback_link(network, sight)
             };
             let Some(link) = link else { continue };
             document.links.push(link);
-            let blocks = sight.catalog.blocks_of(&network.id);
+            let blocks = sight.catalog.blocks_of(network.id());
             for block in blocks.filter(|block| block.node != self.node.id) {
                 let Some(node) = sight.catalog.nodes.get(&block.node) else {
                     continue;
@@ -192,13 +189,17 @@ pub(super) fn require_tun(network: &str) -> Result<(), Refusal> {
     })
 }
 
-fn sealed_link(network: &NetworkRecord, sight: &Sight) -> LinkDocument {
-    LinkDocument {
-        name: vxlan_name(&network.id),
-        subnets: network.subnets().collect(),
-        mtu: network.mtu.unwrap_or(u16::MAX).min(sight.sealed_mtu),
+/// The device of an encrypted network, on a host whose tunnel has room for `tunnelled` bytes.
+fn sealed_link(network: &Network, tunnelled: u16) -> Option<LinkDocument> {
+    let Network::Mesh(record) = network else {
+        return None;
+    };
+    Some(LinkDocument {
+        name: vxlan_name(&record.id),
+        subnets: record.subnets().collect(),
+        mtu: network.mtu(tunnelled),
         sealed: true,
-    }
+    })
 }
 
 fn keys(node: &NodeRecord, wireguard: &WireguardRecord) -> Vec<PublicKey> {
@@ -210,4 +211,45 @@ fn keys(node: &NodeRecord, wireguard: &WireguardRecord) -> Vec<PublicKey> {
         }
     });
     keys.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn a_device_takes_packets_as_long_as_its_network_has() {
+        let network = |mtu: Option<&str>| {
+            let option = |mtu: &str| ("mtu".to_owned(), mtu.to_owned());
+            let sealed = std::iter::once((ENCRYPTED.to_owned(), String::new()));
+            Network::Mesh(Arc::new(NetworkRecord {
+                id: "0123456789abcdef".to_owned(),
+                name: "hidden".to_owned(),
+                driver: "overlay".to_owned(),
+                vni: 4096,
+                subnet: "10.1.0.0/16".parse().expect("a subnet"),
+                subnet_v6: None,
+                range: None,
+                gateway: Some(Ipv4Addr::new(10, 1, 0, 1)),
+                reserved: BTreeMap::new(),
+                internal: false,
+                attachable: true,
+                mtu: None,
+                options: sealed.chain(mtu.map(option)).collect(),
+                labels: BTreeMap::new(),
+                created: String::new(),
+            }))
+        };
+        for (asked, tunnelled, mtu) in [
+            (None, 1440, 1440),
+            (Some("1300"), 1440, 1300),
+            (Some("1440"), 1400, 1400),
+        ] {
+            let link = sealed_link(&network(asked), tunnelled).expect("a device");
+            assert_eq!(link.mtu, mtu, "{asked:?} of {tunnelled}");
+        }
+    }
 }
