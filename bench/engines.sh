@@ -137,7 +137,7 @@ engine() {
 # The words that a client begins with.
 client_of() {
     case $1 in
-        nuncio | nuncio-[ab]) echo /bench/nuncio -H unix:///run/engine.sock ;;
+        nuncio | nuncio-[a-d]) echo /bench/nuncio -H unix:///run/engine.sock ;;
         nuncio-docker | docker) echo docker -H unix:///run/engine.sock ;;
         podman) echo podman --cgroup-manager cgroupfs ;;
     esac

@@ -21,7 +21,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 . "$here/overlay_columns.sh"
 
 stem=nuncio-bench-$$
-all_paths=(vxlan veth overlay sealed openssl docker bridge)
+all_paths=(vxlan veth overlay sealed around openssl openssl2 docker bridge)
 all_columns=("${columns[@]}")
 duration=${DURATION:-2}
 rounds=5

@@ -11,6 +11,7 @@ plain=()
 peer_host() {
     case $1 in
         overlay | sealed) echo nuncio-b ;;
+        around) echo nuncio-d ;;
         bridge) echo nuncio ;;
         *) echo "$1" ;;
     esac
@@ -74,40 +75,62 @@ make_vxlan() {
 }
 
 make_overlay() {
-    make_nuncio_hosts && across overlay mesh
+    make_nuncio_hosts && across nuncio-a nuncio-b overlay mesh
 }
 
 make_sealed() {
-    make_nuncio_hosts && across sealed hidden --opt encrypted
+    make_nuncio_hosts && across nuncio-a nuncio-b sealed hidden --opt encrypted
 }
 
-# Two daemons; the first has the registry.
+# Two hosts between which no VXLAN gets through, so that all goes by TLS.
+make_around() {
+    make_nuncio_pair nuncio-c nuncio-d 198.18.4 || return 1
+    local host
+    for host in nuncio-c nuncio-d; do
+        nsenter --net="/run/netns/$stem-$host" nft -f - <<<'table inet blocked {
+            chain input { type filter hook input priority -500; udp dport 4789 drop; }
+        }'
+    done
+    across nuncio-c nuncio-d around mesh || return 1
+    until_true 60 nsenter --net="${client_net[around]}" "$engines/usr/bin/busybox" ping -c 1 -W 1 "${server_address[around]}"
+}
+
 make_nuncio_hosts() {
-    [ -z "${first[nuncio-b]-}" ] || return 0
-    make_host nuncio-a
-    make_host nuncio-b
-    join nuncio-a eth0 198.18.2.1/24 nuncio-b eth0 198.18.2.2/24
-    start_daemon nuncio-a --advertise-addr 198.18.2.1 --node-name a || return 1
-    start_daemon nuncio-b --advertise-addr 198.18.2.2 --node-name b --registry http://198.18.2.1:2379 || return 1
-    engine nuncio-a load --input /bench/busybox.tar >/dev/null || return 1
-    engine nuncio-b load --input /bench/busybox.tar >/dev/null || return 1
+    make_nuncio_pair nuncio-a nuncio-b 198.18.2
 }
 
-# across PATH NETWORK FLAG... : a network of both hosts, with a container on each.
+# make_nuncio_pair HOST HOST SUBNET : two daemons; the first has the registry. Once.
+make_nuncio_pair() {
+    [ -z "${first[$2]-}" ] || return 0
+    make_host "$1"
+    make_host "$2"
+    join "$1" eth0 "$3.1/24" "$2" eth0 "$3.2/24"
+    start_daemon "$1" --advertise-addr "$3.1" --node-name "${1#nuncio-}" || return 1
+    start_daemon "$2" --advertise-addr "$3.2" --node-name "${2#nuncio-}" --registry "http://$3.1:2379" || return 1
+    engine "$1" load --input /bench/busybox.tar >/dev/null || return 1
+    engine "$2" load --input /bench/busybox.tar >/dev/null || return 1
+}
+
+# across HOST HOST PATH NETWORK FLAG... : a network of both hosts, with a container on each.
 across() {
-    local path=$1 network=$2
-    shift 2
-    engine nuncio-a network create -d overlay "$@" "$network" >/dev/null || return 1
-    stand nuncio-a "$path-client" --network "$network" || return 1
-    stand nuncio-b "$path-server" --network "$network" || return 1
-    client_net[$path]=$(net_of nuncio-a "$path-client")
-    server_net[$path]=$(net_of nuncio-b "$path-server")
-    server_address[$path]=$(address_of nuncio-b "$path-server" "$network")
+    local near=$1 far=$2 path=$3 network=$4
+    shift 4
+    engine "$near" network create -d overlay "$@" "$network" >/dev/null || return 1
+    stand "$near" "$path-client" --network "$network" || return 1
+    until_true 10 engine "$far" network inspect "$network" || return 1
+    stand "$far" "$path-server" --network "$network" || return 1
+    client_net[$path]=$(net_of "$near" "$path-client")
+    server_net[$path]=$(net_of "$far" "$path-server")
+    server_address[$path]=$(address_of "$far" "$path-server" "$network")
 }
 
-# What one core of this machine seals, without any network.
+# What one core of this machine seals, and what two cores seal and open, without any network.
 make_openssl() {
     command -v openssl >/dev/null
+}
+
+make_openssl2() {
+    make_openssl
 }
 
 make_docker() {
@@ -159,7 +182,7 @@ address_of() {
 # serve PATH : redis, iperf3 and what `nuncio-bench serve` offers, at the path's server.
 serve() {
     local net
-    [ "$1" != openssl ] || return 0
+    [[ $1 != openssl* ]] || return 0
     for net in "${client_net[$1]}" "${server_net[$1]}"; do
         # The same for all, whatever this machine prefers; and ports for all the short connections.
         nsenter --net="$net" sh -ec '

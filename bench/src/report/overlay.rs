@@ -37,12 +37,18 @@ pub(super) const FIGURES: [Figure; 13] = [
 ];
 
 /// What is measured, in the order of the table.
-pub(super) const PATHS: [Path; 7] = [
+pub(super) const PATHS: [Path; 9] = [
     path(VXLAN, "VXLAN by hand", Kind::Direct),
     path("veth", "plain underlay", Kind::Direct),
     path(OVERLAY, "nuncio overlay", Kind::Ours),
     path(SEALED, "nuncio overlay, encrypted", Kind::Ours),
-    path("openssl", "openssl, one core", Kind::Direct),
+    path("around", "nuncio overlay, by TLS", Kind::Ours),
+    path("openssl", "openssl seals, one core", Kind::Direct),
+    path(
+        "openssl2",
+        "openssl seals and opens, two cores",
+        Kind::Direct,
+    ),
     path("docker", "docker's bridge", Kind::Peer),
     path("bridge", "nuncio's bridge", Kind::Ours),
 ];
