@@ -23,7 +23,7 @@ stem=nuncio-bench-$$
 networks=20
 each=40
 declare -A holders=() first=()
-simulated=
+simulated='' staying=''
 
 main() {
     sizes=("$@")
@@ -66,7 +66,10 @@ measure_size() {
     nsenter --net="/run/netns/$stem-nuncio-a" "$LOAD" mesh http://198.18.2.1:2379 --hosts "$hosts" \
         --endpoints $((hosts * each)) <"$work/over" >"$work/entered" 2>>"$work/log-mesh" &
     simulated=$!
-    exec 7>"$work/over"
+    # Not the script itself, of which whoever it starts would inherit that end.
+    sleep 864000 >"$work/over" &
+    staying=$!
+    disown
     until_true 120 test -s "$work/entered" || fail "the hosts are not entered: $(tail -n 3 "$work/log-mesh")"
     start=$(milliseconds)
     until_true 30 knows "$hosts" || fail "the host knows $(rows) rows of $((hosts * networks))"
@@ -81,9 +84,9 @@ measure_size() {
     until_true 60 knows "$hosts" || fail "the host does not come back"
     resynced=$(since "$start")
     until_true 30 engine nuncio-b ps
-    exec 7>&-
+    kill "$staying"
     wait "$simulated"
-    simulated=
+    simulated='' staying=''
     rm "$work/over" "$work/entered"
     start=$(milliseconds)
     until_true 60 knows 0 || fail "the host keeps $(rows) rows of hosts that are gone"
@@ -143,6 +146,7 @@ clean_up() {
     local status=$?
     trap - EXIT
     [ $status = 0 ] || [ -z "${work-}" ] || tail -qn 12 "$work"/log-* 2>/dev/null >&2 || true
+    [ -z "$staying" ] || kill "$staying" 2>/dev/null || true
     [ -z "$simulated" ] || kill "$simulated" 2>/dev/null || true
     remove_hosts
     remove_plain_hosts

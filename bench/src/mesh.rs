@@ -39,14 +39,23 @@ pub(crate) fn run(registry: String, hosts: u32, endpoints: u32) -> Result<()> {
         for presence in alive {
             presence.shutdown().await;
         }
+        // With a host go its blocks; one that is only away keeps them.
+        let registry = Registry::connect(&options).await?;
+        for host in 0..hosts {
+            registry.remove_node(&id_of(host)).await?;
+        }
         Ok(())
     })
+}
+
+fn id_of(host: u32) -> String {
+    format!("simulated-{host}")
 }
 
 /// One host, with its block of each network and its containers.
 async fn enter(registry: Registry, host: u32, endpoints: u32) -> Result<Presence> {
     let [.., high, low] = host.to_be_bytes();
-    let id = format!("simulated-{host}");
+    let id = id_of(host);
     let node = NodeRecord {
         id: id.clone(),
         name: id.clone(),
