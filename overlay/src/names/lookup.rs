@@ -136,21 +136,17 @@ impl Table {
             let own = own.find_map(|zone| zone.name_of(address));
             return own.map_or_else(|| elsewhere(subscriber), Found::Name);
         }
+        if let Some(addresses) = self.named(subscriber, &name) {
+            return Found::Addresses(addresses.to_vec());
+        }
+        if self.is_domain(subscriber, &name) {
+            return Found::Addresses(Vec::new());
+        }
         if self.is_qualified(subscriber, &name) {
-            let known = self.addresses(subscriber, &name).cloned();
-            let is_domain = self.is_domain(subscriber, &name);
-            let known = known.or_else(|| is_domain.then(Vec::new));
-            return known.map_or(Found::NoSuchName, Found::Addresses);
+            return Found::NoSuchName;
         }
         if subscriber.listen.is_some() {
             return Found::NotServed;
-        }
-        let without = |domain: &String| name.strip_suffix(domain)?.strip_suffix('.');
-        let shorter = self.search.iter().filter_map(without);
-        for candidate in std::iter::once(name.as_str()).chain(shorter) {
-            if let Some(addresses) = self.addresses(subscriber, candidate) {
-                return Found::Addresses(addresses.clone());
-            }
         }
         match name.contains('.') || name.is_empty() {
             true => elsewhere(subscriber),
@@ -204,6 +200,24 @@ impl Table {
     fn is_domain(&self, subscriber: &Subscriber, name: &str) -> bool {
         let mut zones = self.zones_of(subscriber).filter(|zone| zone.qualified);
         zones.any(|zone| zone.domain.as_deref() == Some(name))
+    }
+
+    /// The addresses of a name in lower case, without a dot at the end, if it has some that this subscriber is told of.
+    pub(super) fn named<'a>(
+        &'a self,
+        subscriber: &'a Subscriber,
+        name: &str,
+    ) -> Option<&'a [IpAddr]> {
+        let is_qualified = self.is_qualified(subscriber, name);
+        if subscriber.listen.is_some() && !is_qualified {
+            return None;
+        }
+        let without = |domain: &String| name.strip_suffix(domain)?.strip_suffix('.');
+        let shorter = self.search.iter().filter_map(without);
+        std::iter::once(name)
+            .chain(shorter.filter(|_| !is_qualified))
+            .find_map(|candidate| self.addresses(subscriber, candidate))
+            .map(Vec::as_slice)
     }
 
     fn addresses<'a>(&'a self, subscriber: &'a Subscriber, name: &str) -> Option<&'a Vec<IpAddr>> {

@@ -7,6 +7,7 @@ mod listener;
 mod lookup;
 #[cfg(test)]
 mod property;
+mod quick;
 mod reply;
 mod server;
 mod srv;

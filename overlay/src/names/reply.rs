@@ -13,6 +13,7 @@ use hickory_proto::{
 
 use super::{
     lookup::{Found, Table},
+    quick,
     srv::{self, Asked},
 };
 
@@ -20,13 +21,13 @@ use super::{
 pub(super) const TTL: u32 = 0;
 
 /// Most bytes of a datagram that no path has to fragment (DNS flag day 2020).
-const PAYLOAD: u16 = 1232;
+pub(super) const PAYLOAD: u16 = 1232;
 
 /// Least bytes of a datagram that any client takes (RFC 1035 §4.2.1).
-const LEAST_PAYLOAD: u16 = 512;
+pub(super) const LEAST_PAYLOAD: u16 = 512;
 
 /// A header, without which there is no id to answer to.
-const HEADER: usize = 12;
+pub(super) const HEADER: usize = 12;
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Transport {
@@ -57,8 +58,29 @@ pub(super) struct Instead {
 /// Turns addresses around with each answer, so that clients who take the first spread over them.
 static TURN: AtomicUsize = AtomicUsize::new(0);
 
+/// At which of so many addresses the next answer begins.
+pub(super) fn turn(count: usize) -> usize {
+    match count {
+        0 | 1 => 0,
+        count => TURN.fetch_add(1, Ordering::Relaxed) % count,
+    }
+}
+
 /// Answers a query of one subscriber from the table.
 pub(super) fn reply(table: &Table, subscriber: &str, query: &[u8], transport: Transport) -> Reply {
+    match quick::answer(table, subscriber, query, transport) {
+        Some(answer) => Reply::Now(answer),
+        None => in_general(table, subscriber, query, transport),
+    }
+}
+
+/// The same, whatever the query is.
+pub(super) fn in_general(
+    table: &Table,
+    subscriber: &str,
+    query: &[u8],
+    transport: Transport,
+) -> Reply {
     let Ok(message) = Message::from_vec(query) else {
         return malformed(query);
     };
@@ -137,10 +159,7 @@ fn address_records(question: &Query, mut addresses: Vec<IpAddr>) -> Vec<Record> 
         RecordType::AAAA => address.is_ipv6(),
         kind => kind == RecordType::ANY,
     });
-    if addresses.is_empty() {
-        return Vec::new();
-    }
-    let turn = TURN.fetch_add(1, Ordering::Relaxed) % addresses.len();
+    let turn = turn(addresses.len());
     addresses.rotate_left(turn);
     let record = |address| address_record(question.name().clone(), address);
     addresses.into_iter().map(record).collect()
