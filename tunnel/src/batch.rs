@@ -2,14 +2,10 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use tun_rs::{GROTable, VIRTIO_NET_HDR_LEN};
-
-use crate::{link::Link, socket::Socket, status::Counts};
+use crate::{joiner::Joiner, link::Link, socket::Socket, status::Counts};
 
 /// The most that one UDP datagram holds, and so a train.
 const TRAIN: usize = 65_507;
-/// Packets that are written to a device together.
-const ARRIVALS: usize = 128;
 
 /// Datagrams to one peer, all of one size but the last, which the kernel takes as one.
 pub(crate) struct Train<'a> {
@@ -81,55 +77,45 @@ impl<'a> Train<'a> {
 
 /// Packets that were opened and go to one device.
 pub(crate) struct Arrivals {
-    /// Each with room in front for what the kernel is told of it, and behind for those that are joined to it.
-    packets: Vec<Vec<u8>>,
-    used: usize,
+    joiner: Joiner,
+    /// Where what is joined goes.
     link: Option<Arc<Link>>,
-    joined: GROTable,
 }
 
 impl Arrivals {
     pub(crate) fn new() -> Self {
-        let packet = || Vec::with_capacity(VIRTIO_NET_HDR_LEN + usize::from(u16::MAX));
         Self {
-            packets: std::iter::repeat_with(packet).take(ARRIVALS).collect(),
-            used: 0,
+            joiner: Joiner::new(),
             link: None,
-            joined: GROTable::new(),
         }
     }
 
     /// Room for a packet of at most `most` bytes.
     pub(crate) fn room(&mut self, most: usize) -> &mut [u8] {
-        let packet = &mut self.packets[self.used];
-        packet.resize(VIRTIO_NET_HDR_LEN + most, 0);
-        &mut packet[VIRTIO_NET_HDR_LEN..]
+        if !self.joiner.has_room(most) {
+            self.write();
+        }
+        self.joiner.room(most)
     }
 
     /// Keeps the first `length` bytes of the room, a packet for `link`.
     pub(crate) fn keep(&mut self, length: usize, link: &Arc<Link>) {
-        self.packets[self.used].truncate(VIRTIO_NET_HDR_LEN + length);
-        if self
-            .link
-            .as_ref()
-            .is_some_and(|other| !Arc::ptr_eq(other, link))
-        {
-            let last = self.used;
-            self.write();
-            self.packets.swap(0, last);
+        let last = self.link.as_ref();
+        let is_same = last.is_some_and(|last| Arc::ptr_eq(last, link));
+        if is_same && self.joiner.join(length, link.joins_udp()) {
+            return;
         }
-        self.link.get_or_insert_with(|| Arc::clone(link));
-        self.used += 1;
-        if self.used == ARRIVALS {
-            self.write();
-        }
+        self.joiner.set_aside(length);
+        self.write();
+        self.joiner.begin();
+        self.link = Some(Arc::clone(link));
     }
 
     /// Writes what there is.
     pub(crate) fn write(&mut self) {
-        if let Some(link) = self.link.take() {
-            link.write(&mut self.joined, &mut self.packets[..self.used]);
+        if let (Some(link), Some(packet)) = (self.link.take(), self.joiner.finish()) {
+            link.write(packet);
         }
-        self.used = 0;
+        self.joiner.clear();
     }
 }

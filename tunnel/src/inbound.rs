@@ -22,8 +22,6 @@ use crate::{
 const TRAIN: usize = 65_536;
 /// The longest message that may have waited for an answer.
 const WAITING: usize = u16::MAX as usize + OVERHEAD;
-/// How long to wait for a train; only the end of the tunnel is noticed late for it.
-const PATIENCE: Duration = Duration::from_millis(500);
 /// How long to let a socket rest that failed.
 const REST: Duration = Duration::from_millis(100);
 
@@ -33,7 +31,7 @@ pub(crate) fn carry(shared: &Shared) {
     let mut arrivals = Arrivals::new();
     let mut answers = Train::new(&shared.socket, &shared.counts);
     while !shared.is_over() {
-        match shared.socket.receive(&mut buffer, PATIENCE) {
+        match shared.socket.receive(&mut buffer) {
             Ok(None) => {}
             Ok(Some(meta)) => {
                 let table = shared.table.load();

@@ -14,7 +14,7 @@ use rustix::{
     event::PollFlags,
     net::{AddressFamily, SocketType, netdevice::name_to_index},
 };
-use tun_rs::{DeviceBuilder, GROTable, SyncDevice, VIRTIO_NET_HDR_LEN};
+use tun_rs::{DeviceBuilder, SyncDevice, VIRTIO_NET_HDR_LEN};
 
 use crate::{LinkDocument, socket::wait};
 
@@ -108,13 +108,19 @@ impl Link {
         }
     }
 
-    /// Writes packets, which have room in front. What the kernel does not take is lost, as on any link.
-    pub(crate) fn write(&self, joined: &mut GROTable, packets: &mut [Vec<u8>]) {
-        let Some(device) = self.device.load_full() else {
+    /// Whether several packets of UDP may be written as one.
+    pub(crate) fn joins_udp(&self) -> bool {
+        let device = self.device.load();
+        device.as_ref().is_some_and(|device| device.udp_gso())
+    }
+
+    /// Writes a packet, behind what the kernel is told of it. If it does not take it, it is lost, as on any link.
+    pub(crate) fn write(&self, packet: &[u8]) {
+        let Some(device) = &*self.device.load() else {
             return;
         };
-        if let Err(error) = device.send_multiple(joined, packets, VIRTIO_NET_HDR_LEN) {
-            tracing::debug!(link = self.document.name, %error, "write packets");
+        if let Err(error) = device.send(packet) {
+            tracing::debug!(link = self.document.name, %error, "write a packet");
         }
     }
 }

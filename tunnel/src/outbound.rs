@@ -9,6 +9,7 @@ use crate::{
     pair::{LONGEST_CONTROL, OVERHEAD},
     ranges::addresses,
     status::count,
+    table::Table,
     tunnel::Shared,
 };
 
@@ -20,8 +21,9 @@ pub(crate) fn carry(shared: &Shared, link: &Arc<Link>) {
         match link.read(&mut reader) {
             // A train goes once it is full or the device has no more.
             Read::Packets(count) => {
+                let (table, now) = (shared.table.load(), shared.clock.now());
                 for packet in reader.packets(count) {
-                    send(shared, link, packet, &mut train);
+                    send(shared, &table, now, link, packet, &mut train);
                 }
             }
             Read::Empty => {
@@ -33,8 +35,14 @@ pub(crate) fn carry(shared: &Shared, link: &Arc<Link>) {
     }
 }
 
-fn send(shared: &Shared, link: &Link, packet: &[u8], train: &mut Train<'_>) {
-    let table = shared.table.load();
+fn send(
+    shared: &Shared,
+    table: &Table,
+    now: u64,
+    link: &Link,
+    packet: &[u8],
+    train: &mut Train<'_>,
+) {
     let destination = addresses(packet).map(|(_, destination)| destination);
     let peer = destination.and_then(|destination| table.peer_with(destination));
     if !link.document.sealed {
@@ -47,7 +55,7 @@ fn send(shared: &Shared, link: &Link, packet: &[u8], train: &mut Train<'_>) {
             packet.len()
         });
     }
-    let pair = peer.and_then(|peer| Some((peer, peer.speaking(&shared.clock)?)));
+    let pair = peer.and_then(|peer| Some((peer, peer.speaking(now)?)));
     let Some((peer, pair)) = pair else {
         return count(&shared.counts.unrouted);
     };

@@ -7,13 +7,18 @@ use std::{
 };
 
 use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    net::sockopt::{set_socket_recv_buffer_size_force, set_socket_send_buffer_size_force},
+};
 use socket2::{Domain, Protocol, Type};
 
 /// What the kernel may keep for us while we are not scheduled: about 4 ms at 16 Gb/s.
 const BUFFER: usize = 8 << 20;
 /// How long the kernel may have no room for a train before it is dropped.
 const ROOM: Duration = Duration::from_millis(50);
+/// How long to wait for a train; only the end of the tunnel is noticed late for it.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 pub(crate) struct Socket {
     socket: socket2::Socket,
@@ -24,11 +29,19 @@ impl Socket {
     pub(crate) fn bind(address: SocketAddr) -> io::Result<Self> {
         let domain = Domain::for_address(address);
         let socket = socket2::Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
-        // What the limits of the system allow is enough to go on with.
-        let _ = socket.set_recv_buffer_size(BUFFER);
-        let _ = socket.set_send_buffer_size(BUFFER);
+        // The usual limit is three trains. Who may not go beyond it has what it allows.
+        if set_socket_recv_buffer_size_force(&socket, BUFFER).is_err() {
+            let _ = socket.set_recv_buffer_size(BUFFER);
+        }
+        if set_socket_send_buffer_size_force(&socket, BUFFER).is_err() {
+            let _ = socket.set_send_buffer_size(BUFFER);
+        }
         socket.bind(&address.into())?;
         let state = UdpSocketState::new((&socket).into())?;
+        // One call a train, and none to wait for it.
+        socket.set_nonblocking(false)?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.set_write_timeout(Some(ROOM))?;
         Ok(Self { socket, state })
     }
 
@@ -51,21 +64,11 @@ impl Socket {
             segment_size: (train.len() > segment).then_some(segment),
             src_ip: None,
         };
-        match self.state.try_send((&self.socket).into(), &transmit) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.wait(PollFlags::OUT, ROOM)?;
-                self.state.try_send((&self.socket).into(), &transmit)
-            }
-            sent => sent,
-        }
+        self.state.try_send((&self.socket).into(), &transmit)
     }
 
-    /// Waits at most `patience` for a train, and tells its length, that of its datagrams, and whose it is.
-    pub(crate) fn receive(
-        &self,
-        buffer: &mut [u8],
-        patience: Duration,
-    ) -> io::Result<Option<RecvMeta>> {
+    /// Waits for a train, for a while, and tells its length, that of its datagrams, and whose it is.
+    pub(crate) fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<RecvMeta>> {
         let mut meta = [RecvMeta::default()];
         loop {
             let buffers = &mut [IoSliceMut::new(buffer)];
@@ -76,20 +79,12 @@ impl Socket {
                     return Ok(Some(meta));
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if !self.wait(PollFlags::IN, patience)? {
-                        return Ok(None);
-                    }
-                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
                 // A peer refused what was sent to it. That is told once, and the socket goes on.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
                 Err(error) => return Err(error),
             }
         }
-    }
-
-    fn wait(&self, events: PollFlags, patience: Duration) -> io::Result<bool> {
-        wait(&self.socket, events, patience)
     }
 }
 

@@ -70,9 +70,10 @@ impl Clock {
 }
 
 impl Peer {
-    /// The keys to seal with: the newest that both have agreed on, or, while there are none, the newest there are.
-    pub(crate) fn speaking(&self, clock: &Clock) -> Option<&Arc<Pair>> {
-        self.spoken.store(clock.now(), Ordering::Relaxed);
+    /// The keys to seal with, `now` by [`Clock`]: the newest that both have agreed on, or, while there are none, the newest
+    /// there are.
+    pub(crate) fn speaking(&self, now: u64) -> Option<&Arc<Pair>> {
+        self.spoken.store(now, Ordering::Relaxed);
         self.in_use().or(self.pairs.first())
     }
 
