@@ -56,6 +56,8 @@ pub struct FallbackRecord {
     pub port: u16,
     /// The public key that the node proves to have: Ed25519, in base64.
     pub key: String,
+    /// The one before it, which is still accepted.
+    pub former: Option<String>,
 }
 
 /// A network, known on all hosts.

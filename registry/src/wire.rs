@@ -138,6 +138,8 @@ struct WireguardWire {
 struct FallbackWire {
     port: u16,
     key: String,
+    #[serde(default)]
+    former: Option<String>,
 }
 
 impl Record for NodeRecord {
@@ -162,7 +164,11 @@ impl Record for NodeRecord {
         } = wire;
         let wireguard =
             wireguard.map(|WireguardWire { port, keys }| WireguardRecord { port, keys });
-        let fallback = fallback.map(|FallbackWire { port, key }| FallbackRecord { port, key });
+        let fallback = fallback.map(|wire| FallbackRecord {
+            port: wire.port,
+            key: wire.key,
+            former: wire.former,
+        });
         let links = links.map(|LinksWire { port, plain }| LinksRecord { port, plain });
         Ok(Self {
             id,
@@ -193,6 +199,7 @@ impl Record for NodeRecord {
             fallback: self.fallback.as_ref().map(|record| FallbackWire {
                 port: record.port,
                 key: record.key.clone(),
+                former: record.former.clone(),
             }),
             links: self.links.as_ref().map(|record| LinksWire {
                 port: record.port,

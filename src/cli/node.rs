@@ -27,7 +27,7 @@ enum NodeCommand {
     Rm(RmArgs),
     /// Show how encrypted networks reach the other hosts, and what goes around VXLAN
     Tunnels(TunnelsArgs),
-    /// Make a new key for encrypted networks; the one before is still accepted, those before it are not
+    /// Make new keys for encrypted networks and the way around VXLAN; those before are still accepted, older ones are not
     RotateKeys,
 }
 

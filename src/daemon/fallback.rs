@@ -71,10 +71,12 @@ pub(super) fn read(data_root: &Path) -> anyhow::Result<Hosts> {
 impl Daemon {
     /// What other hosts are told of the way around to this one.
     pub(super) fn fallback_record(&self, ring: &KeyRing) -> Option<FallbackRecord> {
-        let key = ring.identity_key()?;
+        let keys = ring.identity_keys();
+        let mut keys = keys.iter().map(ToString::to_string);
         Some(FallbackRecord {
             port: self.options.fallback_port,
-            key: key.to_string(),
+            key: keys.next()?,
+            former: keys.next(),
         })
     }
 
@@ -226,6 +228,7 @@ impl Daemon {
             Ok(key) => Some(FallbackDocument {
                 endpoint: SocketAddr::new(node.address, record.port),
                 key,
+                former: record.former.as_ref().and_then(|key| key.parse().ok()),
                 wanted: locked(&self.around).wanted.contains(&node.address),
             }),
             Err(error) => {

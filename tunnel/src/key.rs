@@ -31,6 +31,9 @@ pub struct KeyRing {
     /// For the fall-back; a ring from before there was one has none.
     #[serde(default)]
     identity: Option<Identity>,
+    /// The one before it, by which others may still know this host.
+    #[serde(default)]
+    former_identity: Option<Identity>,
 }
 
 /// The newest key, and the one before it, which others may still use who have not heard of the newest.
@@ -44,6 +47,7 @@ impl KeyRing {
             v: 1,
             keys: vec![PrivateKey::generate()],
             identity: Some(Identity::generate()),
+            former_identity: None,
         }
     }
 
@@ -55,20 +59,21 @@ impl KeyRing {
         (Self { identity, ..self }, lacks)
     }
 
-    /// What the host is known by over TLS, if it has an identity.
+    /// What the host is known by over TLS, the newest first.
     #[must_use]
-    pub fn identity_key(&self) -> Option<IdentityKey> {
-        self.identity.as_ref().map(Identity::public)
+    pub fn identity_keys(&self) -> Vec<IdentityKey> {
+        self.identities().iter().map(Identity::public).collect()
     }
 
-    /// The same with a new key in front. The newest until now goes on being accepted, those before it do not.
+    /// The same with a new key, and a new identity, in front. The newest until now go on being accepted, those before do not.
     #[must_use]
     pub fn rotated(&self) -> Self {
         let newest = std::iter::once(PrivateKey::generate());
         Self {
             v: self.v,
             keys: newest.chain(self.keys.iter().cloned()).take(KEPT).collect(),
-            identity: self.identity.clone(),
+            identity: Some(Identity::generate()),
+            former_identity: self.identity.clone(),
         }
     }
 
@@ -82,8 +87,9 @@ impl KeyRing {
         &self.keys
     }
 
-    pub(crate) fn identity(&self) -> Option<&Identity> {
-        self.identity.as_ref()
+    pub(crate) fn identities(&self) -> Vec<Identity> {
+        let all = self.identity.iter().chain(&self.former_identity);
+        all.cloned().collect()
     }
 }
 
@@ -224,7 +230,9 @@ mod tests {
         assert_eq!(second.public()[1], first.public()[0]);
         assert_eq!(third.public()[1], second.public()[0]);
         assert_eq!(third.public().len(), 2);
-        assert_eq!(third.identity_key(), first.identity_key());
+        assert_eq!(second.identity_keys()[1..], first.identity_keys());
+        assert_eq!(third.identity_keys()[1], second.identity_keys()[0]);
+        assert_eq!(third.identity_keys().len(), 2);
         let file = serde_json::to_string(&third).unwrap();
         assert_eq!(serde_json::from_str::<KeyRing>(&file).unwrap(), third);
     }
@@ -244,9 +252,9 @@ mod tests {
         let key = String::from(PrivateKey::generate());
         let file = format!("{{\"v\":1,\"keys\":[\"{key}\"]}}");
         let ring: KeyRing = serde_json::from_str(&file).unwrap();
-        assert_eq!(ring.identity_key(), None);
+        assert_eq!(ring.identity_keys(), []);
         let (ring, lacked) = ring.identified();
-        assert!(lacked && ring.identity_key().is_some());
+        assert!(lacked && ring.identity_keys().len() == 1);
         assert_eq!(ring.clone().identified(), (ring, false));
     }
 }

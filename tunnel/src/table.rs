@@ -29,7 +29,8 @@ const WANTED: Duration = Duration::from_secs(180);
 #[derive(Default)]
 pub(crate) struct Table {
     pub(crate) own: Vec<OwnKey>,
-    pub(crate) identity: Option<Identity>,
+    /// Who this host is over TLS, the newest first.
+    pub(crate) identities: Vec<Identity>,
     pub(crate) peers: Vec<Arc<Peer>>,
     pub(crate) links: Vec<Arc<Link>>,
     blocks: Ranges<usize>,
@@ -123,7 +124,7 @@ impl Table {
             .collect();
         let mut table = Self {
             own: ring.private().iter().map(OwnKey::new).collect(),
-            identity: ring.identity().cloned(),
+            identities: ring.identities(),
             links,
             ..Self::default()
         };
@@ -149,10 +150,9 @@ impl Table {
             let last = before.peers.iter().find(|known| known.id == peer.id);
             // A new one is spoken to at once: it may have keys agreed on with who was here before.
             let spoken = last.map_or(clock.now(), |last| last.spoken.load(Ordering::Relaxed));
-            let fallback = peer.fallback.as_ref().zip(ring.identity());
-            let fallback = fallback.map(|(document, identity)| {
+            let fallback = peer.fallback.as_ref().and_then(|document| {
                 let last = last.and_then(|last| last.fallback.as_ref());
-                Fallback::new(document, local, identity, last)
+                Fallback::new(document, local, &table.identities, last)
             });
             table.peers.push(Arc::new(Peer {
                 id: peer.id.clone(),

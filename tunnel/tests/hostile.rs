@@ -1,6 +1,7 @@
 //! What strangers send is counted and does nothing, and what is no request is refused in words.
 
 use std::{
+    collections::BTreeSet,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{SocketAddr, TcpStream, UdpSocket},
     os::unix::net::{UnixListener, UnixStream},
@@ -99,12 +100,7 @@ fn what_is_no_request_is_refused_and_the_next_is_answered() {
     thread::spawn(move || obeying.obey(&listener, &read));
 
     let mut stream = UnixStream::connect(&path).expect("connect");
-    for line in [
-        "",
-        "{",
-        "[]",
-        "{\"configure\":{\"peers\":[],\"links\":[],\"more\":1}}",
-    ] {
+    for line in ["", "{", "[]", "{\"configure\":{\"peers\":[]}}"] {
         writeln!(stream, "{line}").expect("write");
         let mut answer = String::new();
         BufReader::new(&stream)
@@ -138,6 +134,18 @@ fn what_is_no_request_is_refused_and_the_next_is_answered() {
     );
 }
 
+/// Ports from which connections to `address` are open.
+fn open_to(address: SocketAddr) -> BTreeSet<u16> {
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("the kernel's connections");
+    let port = |end: &str| u16::from_str_radix(end.split(':').nth(1)?, 16).ok();
+    let open = table.lines().filter_map(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        let (from, to, state) = (fields.next()?, fields.next()?, fields.next()?);
+        (state == "01" && port(to) == Some(address.port())).then(|| port(from))?
+    });
+    open.collect()
+}
+
 /// A host that takes connections of TLS.
 struct TlsHost {
     tunnel: Tunnel,
@@ -159,11 +167,16 @@ impl TlsHost {
     }
 
     fn key(&self) -> IdentityKey {
-        self.ring.identity_key().expect("an identity")
+        self.ring.identity_keys()[0]
     }
 
     /// Knows `other` by `key` from now on, and sends to it if `wanted`.
     fn know(&self, other: &Self, key: IdentityKey, wanted: bool) {
+        self.know_by(other, &[key], wanted);
+    }
+
+    /// The same by several keys, the newest first.
+    fn know_by(&self, other: &Self, keys: &[IdentityKey], wanted: bool) {
         let peer = PeerDocument {
             id: "peer".to_owned(),
             endpoint: "127.0.0.1:9".parse().expect("an address"),
@@ -171,7 +184,8 @@ impl TlsHost {
             blocks: Vec::new(),
             fallback: Some(FallbackDocument {
                 endpoint: other.listens,
-                key,
+                key: keys[0],
+                former: keys.get(1).copied(),
                 wanted,
             }),
         };
@@ -236,10 +250,60 @@ fn by_tls_nobody_comes_in_but_who_proves_to_be_a_peer() {
     a.know(&b, b.key(), true);
     wait_until("the peer is let in again", || a.peer().connected);
     // Who is known no more is hung up on.
-    b.know(
-        &a,
-        KeyRing::generate().identity_key().expect("an identity"),
-        false,
-    );
+    b.know(&a, KeyRing::generate().identity_keys()[0], false);
     wait_until("it is not let in any more", || !a.peer().connected);
+}
+
+#[test]
+fn identities_change_and_there_is_always_a_connection() {
+    let (mut a, mut b) = (TlsHost::at("127.0.0.1"), TlsHost::at("127.0.0.2"));
+    b.know(&a, a.key(), false);
+    a.know(&b, b.key(), true);
+    wait_until("they are connected", || a.peer().connected);
+    let first = open_to(b.listens);
+    assert_eq!(first.len(), 1, "{first:?}");
+
+    // A new key of the one that sends, which the other does not know: it goes on with the old one.
+    let refused = b.strangers();
+    a.ring = a.ring.rotated();
+    a.know(&b, b.key(), true);
+    wait_until("the new key is refused, again and again", || {
+        assert!(a.peer().connected);
+        b.strangers() >= refused + 2
+    });
+    assert!(open_to(b.listens).is_superset(&first));
+    b.know_by(&a, &a.ring.identity_keys(), false);
+    let mut now = BTreeSet::new();
+    wait_until("there is another connection in its place", || {
+        assert!(a.peer().connected);
+        now = open_to(b.listens);
+        now.len() == 1 && now.is_disjoint(&first)
+    });
+    // So nobody misses the old one.
+    b.know(&a, a.key(), false);
+
+    // One of the other, of which the sender has not heard: it is still shown the one that it asks for.
+    let before = b.key();
+    b.ring = b.ring.rotated();
+    b.know(&a, a.key(), false);
+    a.know(&b, before, false);
+    wait_until("it lets go", || open_to(b.listens).is_empty());
+    a.know(&b, before, true);
+    wait_until("it is connected as before", || a.peer().connected);
+    let last = open_to(b.listens);
+    a.know_by(&b, &b.ring.identity_keys(), true);
+    wait_until("and as the new one, once it has heard", || {
+        assert!(a.peer().connected);
+        now = open_to(b.listens);
+        now.len() == 1 && now.is_disjoint(&last)
+    });
+    // The key before the last is worth nothing.
+    b.ring = b.ring.rotated();
+    b.know(&a, a.key(), false);
+    let refused = b.strangers();
+    a.know(&b, before, true);
+    wait_until("it is refused, again and again", || {
+        b.strangers() >= refused + 2
+    });
+    assert!(!a.peer().connected);
 }

@@ -16,6 +16,7 @@ use std::{
     time::Instant,
 };
 
+use self::sender::Proof;
 pub(crate) use self::{
     frame::Kind,
     reach::{PROBE, Probe, Reach},
@@ -39,25 +40,36 @@ pub(crate) struct Fallback {
 }
 
 impl Fallback {
-    /// What `document` says, with what of `before` is still so.
+    /// What `document` says, with what of `before` is still so; `None` if this host has no identity. The newest of
+    /// `identities` comes first.
     pub(crate) fn new(
         document: &FallbackDocument,
         from: IpAddr,
-        identity: &Identity,
+        identities: &[Identity],
         before: Option<&Self>,
-    ) -> Self {
-        let same = before.filter(|before| before.sender.is(document, identity));
-        let new = || Arc::new(Sender::new(document, from, identity));
-        Self {
+    ) -> Option<Self> {
+        let proof = Proof {
+            own: identities.first()?.clone(),
+            other: document.key,
+        };
+        let same = before.filter(|before| before.sender.may_stay(document, identities));
+        let sender = match same {
+            Some(before) => {
+                before.sender.prove_by(proof);
+                Arc::clone(&before.sender)
+            }
+            None => Arc::new(Sender::new(document.endpoint, from, proof)),
+        };
+        Some(Self {
             document: document.clone(),
-            sender: same.map_or_else(new, |before| Arc::clone(&before.sender)),
+            sender,
             reach: before.map_or_else(
                 || Arc::new(Reach::new(Instant::now())),
                 |before| Arc::clone(&before.reach),
             ),
             received: before.map_or_else(Arc::default, |before| Arc::clone(&before.received)),
             open: before.map_or_else(Arc::default, |before| Arc::clone(&before.open)),
-        }
+        })
     }
 
     /// Messages of WireGuard are to go this way, and can.

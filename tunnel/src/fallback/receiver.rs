@@ -18,7 +18,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{WELCOME, frame, frame::Kind, tls};
 use crate::{
-    Identity, IdentityKey,
+    IdentityKey,
     batch::{Arrivals, Train},
     inbound,
     socket::wait,
@@ -167,7 +167,7 @@ fn has_address(peer: &Peer, address: IpAddr) -> bool {
 fn peer_of(table: &Table, key: IdentityKey) -> Option<&Arc<Peer>> {
     let has_key = |peer: &&Arc<Peer>| {
         let fallback = peer.fallback.as_ref();
-        fallback.is_some_and(|fallback| fallback.document.key == key)
+        fallback.is_some_and(|fallback| fallback.document.has(key))
     };
     table.peers.iter().find(has_key)
 }
@@ -178,9 +178,7 @@ fn receive(shared: &Arc<Shared>, tcp: &TcpStream, from: IpAddr) -> io::Result<()
     tcp.set_nodelay(true)?;
     tcp.set_read_timeout(Some(PROVES))?;
     tcp.set_write_timeout(Some(PROVES))?;
-    let identity = shared.table.load().identity.clone();
-    let identity = identity.ok_or_else(|| io::Error::other("this host has no identity"))?;
-    let (mut tls, key) = prove(shared, &identity, tcp).inspect_err(|_| {
+    let (mut tls, key) = prove(shared, tcp).inspect_err(|_| {
         count(&shared.counts.strangers);
     })?;
     let unknown = || io::Error::other(CertificateError::ApplicationVerificationFailure.to_string());
@@ -215,14 +213,11 @@ impl Drop for Opened {
     }
 }
 
-fn prove(
-    shared: &Arc<Shared>,
-    identity: &Identity,
-    tcp: &TcpStream,
-) -> io::Result<(ServerConnection, IdentityKey)> {
+fn prove(shared: &Arc<Shared>, tcp: &TcpStream) -> io::Result<(ServerConnection, IdentityKey)> {
     let known = Arc::clone(shared);
     let is_trusted = move |key| peer_of(&known.table.load(), key).is_some();
-    let config = tls::server(identity, Box::new(is_trusted)).map_err(io::Error::other)?;
+    let own = &shared.table.load().identities;
+    let config = tls::server(own, Box::new(is_trusted)).map_err(io::Error::other)?;
     let mut tls = ServerConnection::new(Arc::new(config)).map_err(io::Error::other)?;
     tls::shake_hands(&mut tls, tcp, PROVES)?;
     let sent = tls.peer_certificates().and_then(<[_]>::first);

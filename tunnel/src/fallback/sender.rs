@@ -8,7 +8,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustls::{ClientConnection, pki_types::ServerName};
@@ -19,7 +19,7 @@ use super::{
     frame::{self, Kind},
     tls,
 };
-use crate::{FallbackDocument, Identity};
+use crate::{FallbackDocument, Identity, IdentityKey};
 
 /// Bytes that may wait; what comes then is dropped, as on any link that is full.
 const WAITING: usize = 1 << 20;
@@ -29,6 +29,8 @@ const CONNECTS: Duration = Duration::from_secs(5);
 const ACKNOWLEDGES: Duration = Duration::from_secs(10);
 /// How long nothing is sent before a pulse is.
 const PULSE: Duration = Duration::from_secs(5);
+/// How long after new keys were refused they are tried again.
+const AGAIN: Duration = Duration::from_secs(1);
 /// Pause before the connection is tried again, first and at most.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(15));
 /// What TLS is given at once.
@@ -37,8 +39,6 @@ const CHUNK: usize = 1 << 16;
 pub(crate) struct Sender {
     to: SocketAddr,
     from: IpAddr,
-    key: crate::IdentityKey,
-    identity: Identity,
     state: Mutex<State>,
     changed: Condvar,
     connected: AtomicBool,
@@ -46,14 +46,39 @@ pub(crate) struct Sender {
     pub(crate) dropped: AtomicU64,
 }
 
-#[derive(Default)]
+/// By what the two ends of a connection prove who they are.
+#[derive(Clone, Eq, PartialEq)]
+pub(crate) struct Proof {
+    pub(crate) own: Identity,
+    pub(crate) other: IdentityKey,
+}
+
 struct State {
+    /// For the next connection.
+    proof: Proof,
     wanted: bool,
     /// It is to be wanted never again.
     retired: bool,
     /// A thread keeps the connection.
     running: bool,
     waiting: Vec<u8>,
+}
+
+/// To a peer that has taken it.
+struct Connection {
+    tls: ClientConnection,
+    tcp: TcpStream,
+    proof: Proof,
+}
+
+/// What there is to be done with a connection.
+enum Task {
+    /// Send what was taken.
+    Send,
+    /// Go on by another one, that proves what holds now.
+    Renew(Proof),
+    /// It is not wanted any more.
+    End,
 }
 
 /// How a connection ended.
@@ -65,13 +90,17 @@ enum Ended {
 }
 
 impl Sender {
-    pub(crate) fn new(document: &FallbackDocument, from: IpAddr, identity: &Identity) -> Self {
+    pub(crate) fn new(to: SocketAddr, from: IpAddr, proof: Proof) -> Self {
         Self {
-            to: document.endpoint,
+            to,
             from,
-            key: document.key,
-            identity: identity.clone(),
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                proof,
+                wanted: false,
+                retired: false,
+                running: false,
+                waiting: Vec::new(),
+            }),
             changed: Condvar::new(),
             connected: AtomicBool::new(false),
             sent: AtomicU64::new(0),
@@ -79,9 +108,20 @@ impl Sender {
         }
     }
 
-    /// It leads where `document` says, as this host.
-    pub(crate) fn is(&self, document: &FallbackDocument, identity: &Identity) -> bool {
-        (self.to, self.key) == (document.endpoint, document.key) && self.identity == *identity
+    /// It leads where `document` says, by keys that both ends still accept; `own` are this host's.
+    pub(crate) fn may_stay(&self, document: &FallbackDocument, own: &[Identity]) -> bool {
+        let state = self.state();
+        let Proof { own: last, other } = &state.proof;
+        self.to == document.endpoint && document.has(*other) && own.contains(last)
+    }
+
+    /// What is to be proved from now on. A connection that proves something else is replaced, without losing anything.
+    pub(crate) fn prove_by(&self, proof: Proof) {
+        let mut state = self.state();
+        if state.proof != proof {
+            state.proof = proof;
+            self.changed.notify_all();
+        }
     }
 
     /// The peer has taken the connection.
@@ -160,10 +200,14 @@ impl Sender {
     }
 
     fn session(&self) -> Ended {
-        if !self.state().wanted {
-            return Ended::Unwanted;
-        }
-        let (mut tls, tcp) = match self.connect() {
+        let proof = {
+            let state = self.state();
+            if !state.wanted {
+                return Ended::Unwanted;
+            }
+            state.proof.clone()
+        };
+        let connection = match self.connect(proof) {
             Ok(connection) => connection,
             Err(error) => {
                 let was_open = false;
@@ -172,7 +216,7 @@ impl Sender {
         };
         tracing::info!(to = %self.to, "the fall-back is connected");
         self.connected.store(true, Ordering::Relaxed);
-        let ended = self.carry(&mut tls, &tcp);
+        let ended = self.carry(connection);
         self.connected.store(false, Ordering::Relaxed);
         self.state().waiting.clear();
         match ended {
@@ -185,7 +229,7 @@ impl Sender {
     }
 
     /// Connects, proves who this host is, and waits until the peer says that it takes what comes.
-    fn connect(&self) -> io::Result<(ClientConnection, TcpStream)> {
+    fn connect(&self, proof: Proof) -> io::Result<Connection> {
         let socket = Socket::new(
             Domain::for_address(self.to),
             Type::STREAM,
@@ -198,7 +242,7 @@ impl Sender {
         tcp.set_read_timeout(Some(CONNECTS))?;
         tcp.set_write_timeout(Some(ACKNOWLEDGES))?;
         SockRef::from(&tcp).set_tcp_user_timeout(Some(ACKNOWLEDGES))?;
-        let config = tls::client(&self.identity, self.key).map_err(io::Error::other)?;
+        let config = tls::client(&proof.own, proof.other).map_err(io::Error::other)?;
         let name = ServerName::from(self.to.ip());
         let tls = ClientConnection::new(Arc::new(config), name);
         let mut tls = tls.map_err(io::Error::other)?;
@@ -206,45 +250,84 @@ impl Sender {
         let mut welcome = [0; WELCOME.len()];
         io::Read::read_exact(&mut rustls::Stream::new(&mut tls, &mut &tcp), &mut welcome)?;
         match welcome == WELCOME {
-            true => Ok((tls, tcp)),
+            true => Ok(Connection { tls, tcp, proof }),
             false => Err(io::ErrorKind::InvalidData.into()),
         }
     }
 
     /// Sends what waits until it is not wanted any more.
-    fn carry(&self, tls: &mut ClientConnection, mut tcp: &TcpStream) -> io::Result<()> {
+    fn carry(&self, mut connection: Connection) -> io::Result<()> {
         let mut bytes = Vec::new();
-        while self.take(&mut bytes) {
-            if bytes.is_empty() {
-                frame::push(&mut bytes, Kind::Pulse, 0, |_| 0);
-            }
-            for chunk in bytes.chunks(CHUNK) {
-                io::Write::write_all(&mut tls.writer(), chunk)?;
-                while tls.wants_write() {
-                    tls.write_tls(&mut tcp)?;
+        let mut refused = None;
+        loop {
+            match self.take(&mut bytes, &connection.proof, refused) {
+                Task::End => return connection.end(),
+                Task::Send if bytes.is_empty() => {
+                    frame::push(&mut bytes, Kind::Pulse, 0, |_| 0);
                 }
+                Task::Send => {}
+                Task::Renew(proof) => match self.connect(proof) {
+                    Ok(renewed) => {
+                        // If it broke meanwhile, the other one stands.
+                        let _ = std::mem::replace(&mut connection, renewed).end();
+                        tracing::info!(to = %self.to, "the fall-back goes on with new keys");
+                    }
+                    // It may not have heard of them yet, and takes those before.
+                    Err(error) => {
+                        tracing::debug!(to = %self.to, %error, "connect with new keys");
+                        refused = Some(Instant::now());
+                    }
+                },
             }
+            connection.send(&bytes)?;
             bytes.clear();
         }
-        tls.send_close_notify();
-        while tls.wants_write() {
-            tls.write_tls(&mut tcp)?;
-        }
-        Ok(())
     }
 
-    /// Takes what waits, or nothing if for long nothing did. Whether the connection is still wanted.
-    fn take(&self, into: &mut Vec<u8>) -> bool {
+    /// Takes what waits, or nothing if for long nothing did. A connection with another `proof` than there is now is to be
+    /// renewed, but not at once if that was `refused`.
+    fn take(&self, into: &mut Vec<u8>, proof: &Proof, refused: Option<Instant>) -> Task {
+        let may_renew = refused.is_none_or(|at| at.elapsed() >= AGAIN);
         let state = self.state();
-        let is_idle = |state: &mut State| state.wanted && state.waiting.is_empty();
-        let waited = self.changed.wait_timeout_while(state, PULSE, is_idle);
+        let is_idle = |state: &mut State| {
+            let is_proved = !may_renew || state.proof == *proof;
+            state.wanted && state.waiting.is_empty() && is_proved
+        };
+        let patience = if may_renew { PULSE } else { AGAIN };
+        let waited = self.changed.wait_timeout_while(state, patience, is_idle);
         let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        if state.wanted && may_renew && state.proof != *proof {
+            return Task::Renew(state.proof.clone());
+        }
         std::mem::swap(&mut state.waiting, into);
-        state.wanted
+        if state.wanted { Task::Send } else { Task::End }
     }
 
     /// No panic leaves it half written.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Connection {
+    fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        for chunk in bytes.chunks(CHUNK) {
+            io::Write::write_all(&mut self.tls.writer(), chunk)?;
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Says that nothing more comes, after all that was sent.
+    fn end(mut self) -> io::Result<()> {
+        self.tls.send_close_notify();
+        self.flush()
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        while self.tls.wants_write() {
+            self.tls.write_tls(&mut &self.tcp)?;
+        }
+        Ok(())
     }
 }

@@ -17,9 +17,10 @@ use rustls::{
     crypto::{CryptoProvider, ring, verify_tls13_signature_with_raw_key},
     pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime},
     server::{
-        AlwaysResolvesServerRawPublicKeys,
+        ClientHello, ResolvesServerCert,
         danger::{ClientCertVerified, ClientCertVerifier},
     },
+    sign::CertifiedKey,
     version::TLS13,
 };
 
@@ -27,6 +28,11 @@ use crate::{Identity, IdentityKey};
 
 /// What is spoken inside, so that another version of it is refused from the start.
 const PROTOCOL: &[u8] = b"nuncio-fallback/1";
+
+/// How a client asks for the identity that it knows the server by: as one more protocol (RFC 7301), which is never chosen.
+fn asking_for(key: IdentityKey) -> Vec<u8> {
+    format!("nuncio-identity {key}").into_bytes()
+}
 
 type IsTrusted = Box<dyn Fn(IdentityKey) -> bool + Send + Sync>;
 
@@ -39,16 +45,18 @@ pub(super) fn client(own: &Identity, other: IdentityKey) -> Result<ClientConfig,
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(trust))
         .with_client_cert_resolver(Arc::new(resolver));
-    config.alpn_protocols = vec![PROTOCOL.to_vec()];
+    config.alpn_protocols = vec![PROTOCOL.to_vec(), asking_for(other)];
     config.resumption = Resumption::disabled();
     config.enable_sni = false;
     Ok(config)
 }
 
-/// For connections to `own` of hosts that are trusted.
-pub(super) fn server(own: &Identity, is_trusted: IsTrusted) -> Result<ServerConfig, Error> {
+/// For connections to a host that is one of `own`, the newest first, of hosts that are trusted.
+pub(super) fn server(own: &[Identity], is_trusted: IsTrusted) -> Result<ServerConfig, Error> {
     let trust = Trust::new(is_trusted);
-    let resolver = AlwaysResolvesServerRawPublicKeys::new(own.certified());
+    let own = own.iter();
+    let own = own.map(|identity| (asking_for(identity.public()), identity.certified()));
+    let resolver = Shown(own.collect());
     let mut config = ServerConfig::builder_with_provider(Arc::clone(&trust.provider))
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(Arc::new(trust))
@@ -82,6 +90,22 @@ pub(super) fn shake_hands<Side: SideData>(
         }
     }
     Ok(())
+}
+
+/// Of a host's identities, by how they are asked for, shows the one that is, or the newest.
+#[derive(Debug)]
+struct Shown(Vec<(Vec<u8>, Arc<CertifiedKey>)>);
+
+impl ResolvesServerCert for Shown {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let mut asked = hello.alpn().into_iter().flatten();
+        let known = asked.find_map(|word| self.0.iter().find(|(asking, _)| asking == word));
+        known.or(self.0.first()).map(|(_, key)| Arc::clone(key))
+    }
+
+    fn only_raw_public_keys(&self) -> bool {
+        true
+    }
 }
 
 /// Takes those hosts for themselves that have proved a key that is trusted.
