@@ -41,7 +41,7 @@ pub struct FallbackDocument {
     /// What it must prove to be.
     pub key: IdentityKey,
     /// What it was known by before, and may still say it is.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub former: Option<IdentityKey>,
     /// Whether what is not sealed is sent there this way. What is sealed is, whenever UDP does not get there.
     pub wanted: bool,
