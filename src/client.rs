@@ -1,10 +1,11 @@
-//! Talks to a daemon: HTTP/1.1 over its unix socket, in the Engine API's paths and JSON.
+//! Talks to a daemon: HTTP/1.1 over its unix socket or TLS, in the Engine API's paths and JSON.
 
 mod ambassador;
 mod encode;
 mod error;
 mod hearing;
 mod lines;
+mod tls;
 
 use bytes::Bytes;
 use http_body_util::combinators::BoxBody;
@@ -22,8 +23,9 @@ pub(crate) use ambassador::{AmbassadorClient, AmbassadorHost};
 pub(crate) use error::ClientError;
 pub(crate) use lines::Lines;
 
-use crate::cli::host::Host;
+use crate::cli::host::{Endpoint, Host};
 use hearing::Hearing;
+use tls::Tls;
 
 /// The API version whose bodies this client speaks.
 const VERSION: (u32, u32) = (1, 49);
@@ -41,28 +43,41 @@ type Body = BoxBody<Bytes, std::io::Error>;
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     host: Host,
+    /// What is spoken to a daemon that is reached over TCP.
+    tls: Option<Tls>,
     version: (u32, u32),
 }
 
 impl Client {
-    /// Finds out whether a daemon answers at `host`, and which version both sides speak: what `DOCKER_API_VERSION`
+    /// Finds out whether a daemon answers there, and which version both sides speak: what `DOCKER_API_VERSION`
     /// says, else the newest that both know.
     ///
     /// # Errors
     ///
     /// [`ClientError::Unreachable`] if nothing listens there.
-    pub(crate) async fn connect(host: Host) -> Result<Self, ClientError> {
+    pub(crate) async fn connect(endpoint: Endpoint) -> Result<Self, ClientError> {
+        let tls = match &endpoint.host {
+            Host::Unix(_) => None,
+            Host::Tcp(address) => Some(Tls::new(address, &endpoint.papers)?),
+        };
         let client = Self {
-            host,
+            host: endpoint.host,
+            tls,
             version: VERSION,
         };
         let ping = Call::new(&client, Method::GET, "/_ping".to_owned());
+        let answer = ping.send().await.map_err(|error| match error {
+            ClientError::Broken { source, .. } if client.tls.is_some() => ClientError::Rejected {
+                host: client.host.clone(),
+                source,
+            },
+            other => other,
+        })?;
         let wanted = std::env::var("DOCKER_API_VERSION").unwrap_or_default();
         if let Some(version) = parse_version(wanted.trim_start_matches('v')) {
-            ping.send().await?;
             return Ok(Self { version, ..client });
         }
-        let headers = ping.send().await?.response.headers().clone();
+        let headers = answer.response.headers().clone();
         let theirs = headers
             .get("api-version")
             .and_then(|value| parse_version(value.to_str().ok()?));
@@ -212,10 +227,6 @@ impl<'client> Call<'client> {
             what: what.clone(),
             source,
         })?;
-        let unreachable = |source| ClientError::unreachable(&client.host, source);
-        let socket = UnixStream::connect(client.host.socket())
-            .await
-            .map_err(unreachable)?;
         let mut request = Request::new(body);
         *request.method_mut() = method;
         *request.uri_mut() =
@@ -226,7 +237,15 @@ impl<'client> Call<'client> {
                     source,
                 })?;
         *request.headers_mut() = headers;
-        exchange(socket, request, what).await
+        let unreachable = |source| ClientError::unreachable(&client.host, source);
+        match (&client.host, &client.tls) {
+            (Host::Unix(path), _) => {
+                let socket = UnixStream::connect(path).await.map_err(unreachable)?;
+                exchange(socket, request, what).await
+            }
+            (Host::Tcp(_), Some(tls)) => exchange(tls.connect().await?, request, what).await,
+            (Host::Tcp(_), None) => unreachable!("a client of TCP is made with TLS"),
+        }
     }
 
     /// Sends the request and takes over its connection.
