@@ -1,11 +1,10 @@
-//! Talks to a daemon: HTTP/1.1 over its unix socket or TLS, in the Engine API's paths and JSON.
+//! Talks to a daemon: HTTP/1.1 over its unix socket, in the Engine API's paths and JSON.
 
 mod ambassador;
 mod encode;
 mod error;
 mod hearing;
 mod lines;
-mod tls;
 
 use bytes::Bytes;
 use http_body_util::combinators::BoxBody;
@@ -23,9 +22,8 @@ pub(crate) use ambassador::{AmbassadorClient, AmbassadorHost};
 pub(crate) use error::ClientError;
 pub(crate) use lines::Lines;
 
-use crate::cli::host::{Endpoint, Host};
+use crate::cli::host::Host;
 use hearing::Hearing;
-use tls::Tls;
 
 /// The API version whose bodies this client speaks.
 const VERSION: (u32, u32) = (1, 49);
@@ -43,41 +41,28 @@ type Body = BoxBody<Bytes, std::io::Error>;
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     host: Host,
-    /// What is spoken to a daemon that is reached over TCP.
-    tls: Option<Tls>,
     version: (u32, u32),
 }
 
 impl Client {
-    /// Finds out whether a daemon answers there, and which version both sides speak: what `DOCKER_API_VERSION`
+    /// Finds out whether a daemon answers at `host`, and which version both sides speak: what `DOCKER_API_VERSION`
     /// says, else the newest that both know.
     ///
     /// # Errors
     ///
     /// [`ClientError::Unreachable`] if nothing listens there.
-    pub(crate) async fn connect(endpoint: Endpoint) -> Result<Self, ClientError> {
-        let tls = match &endpoint.host {
-            Host::Unix(_) => None,
-            Host::Tcp(address) => Some(Tls::new(address, &endpoint.papers)?),
-        };
+    pub(crate) async fn connect(host: Host) -> Result<Self, ClientError> {
         let client = Self {
-            host: endpoint.host,
-            tls,
+            host,
             version: VERSION,
         };
         let ping = Call::new(&client, Method::GET, "/_ping".to_owned());
-        let answer = ping.send().await.map_err(|error| match error {
-            ClientError::Broken { source, .. } if client.tls.is_some() => ClientError::Rejected {
-                host: client.host.clone(),
-                source,
-            },
-            other => other,
-        })?;
         let wanted = std::env::var("DOCKER_API_VERSION").unwrap_or_default();
         if let Some(version) = parse_version(wanted.trim_start_matches('v')) {
+            ping.send().await?;
             return Ok(Self { version, ..client });
         }
-        let headers = answer.response.headers().clone();
+        let headers = ping.send().await?.response.headers().clone();
         let theirs = headers
             .get("api-version")
             .and_then(|value| parse_version(value.to_str().ok()?));
@@ -227,6 +212,10 @@ impl<'client> Call<'client> {
             what: what.clone(),
             source,
         })?;
+        let unreachable = |source| ClientError::unreachable(&client.host, source);
+        let socket = UnixStream::connect(client.host.socket())
+            .await
+            .map_err(unreachable)?;
         let mut request = Request::new(body);
         *request.method_mut() = method;
         *request.uri_mut() =
@@ -237,15 +226,7 @@ impl<'client> Call<'client> {
                     source,
                 })?;
         *request.headers_mut() = headers;
-        let unreachable = |source| ClientError::unreachable(&client.host, source);
-        match (&client.host, &client.tls) {
-            (Host::Unix(path), _) => {
-                let socket = UnixStream::connect(path).await.map_err(unreachable)?;
-                exchange(socket, request, what).await
-            }
-            (Host::Tcp(_), Some(tls)) => exchange(tls.connect().await?, request, what).await,
-            (Host::Tcp(_), None) => unreachable!("a client of TCP is made with TLS"),
-        }
+        exchange(socket, request, what).await
     }
 
     /// Sends the request and takes over its connection.

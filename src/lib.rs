@@ -12,7 +12,6 @@ mod corpus;
 mod daemon;
 mod detach_keys;
 mod names;
-mod papers;
 mod pipe;
 
 #[cfg(any(test, fuzzing))]

@@ -2,7 +2,6 @@
 
 mod archive;
 mod attach;
-mod audit;
 mod body;
 mod changes;
 mod commit;
@@ -71,16 +70,14 @@ pub(crate) use container_view::tests::record as test_record;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::connect_info::IntoMakeServiceWithConnectInfo;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
-use axum::middleware::{from_fn, from_fn_with_state, map_response};
+use axum::middleware::{from_fn, map_response};
 use axum::response::Response;
 use axum::routing::{any, delete, get, post, put};
 
 use self::error::ApiError;
 use crate::daemon::Daemon;
-use crate::daemon::caller::Caller;
 
 /// What every handler is given.
 type Server = State<Arc<Daemon>>;
@@ -88,14 +85,12 @@ type Server = State<Arc<Daemon>>;
 type Answer = Result<Response, ApiError>;
 
 /// Docker's API, with and without a version before the paths.
-pub(crate) fn service(daemon: Arc<Daemon>) -> IntoMakeServiceWithConnectInfo<Router, Caller> {
+pub(crate) fn router(daemon: Arc<Daemon>) -> Router {
     // The version is taken off the path before it is looked up.
     Router::new()
-        .fallback_service(routes().with_state(Arc::clone(&daemon)))
+        .fallback_service(routes().with_state(daemon))
         .layer(from_fn(version::negotiate))
         .layer(map_response(error::in_form))
-        .layer(from_fn_with_state(daemon, audit::write_down))
-        .into_make_service_with_connect_info()
 }
 
 fn routes() -> Router<Arc<Daemon>> {

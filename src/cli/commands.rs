@@ -7,7 +7,7 @@ use super::ambassador::{self, ExplainArgs, FlowsArgs, HostAmbassadorArgs, TapArg
 use super::context::{self, Target};
 use super::daemon::{DaemonArgs, DaemonOptions};
 use super::failure::{DAEMON_FAILED, Failure};
-use super::host::Endpoint;
+use super::host::Host;
 use super::{
     archive, changes, commit, completion, cp, disk, doctor, events, exec, history, images, import,
     inspect, lifecycle, login, logs, mesh, network, node, pause, peer, port, prune, ps, pull, push,
@@ -275,8 +275,8 @@ impl Command {
                 } else {
                     1
                 };
-                let endpoint = choose(target).map_err(|error| Failure::new(code, error))?;
-                let client = Client::connect(endpoint)
+                let host = choose(target).map_err(|error| Failure::new(code, error))?;
+                let client = Client::connect(host)
                     .await
                     .map_err(|error| Failure::new(code, error))?;
                 command.run(&client, target).await
@@ -411,8 +411,8 @@ impl ImageCommand {
     }
 }
 
-fn choose(target: &Target) -> anyhow::Result<Endpoint> {
-    target.endpoint().context("find the daemon")
+fn choose(target: &Target) -> anyhow::Result<Host> {
+    target.host().context("find the daemon")
 }
 
 async fn serve(args: DaemonArgs, target: &Target) -> anyhow::Result<u8> {

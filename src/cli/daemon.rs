@@ -9,14 +9,10 @@ use clap::Args;
 use ipnetwork::Ipv4Network;
 use nuncio_runtime::image::{InsecureRegistry, Mirror, RegistrySettings};
 
-pub(crate) use self::access::AuditLog;
-use self::access::{AccessArgs, AccessError};
 pub(crate) use self::registry::{RegistryAccess, RegistryChoice};
 use super::host::{DEFAULT_HOST, Host};
 use super::parse::Size;
-use crate::papers::Papers;
 
-mod access;
 mod registry;
 
 /// Flags of `nuncio daemon`.
@@ -31,17 +27,9 @@ pub(crate) struct DaemonArgs {
     #[arg(long, value_name = "DIR", default_value = "/run/nuncio")]
     exec_root: PathBuf,
 
-    /// Where to serve the API (may be repeated). On tcp:// both sides show certificates, as who may use it is root here:
-    /// --tlsverify
-    #[arg(short = 'H', long = "host", value_name = "unix://PATH|tcp://ADDR:PORT", default_value = DEFAULT_HOST)]
+    /// Socket to serve the API on (may be repeated)
+    #[arg(short = 'H', long = "host", value_name = "unix://PATH", default_value = DEFAULT_HOST)]
     hosts: Vec<Host>,
-
-    /// The group that may use the sockets, beside root; a group named nuncio if there is one
-    #[arg(short = 'G', long, value_name = "GROUP")]
-    group: Option<String>,
-
-    #[command(flatten)]
-    access: AccessArgs,
 
     /// The registry: `embedded`, or the URLs of an etcd cluster or of another nuncio daemon (default: the mesh's, if this
     /// host is in one, else embedded)
@@ -193,13 +181,8 @@ impl DaemonArgs {
 pub(crate) struct DaemonOptions {
     pub(crate) data_root: PathBuf,
     pub(crate) exec_root: PathBuf,
-    /// Where to serve the API; at least one.
-    pub(crate) hosts: Vec<Host>,
-    /// For those of TCP.
-    pub(crate) papers: Option<Papers>,
-    /// Whose the sockets are beside root; `None`: nuncio's, if there is such a group.
-    pub(crate) group: Option<String>,
-    pub(crate) audit_log: AuditLog,
+    /// Unix sockets to serve the API on; at least one.
+    pub(crate) hosts: Vec<PathBuf>,
     /// `None`: the mesh's, else the embedded one.
     pub(crate) registry: Option<RegistryChoice>,
     /// Where the embedded registry listens for others.
@@ -242,35 +225,31 @@ pub(crate) struct DaemonOptions {
 
 /// Flags that contradict each other.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum FlagsError {
-    #[error(
-        "--registry-listen {listen} with --registry {urls}: only the embedded registry can listen; \
-         leave one of the two out"
-    )]
-    ListenWithoutEmbedded { listen: SocketAddr, urls: String },
-    #[error(transparent)]
-    Access(#[from] AccessError),
+#[error(
+    "--registry-listen {listen} with --registry {urls}: only the embedded registry can listen; \
+     leave one of the two out"
+)]
+pub(crate) struct ListenWithoutEmbedded {
+    listen: SocketAddr,
+    urls: String,
 }
 
 impl TryFrom<DaemonArgs> for DaemonOptions {
-    type Error = FlagsError;
+    type Error = ListenWithoutEmbedded;
 
-    fn try_from(args: DaemonArgs) -> Result<Self, FlagsError> {
+    fn try_from(args: DaemonArgs) -> Result<Self, ListenWithoutEmbedded> {
         if let (Some(RegistryChoice::Urls(urls)), Some(listen)) =
             (&args.registry, args.registry_listen)
         {
-            return Err(FlagsError::ListenWithoutEmbedded {
+            return Err(ListenWithoutEmbedded {
                 listen,
                 urls: urls.join(","),
             });
         }
         Ok(Self {
-            papers: args.access.papers(&args.hosts)?,
-            group: args.group,
-            audit_log: args.access.audit_log(&args.data_root),
             data_root: args.data_root,
             exec_root: args.exec_root,
-            hosts: args.hosts,
+            hosts: args.hosts.into_iter().map(Host::into_socket).collect(),
             registry_access: args.registry_access,
             registry_quota: args.registry_quota.bytes().unsigned_abs(),
             registry: args.registry,

@@ -59,7 +59,6 @@ mod system;
 mod table;
 mod template;
 mod terminal;
-mod tls_flags;
 mod token;
 mod top;
 mod tunnel;
@@ -83,18 +82,14 @@ pub(crate) use sidecar::Sidecar;
 use commands::{Command, OwnCommand};
 use context::Target;
 use host::Host;
-use tls_flags::TlsFlags;
 
 /// Containers that find each other by name, on one host or on two hundred
 #[derive(Debug, Parser)]
 #[command(name = "nuncio", version, after_help = EXAMPLES, disable_help_subcommand = true)]
 pub(crate) struct Cli {
     /// The daemon to talk to (else NUNCIO_HOST, DOCKER_HOST, unix:///run/nuncio/nuncio.sock)
-    #[arg(short = 'H', long, value_name = "unix://PATH|tcp://HOST:PORT")]
+    #[arg(short = 'H', long, value_name = "unix://PATH")]
     host: Option<Host>,
-
-    #[command(flatten)]
-    papers: TlsFlags,
 
     /// The context whose daemon to talk to (else DOCKER_CONTEXT, or what `context use` said)
     #[arg(short = 'c', long, value_name = "CONTEXT")]
@@ -214,7 +209,6 @@ impl Cli {
         let target = Target {
             host: self.host,
             context: self.context,
-            papers: self.papers.files(),
         };
         self.command.run(&target).await
     }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::context::Target;
 use super::failure::complain;
-use super::host::Endpoint;
+use super::host::Host;
 use super::human;
 use super::output::{line, write_out};
 use super::template::Template;
@@ -24,7 +24,7 @@ pub(super) struct VersionArgs {
 
 /// Prints the versions of both sides; that of the client even if there is no daemon.
 pub(super) async fn version(args: VersionArgs, target: &Target) -> anyhow::Result<u8> {
-    let endpoint = target.endpoint().context("find the daemon")?;
+    let host = target.host().context("find the daemon")?;
     let template = match args.format.as_deref() {
         None | Some("json") => None,
         Some(format) => Some(Template::parse(format)?),
@@ -38,7 +38,7 @@ pub(super) async fn version(args: VersionArgs, target: &Target) -> anyhow::Resul
         "Arch": arch(),
         "Context": target.name()?,
     });
-    let (server, code) = match ask_version(endpoint).await {
+    let (server, code) = match ask_version(host).await {
         Ok((server, spoken)) => {
             client["ApiVersion"] = spoken.into();
             (server, 0)
@@ -80,8 +80,8 @@ fn go_names(mut side: Value) -> Value {
 }
 
 /// What the daemon says, and the version of the API that both speak.
-async fn ask_version(endpoint: Endpoint) -> anyhow::Result<(Value, String)> {
-    let client = Client::connect(endpoint).await?;
+async fn ask_version(host: Host) -> anyhow::Result<(Value, String)> {
+    let client = Client::connect(host).await?;
     let version = client.get("/version").send().await?.json().await?;
     Ok((version, client.version()))
 }

@@ -68,12 +68,9 @@ impl fmt::Display for AmbassadorHost {
 }
 
 impl AmbassadorHost {
-    /// The ambassador of the host that `daemon` serves, if that is this one.
-    pub(crate) fn beside(daemon: &Host) -> Option<Self> {
-        match daemon {
-            Host::Unix(socket) => Some(Self::Unix(socket.with_file_name(SOCKET))),
-            Host::Tcp(_) => None,
-        }
+    /// The ambassador of the host that `daemon` serves.
+    pub(crate) fn beside(daemon: &Host) -> Self {
+        Self::Unix(daemon.socket().with_file_name(SOCKET))
     }
 
     /// The ambassador of the daemon with this --exec-root.
@@ -256,12 +253,10 @@ mod tests {
     fn the_hosts_own_is_beside_the_daemon() {
         let beside = |text: &str| {
             let daemon: Host = text.parse().expect("a daemon");
-            AmbassadorHost::beside(&daemon).map(|host| host.to_string())
+            AmbassadorHost::beside(&daemon).to_string()
         };
         let default = crate::cli::host::DEFAULT_HOST;
-        let is = |text: &str| Some(text.to_owned());
-        assert_eq!(beside(default), is("unix:///run/nuncio/ambassador.sock"));
-        assert_eq!(beside("unix:///x/d.sock"), is("unix:///x/ambassador.sock"));
-        assert_eq!(beside("tcp://far:2376"), None);
+        assert_eq!(beside(default), "unix:///run/nuncio/ambassador.sock");
+        assert_eq!(beside("unix:///x/d.sock"), "unix:///x/ambassador.sock");
     }
 }

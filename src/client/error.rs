@@ -6,7 +6,6 @@ use std::io;
 use hyper::StatusCode;
 
 use crate::cli::host::{DEFAULT_HOST, Host};
-use crate::papers::PapersError;
 
 /// Why a request to the daemon has no answer, or a bad one.
 #[derive(Debug, thiserror::Error)]
@@ -23,31 +22,6 @@ pub(crate) enum ClientError {
         "cannot connect to the nuncio daemon at {host} (its socket is root's: try again with sudo)"
     )]
     NotAllowed { host: Host, source: io::Error },
-    #[error(
-        "cannot connect to the nuncio daemon at tcp://{address} (is it running, with -H tcp://ADDR:PORT and --tlsverify?)"
-    )]
-    Connect { address: String, source: io::Error },
-    #[error(
-        "the daemon at tcp://{address} is reached by TLS, where both sides show certificates: say where they are with --tlscacert, --tlscert and --tlskey, DOCKER_CERT_PATH, or `ca=`, `cert=` and `key=` of a context"
-    )]
-    Papers {
-        address: String,
-        source: PapersError,
-    },
-    #[error("{host:?} is no name that a certificate could have")]
-    Name {
-        host: String,
-        source: rustls::pki_types::InvalidDnsNameError,
-    },
-    #[error(
-        "the daemon at tcp://{address} and this client do not accept each other's certificates"
-    )]
-    Handshake { address: String, source: io::Error },
-    /// With TLS 1.3 that is how a client hears that it is not believed (RFC 8446 §4.4.2.4).
-    #[error(
-        "the daemon at {host} ended the connection: does its authority vouch for the certificate of this client?"
-    )]
-    Rejected { host: Host, source: hyper::Error },
     /// The daemon said no.
     #[error("Error response from daemon: {message}")]
     Refused { status: StatusCode, message: String },

@@ -5,14 +5,11 @@ mod addresses;
 mod adopted;
 mod ambassador_process;
 mod archive;
-pub(crate) mod audit;
-pub(crate) mod caller;
 mod commit;
 pub(crate) mod config;
 mod connect;
 pub(crate) mod container;
 mod create;
-mod door;
 mod drift;
 mod end;
 pub(crate) mod events;
@@ -91,7 +88,6 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use self::ambassador_process::AmbassadorProcess;
-use self::audit::Audit;
 use self::container::{Container, RECORD, locked};
 use self::events::EventLog;
 use self::exec::Exec;
@@ -141,8 +137,6 @@ pub(crate) struct Daemon {
     /// What happened, for `events`.
     pub(crate) events: EventLog,
     tally: Tally,
-    /// Who changed what by the API.
-    pub(crate) audit: Audit,
     local_networks: Mutex<BTreeMap<String, LocalNetwork>>,
     /// This host's blocks by network id.
     blocks: Mutex<BTreeMap<String, Vec<IpNetwork>>>,
@@ -247,7 +241,6 @@ impl Daemon {
             execs: Mutex::default(),
             events: EventLog::default(),
             tally: Tally::default(),
-            audit: Audit::open(&options.audit_log)?,
             local_networks: Mutex::new(local_networks),
             blocks: Mutex::new(
                 state_file::read(&options.data_root.join("blocks.json"))?.unwrap_or_default(),

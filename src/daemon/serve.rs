@@ -1,24 +1,22 @@
 //! The daemon's run: start, serve, keep kernel and registry in step, end.
 
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use axum::extract::connect_info::Connected;
-use axum::serve::{IncomingStream, Listener};
+use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
 use tokio_util::sync::CancellationToken;
 
-use super::caller::Caller;
-use super::door::{Far, Local};
 use super::outfit::CGROUP_PARENT;
-use super::{Daemon, door, drift, metrics, state_file};
+use super::{Daemon, drift, metrics, state_file};
 use crate::cli::daemon::DaemonOptions;
-use crate::cli::host::Host;
 
 /// How often kernel, ambassador and names are compared with what they should be when nothing changes.
 const COMPARE: Duration = Duration::from_secs(30);
@@ -44,43 +42,33 @@ pub(crate) async fn run(options: DaemonOptions) -> anyhow::Result<()> {
         signal(SignalKind::terminate())?,
         signal(SignalKind::interrupt())?,
     );
-    if let Some(papers) = &options.papers {
-        papers.server_config().context("--tlsverify")?;
-    }
-    let group = door::group(options.group.as_deref())?;
     let registry = CancellationToken::new();
     let daemon = Daemon::open(options, &registry).await?;
     patiently("take over what runs", daemon.take_over()).await?;
     daemon.look_at_fallback().await;
     patiently("bring the host in step", daemon.sync()).await?;
+    let mut sockets = Vec::new();
+    for path in &daemon.options.hosts {
+        sockets.push(listen(path)?);
+    }
     let metrics = match daemon.options.metrics {
         Some(address) => Some(metrics::bind(address).await?),
         None => None,
     };
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
-    let mut local = Vec::new();
-    let mut far = Vec::new();
-    for host in &daemon.options.hosts {
-        match host {
-            Host::Unix(path) => local.push(Local::listen(path, group)?),
-            Host::Tcp(address) => {
-                let papers = daemon.options.papers.clone();
-                let papers = papers.context("-H tcp:// without --tlsverify")?;
-                far.push(Far::listen(address, papers).await?);
-            }
-        }
-    }
-    for listener in local {
-        serve(&mut tasks, &daemon, listener, &stop);
-    }
-    for listener in far {
-        tracing::info!(address = %listener.address(), "serving the API to who has a certificate");
-        serve(&mut tasks, &daemon, listener, &stop);
-    }
     let drift = Arc::new(Notify::new());
     tasks.spawn(drift::watch(Arc::clone(&drift), stop.clone()));
     tasks.spawn(keep_in_step(Arc::clone(&daemon), drift, stop.clone()));
+    for socket in sockets {
+        let (router, stop) = (crate::api::router(Arc::clone(&daemon)), stop.clone());
+        tasks.spawn(async move {
+            let served = axum::serve(socket, router).with_graceful_shutdown(stop.cancelled_owned());
+            if let Err(error) = served.await {
+                tracing::error!(%error, "serve the API");
+            }
+        });
+    }
     if let Some(listener) = metrics {
         tasks.spawn(metrics::serve(Arc::clone(&daemon), listener, stop.clone()));
     }
@@ -117,29 +105,11 @@ pub(crate) async fn run(options: DaemonOptions) -> anyhow::Result<()> {
     let ended = async { while tasks.join_next().await.is_some() {} };
     let _ = tokio::time::timeout(GRACE, ended).await; // streams that never end are cut off
     let left = daemon.leave().await;
-    for host in &daemon.options.hosts {
-        if let Host::Unix(path) = host {
-            state_file::remove(path)?;
-        }
+    for path in &daemon.options.hosts {
+        state_file::remove(path)?;
     }
     registry.cancel();
     left
-}
-
-/// Answers requests until `stop`.
-fn serve<L>(tasks: &mut JoinSet<()>, daemon: &Arc<Daemon>, listener: L, stop: &CancellationToken)
-where
-    L: Listener<Addr = Caller>,
-    for<'a> Caller: Connected<IncomingStream<'a, L>>,
-{
-    let service = crate::api::service(Arc::clone(daemon));
-    let stop = stop.clone();
-    tasks.spawn(async move {
-        let served = axum::serve(listener, service).with_graceful_shutdown(stop.cancelled_owned());
-        if let Err(error) = served.await {
-            tracing::error!(%error, "serve the API");
-        }
-    });
 }
 
 /// Does a step of the start, and tells of it when it takes long.
@@ -230,4 +200,23 @@ async fn keep_in_step(daemon: Arc<Daemon>, drift: Arc<Notify>, stop: Cancellatio
             tracing::warn!(%error, "list the rules");
         }
     }
+}
+
+/// Listens on a socket that only root may use, in place of one that nobody serves any more.
+fn listen(path: &Path) -> anyhow::Result<UnixListener> {
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        bail!(
+            "{} is served by another daemon: stop it, or give this one another -H",
+            path.display()
+        );
+    }
+    state_file::remove(path)?;
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory)
+            .with_context(|| format!("make {}", directory.display()))?;
+    }
+    let socket =
+        UnixListener::bind(path).with_context(|| format!("listen on {}", path.display()))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
+    Ok(socket)
 }

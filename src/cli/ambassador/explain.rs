@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{AdminFlag, short};
-use crate::cli::host;
+use crate::cli::host::Host;
 use crate::cli::output::{line, write_out};
 use crate::cli::table::table;
 
@@ -123,7 +123,7 @@ struct Endpoint {
 }
 
 /// Prints what is known of the forwards that are meant.
-pub(crate) async fn run(args: ExplainArgs, daemon: Option<host::Endpoint>) -> anyhow::Result<u8> {
+pub(crate) async fn run(args: ExplainArgs, daemon: Option<Host>) -> anyhow::Result<u8> {
     let client = args.admin.client(daemon).await?;
     let query = [("forward", args.name)];
     let told: Value = client.json(Method::GET, "/explain", &query).await?;

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{AdminFlag, Record, bytes, short};
-use crate::cli::host::Endpoint;
+use crate::cli::host::Host;
 use crate::cli::list::{List, row};
 use crate::cli::output::line;
 
@@ -127,14 +127,14 @@ fn query(given: [(&'static str, Option<String>); 4]) -> Query {
         .collect()
 }
 
-pub(crate) async fn run(args: FlowsArgs, daemon: Option<Endpoint>) -> anyhow::Result<u8> {
+pub(crate) async fn run(args: FlowsArgs, daemon: Option<Host>) -> anyhow::Result<u8> {
     match args.command {
         Some(FlowsCommand::Kill(args)) => kill(args, daemon).await,
         None => list(args.list, daemon).await,
     }
 }
 
-async fn list(args: ListArgs, daemon: Option<Endpoint>) -> anyhow::Result<u8> {
+async fn list(args: ListArgs, daemon: Option<Host>) -> anyhow::Result<u8> {
     let query = query([
         ("forward", args.forward),
         ("endpoint", args.endpoint),
@@ -177,7 +177,7 @@ fn fields(flow: Record) -> Map<String, Value> {
     ])
 }
 
-async fn kill(args: KillArgs, daemon: Option<Endpoint>) -> anyhow::Result<u8> {
+async fn kill(args: KillArgs, daemon: Option<Host>) -> anyhow::Result<u8> {
     #[derive(Deserialize)]
     struct Answer {
         ended: u64,

@@ -7,11 +7,11 @@ mod tap;
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use clap::Args;
 use serde::Deserialize;
 
-use super::host::{Endpoint, Host};
+use super::host::Host;
 use crate::client::{AmbassadorClient, AmbassadorHost, Client, ClientError};
 
 pub(super) use explain::ExplainArgs;
@@ -36,7 +36,7 @@ impl AdminFlag {
     /// # Errors
     ///
     /// A `NUNCIO_HOST` that is no address.
-    async fn client(self, daemon: Option<Endpoint>) -> anyhow::Result<AmbassadorClient> {
+    async fn client(self, daemon: Option<Host>) -> anyhow::Result<AmbassadorClient> {
         // Docker's own variable would lead to where no ambassador is
         let variable = |name: &str| match name {
             "NUNCIO_HOST" => std::env::var(name).ok(),
@@ -45,13 +45,8 @@ impl AdminFlag {
         let host = match self.admin {
             Some(host) => host,
             None => {
-                let daemon = match daemon {
-                    Some(daemon) => daemon,
-                    None => Endpoint::of_user(
-                        Host::choose(None, variable).context("find the ambassador")?,
-                    ),
-                };
-                of_daemon(daemon).await?
+                let daemon = Host::choose(daemon, variable).context("find the ambassador")?;
+                of_daemon(&daemon).await
             }
         };
         Ok(AmbassadorClient::new(host))
@@ -62,18 +57,13 @@ impl AdminFlag {
 const EXEC_ROOT: &str = "Exec Root";
 
 /// Where the ambassador of `daemon` is: as a rule beside it, and else where it says. It may be away.
-async fn of_daemon(daemon: Endpoint) -> anyhow::Result<AmbassadorHost> {
-    let Some(beside) = AmbassadorHost::beside(&daemon.host) else {
-        bail!(
-            "the ambassador of {} is asked on that host alone: run this there, or give the ambassador's own address with --admin",
-            daemon.host
-        );
-    };
+async fn of_daemon(daemon: &Host) -> AmbassadorHost {
+    let beside = AmbassadorHost::beside(daemon);
     if beside.is_there() {
-        return Ok(beside);
+        return beside;
     }
     let told = async {
-        let client = Client::connect(daemon).await?;
+        let client = Client::connect(daemon.clone()).await?;
         let info: Info = client.get("/info").send().await?.json().await?;
         Ok::<_, ClientError>(info.driver_status)
     };
@@ -82,7 +72,7 @@ async fn of_daemon(daemon: Endpoint) -> anyhow::Result<AmbassadorHost> {
         [name, path] if name == EXEC_ROOT => Some(PathBuf::from(path)),
         _ => None,
     });
-    Ok(exec_root.map_or(beside, |root| AmbassadorHost::below(&root)))
+    exec_root.map_or(beside, |root| AmbassadorHost::below(&root))
 }
 
 /// What is of interest in what a daemon says of itself.

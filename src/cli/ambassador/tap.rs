@@ -5,7 +5,7 @@ use hyper::Method;
 use serde::Deserialize;
 
 use super::{AdminFlag, Record, bytes, short};
-use crate::cli::host::Endpoint;
+use crate::cli::host::Host;
 use crate::cli::output::{line, warn};
 
 /// `nuncio tap`.
@@ -50,7 +50,7 @@ enum Line {
 }
 
 /// Prints flows as they begin and end.
-pub(crate) async fn run(args: TapArgs, daemon: Option<Endpoint>) -> anyhow::Result<u8> {
+pub(crate) async fn run(args: TapArgs, daemon: Option<Host>) -> anyhow::Result<u8> {
     #[derive(Deserialize)]
     struct Named {
         forward: String,

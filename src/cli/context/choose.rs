@@ -1,14 +1,11 @@
 //! Which daemon a command is for: by Docker's order of flags, environment and configuration.
 
-use std::path::PathBuf;
-
 use anyhow::{Context as _, bail};
 use serde_json::Value;
 
-use super::store::{DEFAULT, DOCKER, Store};
+use super::store::{DEFAULT, Store};
 use crate::cli::config_file::{self, ConfigFile};
-use crate::cli::host::{DEFAULT_HOST, Endpoint, Host, VARIABLES};
-use crate::papers::Papers;
+use crate::cli::host::{DEFAULT_HOST, Host, VARIABLES};
 
 /// Where `config.json` says which context is in use.
 pub(super) const CURRENT: &str = "currentContext";
@@ -20,8 +17,6 @@ pub(crate) struct Target {
     pub(crate) host: Option<Host>,
     /// `--context`.
     pub(crate) context: Option<String>,
-    /// `--tlscacert`, `--tlscert` and `--tlskey`.
-    pub(crate) papers: [Option<PathBuf>; 3],
 }
 
 impl Target {
@@ -30,13 +25,10 @@ impl Target {
     /// # Errors
     ///
     /// Flags that contradict each other, and a context that is not there or leads nowhere.
-    pub(crate) fn endpoint(&self) -> anyhow::Result<Endpoint> {
+    pub(crate) fn host(&self) -> anyhow::Result<Host> {
         match self.named()? {
-            Some(endpoint) => Ok(endpoint),
-            None => {
-                let host = Host::choose(None, |name| std::env::var(name).ok())?;
-                Ok(self.with_papers(Endpoint::of_user(host)))
-            }
+            Some(host) => Ok(host),
+            None => Ok(Host::choose(None, |name| std::env::var(name).ok())?),
         }
     }
 
@@ -53,44 +45,23 @@ impl Target {
     ///
     /// # Errors
     ///
-    /// As [`Target::endpoint`].
-    pub(crate) fn named(&self) -> anyhow::Result<Option<Endpoint>> {
+    /// As [`Target::host`].
+    pub(crate) fn named(&self) -> anyhow::Result<Option<Host>> {
         if self.host.is_some() && self.context.is_some() {
             bail!("conflicting options: cannot specify both --host and --context");
         }
         if let Some(host) = &self.host {
-            return Ok(Some(self.with_papers(Endpoint::of_user(host.clone()))));
+            return Ok(Some(host.clone()));
         }
         let name = current(self)?;
         if name == DEFAULT {
             return Ok(None);
         }
-        let store = Store::own();
-        let meta = store
+        let meta = Store::own()
             .find(&name)
             .context("unable to resolve docker endpoint")?;
-        let host: Host = meta
-            .host()
-            .parse()
-            .with_context(|| format!("context {name:?}"))?;
-        let papers = Papers::below(&store.tls_directory(&name).join(DOCKER));
-        Ok(Some(self.with_papers(Endpoint { host, papers })))
-    }
-
-    /// The files that flags name, in place of others.
-    fn with_papers(&self, mut endpoint: Endpoint) -> Endpoint {
-        let papers = &mut endpoint.papers;
-        let files = [
-            &mut papers.authority,
-            &mut papers.certificate,
-            &mut papers.key,
-        ];
-        for (file, flag) in files.into_iter().zip(&self.papers) {
-            if let Some(flag) = flag {
-                flag.clone_into(file);
-            }
-        }
-        endpoint
+        let host = meta.host().parse();
+        host.map(Some).with_context(|| format!("context {name:?}"))
     }
 }
 
