@@ -5,6 +5,7 @@ mod encode;
 mod error;
 mod hearing;
 mod lines;
+mod secure;
 
 use bytes::Bytes;
 use http_body_util::combinators::BoxBody;
@@ -213,9 +214,6 @@ impl<'client> Call<'client> {
             source,
         })?;
         let unreachable = |source| ClientError::unreachable(&client.host, source);
-        let socket = UnixStream::connect(client.host.socket())
-            .await
-            .map_err(unreachable)?;
         let mut request = Request::new(body);
         *request.method_mut() = method;
         *request.uri_mut() =
@@ -226,7 +224,23 @@ impl<'client> Call<'client> {
                     source,
                 })?;
         *request.headers_mut() = headers;
-        exchange(socket, request, what).await
+        match &client.host {
+            Host::Unix(path) => {
+                let socket = UnixStream::connect(path).await;
+                exchange(socket.map_err(unreachable)?, request, what).await
+            }
+            Host::Tcp { tls: None, .. } => {
+                let host = client.host.clone();
+                Err(ClientError::NoCertificate { host })
+            }
+            Host::Tcp {
+                address,
+                tls: Some(files),
+            } => {
+                let socket = secure::connect(address, files).await;
+                exchange(socket.map_err(unreachable)?, request, what).await
+            }
+        }
     }
 
     /// Sends the request and takes over its connection.

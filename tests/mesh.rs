@@ -1,5 +1,7 @@
 //! A mesh: who is let in, who is not and what that tells them, who is cut off, and that nobody notices a renewal.
 
+#[path = "mesh/api.rs"]
+mod api;
 #[path = "mesh/links.rs"]
 mod links;
 mod support;
@@ -111,6 +113,10 @@ fn three_hosts_and_nothing_of_their_secrets_elsewhere() {
     let again = b.offline(&format!("join {token} {}", a.address)).refused(1);
     assert!(again.contains("already part of a mesh"), "{again}");
     b.start_again();
+    a.stop_daemon();
+    let manager = a.offline("leave").refused(1);
+    assert!(manager.contains("is the manager of its mesh"), "{manager}");
+    a.start_again();
 
     let secret = token
         .rsplit('-')
@@ -206,6 +212,13 @@ fn who_has_no_token_gets_nothing() {
     assert!(refused(&once).contains("is used up"));
     let rotated = token_in(&a.ok("token rotate"), &a);
     assert!(refused(&first).contains("is not valid"));
+    let etcd = b
+        .offline("init --registry https://192.0.2.1:2379")
+        .refused(1);
+    assert!(
+        etcd.contains("lets each node write its own records alone"),
+        "{etcd}"
+    );
     assert!(!papers(&b).exists(), "nothing is left of what was refused");
     join(&b, &rotated, &a);
     assert_eq!(a.ok("node ls -q").lines().count(), 3);
@@ -245,7 +258,11 @@ fn a_removed_node_is_cut_off_at_once() {
     // It is let in again by a new token alone.
     b.ok("rm -f far");
     b.stop_daemon();
-    fs::remove_dir_all(papers(&b)).expect("leave the mesh");
+    let left = b.offline("leave").ok();
+    assert!(left.contains(&format!("nuncio node rm {id}")), "{left}");
+    assert!(!papers(&b).exists());
+    let again = b.offline("leave").refused(1);
+    assert!(again.contains("is not part of a mesh"), "{again}");
     let token = a.ok("token create -q --uses 1");
     join(&b, &token, &a);
     wait_until("it is there again", || {

@@ -1,32 +1,35 @@
 //! Who admits hosts to a mesh and signs their certificates.
 
+mod error;
+mod issue;
+mod tokens;
+
 use std::collections::BTreeMap;
-use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use rcgen::Issuer;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use tokio_util::sync::CancellationToken;
 
-use crate::certificate::{leaf, root};
+use crate::certificate::root;
 use crate::key::{Key, KeyError, PublicKey};
-use crate::ledger::{Denied, Ledger, Member, TokenEntry, TooManyTokens};
+use crate::ledger::{Denied, Ledger, Member};
 use crate::names::{MeshId, NodeId};
 use crate::pin::Fingerprint;
-use crate::token::{JoinToken, Secret};
+use crate::token::Secret;
 use crate::wire::Papers;
 use crate::{files, hex};
+
+pub use error::{AuthorityError, NodeError, TokenRefusal};
+pub use issue::{CertifyError, OperatorPapers};
 
 /// The authority's certificate, which every member has.
 pub(crate) const CERTIFICATE: &str = "ca.pem";
 const KEY: &str = "ca-key.pem";
 const LEDGER: &str = "authority.json";
-
-/// For how long the certificate is good that is made for one conversation.
-const ROLE_LIFETIME: Duration = Duration::from_secs(60 * 60);
 
 /// A mesh's authority: its key, its members and the tokens by which others become members.
 pub struct Authority {
@@ -41,56 +44,6 @@ struct State {
     ledger: Ledger,
     /// Cancelled when a member is removed.
     admitted: BTreeMap<NodeId, CancellationToken>,
-}
-
-/// Why an authority cannot be had, or not work.
-#[derive(Debug, thiserror::Error)]
-pub enum AuthorityError {
-    /// A file cannot be read or written.
-    #[error("{}", .path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// A file holds something else.
-    #[error("{} does not hold what it should: put it back from a backup", .0.display())]
-    Content(PathBuf, #[source] Box<dyn std::error::Error + Send + Sync>),
-    /// A certificate could not be made.
-    #[error("make a certificate")]
-    Certificate(#[from] rcgen::Error),
-}
-
-/// Why there is no new token, or it cannot be removed.
-#[derive(Debug, thiserror::Error)]
-pub enum TokenRefusal {
-    /// As many as are kept are valid.
-    #[error(transparent)]
-    TooMany(#[from] TooManyTokens),
-    /// There is none.
-    #[error("no such join token: {0}")]
-    NotFound(String),
-    /// The disk's fault.
-    #[error(transparent)]
-    Authority(#[from] AuthorityError),
-}
-
-/// Why a member cannot be removed.
-#[derive(Debug, thiserror::Error)]
-pub enum NodeError {
-    /// It is none.
-    #[error("node {0} not found")]
-    NotFound(String),
-    /// Several are called so.
-    #[error("node {0} is ambiguous ({1} matches found)")]
-    Ambiguous(String, usize),
-    /// Nobody would be left to admit anybody.
-    #[error("node {0} keeps the mesh's registry and admits the others: it cannot be removed")]
-    Manager(NodeId),
-    /// The disk's fault.
-    #[error(transparent)]
-    Authority(#[from] AuthorityError),
 }
 
 /// Seconds since 1970.
@@ -169,69 +122,6 @@ impl Authority {
         }))
     }
 
-    /// Makes a token that lets in `uses` hosts within `ttl`; `None`: any number, and for ever.
-    ///
-    /// # Errors
-    ///
-    /// [`TokenRefusal`] if there are too many, or the disk takes no more.
-    pub fn create_token(
-        &self,
-        ttl: Option<Duration>,
-        uses: Option<u32>,
-    ) -> Result<JoinToken, TokenRefusal> {
-        self.new_token(ttl, uses, |_| {})
-    }
-
-    /// Makes a token and has all others let in nobody any more.
-    ///
-    /// # Errors
-    ///
-    /// As [`Authority::create_token`].
-    pub fn rotate_tokens(
-        &self,
-        ttl: Option<Duration>,
-        uses: Option<u32>,
-    ) -> Result<JoinToken, TokenRefusal> {
-        self.new_token(ttl, uses, Ledger::remove_tokens)
-    }
-
-    fn new_token(
-        &self,
-        ttl: Option<Duration>,
-        uses: Option<u32>,
-        before: impl Fn(&mut Ledger),
-    ) -> Result<JoinToken, TokenRefusal> {
-        let expires = ttl.map(|ttl| now().saturating_add(ttl.as_secs()));
-        let (id, secret) = self.change(|ledger| {
-            before(ledger);
-            let added = ledger.add_token(now(), expires, uses);
-            added.map_err(TokenRefusal::from)
-        })?;
-        Ok(JoinToken {
-            mesh: self.mesh(),
-            authority: self.fingerprint(),
-            id,
-            secret,
-        })
-    }
-
-    /// The tokens, without their secrets, which nobody knows but who was given them.
-    pub fn tokens(&self) -> Vec<TokenEntry> {
-        self.lock().ledger.tokens()
-    }
-
-    /// Has a token let in nobody any more.
-    ///
-    /// # Errors
-    ///
-    /// [`TokenRefusal::NotFound`] if there is none of this id.
-    pub fn remove_token(&self, id: &str) -> Result<(), TokenRefusal> {
-        self.change(|ledger| match ledger.remove_token(id) {
-            true => Ok(()),
-            false => Err(TokenRefusal::NotFound(id.to_owned())),
-        })
-    }
-
     /// The mesh.
     pub fn mesh(&self) -> MeshId {
         self.lock().ledger.mesh
@@ -298,19 +188,28 @@ impl Authority {
     }
 
     /// Makes the host that has the authority a member.
-    pub(crate) fn enter_own(&self, name: &str, key: PublicKey) -> Result<Papers, AuthorityError> {
+    pub(crate) fn enter_own(
+        &self,
+        name: &str,
+        key: PublicKey,
+        address: IpAddr,
+    ) -> Result<Papers, AuthorityError> {
         let manager = self.lock().ledger.manager.clone();
         self.change(|ledger| {
             ledger.enter(now(), &manager, name, key);
             Ok::<_, AuthorityError>(())
         })?;
-        self.issue(&manager, key)
+        self.issue(&manager, key, address)
     }
 
     /// A certificate for the next key of the host that has the authority, which need not prove who it is.
-    pub(crate) fn renew_own(&self, next: PublicKey) -> Result<Papers, AuthorityError> {
+    pub(crate) fn renew_own(
+        &self,
+        next: PublicKey,
+        address: IpAddr,
+    ) -> Result<Papers, AuthorityError> {
         let manager = self.lock().ledger.manager.clone();
-        let renewed = self.renew(&manager, next, |_| true)?;
+        let renewed = self.renew((&manager, next), address, |_| true)?;
         renewed.map_err(|denied| {
             AuthorityError::Content(self.directory.join(LEDGER), Box::new(denied))
         })
@@ -320,57 +219,25 @@ impl Authority {
         &self,
         (token, secret): (&str, &Secret),
         host: (&NodeId, &str, PublicKey),
+        address: IpAddr,
     ) -> Result<Result<Papers, Denied>, AuthorityError> {
         let (node, _, key) = host;
         match self.attempt(|ledger| ledger.join(now(), (token, secret), host))? {
-            Ok(()) => self.issue(node, key).map(Ok),
+            Ok(()) => self.issue(node, key, address).map(Ok),
             Err(denied) => Ok(Err(denied)),
         }
     }
 
     pub(crate) fn renew(
         &self,
-        node: &NodeId,
-        next: PublicKey,
+        (node, next): (&NodeId, PublicKey),
+        address: IpAddr,
         signed_by: impl Fn(&PublicKey) -> bool,
     ) -> Result<Result<Papers, Denied>, AuthorityError> {
         match self.attempt(|ledger| ledger.renew(node, next, &signed_by))? {
-            Ok(()) => self.issue(node, next).map(Ok),
+            Ok(()) => self.issue(node, next, address).map(Ok),
             Err(denied) => Ok(Err(denied)),
         }
-    }
-
-    /// A key and the certificate by which hosts know this authority before they have its own.
-    pub(crate) fn role(&self) -> Result<(Key, [CertificateDer<'static>; 2]), AuthorityError> {
-        let key = Key::generate();
-        let validity = (now(), now().saturating_add(ROLE_LIFETIME.as_secs()));
-        let mesh = self.mesh();
-        let leaf = leaf(&mesh.authority(), validity)?;
-        let signed = leaf.signed_by(&key.public(), &self.issuer(mesh))?;
-        Ok((key, [signed.der().clone(), self.certificate.clone()]))
-    }
-
-    fn issue(&self, node: &NodeId, key: PublicKey) -> Result<Papers, AuthorityError> {
-        let (mesh, manager, lifetime) = {
-            let state = self.lock();
-            let ledger = &state.ledger;
-            (ledger.mesh, ledger.manager.clone(), ledger.lifetime)
-        };
-        let issued = now();
-        let expires = issued.saturating_add(lifetime);
-        let leaf = leaf(&mesh.member(node), (issued, expires))?;
-        let signed = leaf.signed_by(&key, &self.issuer(mesh))?;
-        Ok(Papers {
-            certificate: signed.pem(),
-            authority: self.pem.clone(),
-            manager,
-            issued,
-            expires,
-        })
-    }
-
-    fn issuer(&self, mesh: MeshId) -> Issuer<'static, &rcgen::KeyPair> {
-        Issuer::new(root(mesh, 0), self.key.pair())
     }
 
     fn fingerprint(&self) -> Fingerprint {

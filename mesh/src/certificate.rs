@@ -45,6 +45,18 @@ pub(crate) fn leaf(
     Ok(params)
 }
 
+/// What the certificate of an operator says, but for its key: a client's alone, with a name for people too.
+pub(crate) fn operator(
+    name: &str,
+    identity: &str,
+    validity: (u64, u64),
+) -> Result<CertificateParams, rcgen::Error> {
+    let mut params = leaf(identity, validity)?;
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    Ok(params)
+}
+
 fn set_validity(params: &mut CertificateParams, issued: u64, expires: u64) {
     let at = |seconds| rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(seconds);
     params.not_before = at(issued.saturating_sub(SKEW.as_secs()));

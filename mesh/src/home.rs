@@ -20,6 +20,8 @@ use crate::wire::Papers;
 const DIRECTORY: &str = "mesh";
 /// Where it is until it is complete.
 const DRAFT: &str = ".new-mesh";
+/// Where it is as it is removed.
+const LEFT: &str = ".left-mesh";
 const MEMBERSHIP: &str = "mesh.json";
 /// Certificate and key in one file, so that they are replaced in one step.
 const IDENTITY: &str = "node.pem";
@@ -63,7 +65,7 @@ pub struct Membership {
 #[derive(Debug, thiserror::Error)]
 pub enum HomeError {
     /// The host is a member.
-    #[error("this node is already part of a mesh; to leave it, stop the daemon and remove {}", .0.display())]
+    #[error("this node is already part of a mesh; to leave it, stop the daemon and run `nuncio leave` ({})", .0.display())]
     Member(PathBuf),
     /// A file cannot be read or written.
     #[error("{}", .path.display())]
@@ -136,7 +138,7 @@ impl Draft {
     ) -> Result<Home, HomeError> {
         let authority = Authority::found(&self.directory, node, lifetime)?;
         let key = self.key()?;
-        let papers = authority.enter_own(name, key.public())?;
+        let papers = authority.enter_own(name, key.public(), registry.ip())?;
         let membership = Membership {
             v: 1,
             mesh: authority.mesh(),
@@ -224,6 +226,23 @@ impl Home {
         Authority::open(&self.directory)
     }
 
+    /// Ends this host's membership: what it could show and sign with is gone.
+    ///
+    /// # Errors
+    ///
+    /// [`HomeError`] if something cannot be removed. Once it is renamed, the host is no member any more.
+    pub fn leave(self) -> Result<(), HomeError> {
+        let left = self.directory.with_file_name(LEFT);
+        match std::fs::remove_dir_all(&left) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(file(&left)(error));
+            }
+            _ => {}
+        }
+        files::rename(&self.directory, &left).map_err(file(&left))?;
+        std::fs::remove_dir_all(&left).map_err(file(&left))
+    }
+
     /// Who this host is.
     pub fn membership(&self) -> &Membership {
         &self.membership
@@ -269,7 +288,7 @@ impl Home {
         let present = Key::from_pem(&identity).map_err(|_| content(&path))?;
         let next = next_key(&self.directory, Some(&present))?;
         let papers = match authority {
-            Some(authority) => authority.renew_own(next.public())?,
+            Some(authority) => authority.renew_own(next.public(), self.membership.registry.ip())?,
             None => {
                 let root = CertificateDer::from_pem_slice(&root);
                 let root =

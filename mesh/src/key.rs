@@ -80,6 +80,12 @@ impl Key {
         signed.expect("the kernel has random bytes")
     }
 
+    /// The public one, as [`Authority::certify`](crate::Authority::certify) takes it.
+    #[must_use]
+    pub fn to_public(&self) -> String {
+        self.public().into()
+    }
+
     pub(crate) fn pair(&self) -> &KeyPair {
         &self.0
     }

@@ -20,7 +20,9 @@ mod server;
 mod token;
 mod wire;
 
-pub use authority::{Authority, AuthorityError, NodeError, TokenRefusal};
+pub use authority::{
+    Authority, AuthorityError, CertifyError, NodeError, OperatorPapers, TokenRefusal,
+};
 pub use client::{JoinError, Welcome, join};
 pub use gateway::{
     Caller, Following, Gateway, GatewayError, GatewayKeyError, Introduction, Lending, Lent,

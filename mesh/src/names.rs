@@ -45,6 +45,17 @@ impl MeshId {
         format!("spiffe://{self}/node/*")
     }
 
+    /// The identity in the certificate of who may use the API of all hosts.
+    pub(crate) fn operator(&self, name: &str) -> String {
+        format!("spiffe://{self}/operator/{name}")
+    }
+
+    /// The identity of all of them.
+    #[must_use]
+    pub fn operators(&self) -> String {
+        format!("spiffe://{self}/operator/*")
+    }
+
     /// The identity of who admits hosts, which no member's certificate has.
     pub(crate) fn authority(&self) -> String {
         format!("spiffe://{self}/authority/join")

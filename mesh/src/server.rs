@@ -1,6 +1,7 @@
 //! The authority's end of a conversation.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use rustls::ServerConfig;
@@ -53,7 +54,7 @@ impl Authority {
         Ok(Arc::new(config))
     }
 
-    /// Answers the one question of a host that has connected. It may take as long as it likes: bound it.
+    /// Answers the one question of a host that has connected from an address. It may take as long as it likes: bound it.
     ///
     /// # Errors
     ///
@@ -61,10 +62,11 @@ impl Authority {
     pub async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         mut stream: TlsStream<S>,
+        from: IpAddr,
     ) -> Result<(), AnswerError> {
         let exported = wire::exported(stream.get_ref().1)?;
         let question = wire::read(&mut stream).await?;
-        let answer = match self.decide(&exported, question)? {
+        let answer = match self.decide(&exported, question, from)? {
             Ok(papers) => Answer::Welcome(papers),
             Err(reason) => Answer::Refused { reason },
         };
@@ -77,6 +79,7 @@ impl Authority {
         &self,
         exported: &[u8; 32],
         question: Question,
+        from: IpAddr,
     ) -> Result<Result<Papers, String>, AuthorityError> {
         let (node, key, proof) = match &question {
             Question::Join {
@@ -109,13 +112,13 @@ impl Authority {
                     return Ok(Err(wrong));
                 }
                 match hex::decode_array(secret).map(Secret) {
-                    Some(secret) => self.join((token, &secret), (node, name, key))?,
+                    Some(secret) => self.join((token, &secret), (node, name, key), from)?,
                     None => Err(Denied::Token),
                 }
             }
             Question::Renew {
                 node, signature, ..
-            } => self.renew(node, key, |known| signed(known, signature))?,
+            } => self.renew((node, key), from, |known| signed(known, signature))?,
         };
         let what = match &question {
             Question::Join { .. } => "join",

@@ -37,11 +37,12 @@ async fn mesh() -> anyhow::Result<Mesh> {
     let token = authority.create_token(Some(DAY), None)?;
     let serving = authority.clone();
     tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
+        while let Ok((stream, from)) = listener.accept().await {
             let authority = serving.clone();
             tokio::spawn(async move {
                 let acceptor = TlsAcceptor::from(authority.server_config()?);
-                authority.answer(acceptor.accept(stream).await?).await?;
+                let stream = acceptor.accept(stream).await?;
+                authority.answer(stream, from.ip()).await?;
                 anyhow::Ok(())
             });
         }

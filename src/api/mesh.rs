@@ -56,6 +56,42 @@ pub(crate) async fn create_token(
         .into_response())
 }
 
+/// A certificate for an operator to be made.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields, default)]
+pub(crate) struct CertificateRequest {
+    name: String,
+    /// The operator's public key; the private one is nobody else's.
+    key: String,
+    /// Seconds.
+    expiry: u64,
+}
+
+/// A certificate that was made.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct CertificateMade {
+    name: String,
+    certificate: String,
+    authority: String,
+    expires: u64,
+}
+
+pub(crate) async fn certify(
+    State(daemon): Server,
+    JsonBody(wanted): JsonBody<CertificateRequest>,
+) -> Answer {
+    let lifetime = Duration::from_secs(wanted.expiry);
+    let papers = daemon.certify(&wanted.name, &wanted.key, lifetime)?;
+    let made = CertificateMade {
+        name: wanted.name,
+        certificate: papers.certificate,
+        authority: papers.authority,
+        expires: papers.expires,
+    };
+    Ok((StatusCode::CREATED, json::sorted(made)?).into_response())
+}
+
 pub(crate) async fn tokens(State(daemon): Server) -> Answer {
     let tokens = daemon.tokens()?.into_iter().map(|token| Token {
         id: token.id,

@@ -2,6 +2,7 @@
 
 mod archive;
 mod attach;
+mod audit;
 mod body;
 mod changes;
 mod commit;
@@ -72,7 +73,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
-use axum::middleware::{from_fn, map_response};
+use axum::middleware::{from_fn, from_fn_with_state, map_response};
 use axum::response::Response;
 use axum::routing::{any, delete, get, post, put};
 
@@ -87,8 +88,9 @@ type Answer = Result<Response, ApiError>;
 /// Docker's API, with and without a version before the paths.
 pub(crate) fn router(daemon: Arc<Daemon>) -> Router {
     // The version is taken off the path before it is looked up.
+    let noted = from_fn_with_state(Arc::clone(&daemon), audit::note);
     Router::new()
-        .fallback_service(routes().with_state(daemon))
+        .fallback_service(routes().with_state(daemon).layer(noted))
         .layer(from_fn(version::negotiate))
         .layer(map_response(error::in_form))
 }
@@ -120,6 +122,7 @@ fn system_routes() -> Router<Arc<Daemon>> {
             "/nuncio/v1/tokens",
             get(mesh::tokens).post(mesh::create_token),
         )
+        .route("/nuncio/v1/certificates", post(mesh::certify))
         .route("/nuncio/v1/tokens/{id}", delete(mesh::remove_token))
         .route("/nuncio/v1/registry", get(registry::status))
         .route("/nuncio/v1/peers", get(peers::list).post(peers::add))

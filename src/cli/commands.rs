@@ -9,10 +9,10 @@ use super::daemon::{DaemonArgs, DaemonOptions};
 use super::failure::{DAEMON_FAILED, Failure};
 use super::host::Host;
 use super::{
-    archive, changes, commit, completion, cp, disk, doctor, events, exec, history, images, import,
-    inspect, lifecycle, login, logs, mesh, network, node, pause, peer, port, prune, ps, pull, push,
-    registry, registry_migrate, remove, run, search, service, start, stats, system, token, top,
-    tunnel, update, volume, wait, why,
+    archive, cert, changes, commit, completion, cp, disk, doctor, events, exec, history, images,
+    import, inspect, lifecycle, login, logs, mesh, network, node, pause, peer, port, prune, ps,
+    pull, push, registry, registry_migrate, remove, run, search, service, start, stats, system,
+    token, top, tunnel, update, volume, wait, why,
 };
 use crate::client::Client;
 
@@ -64,6 +64,9 @@ pub(super) enum ClientCommand {
     /// Manage what is lent to other meshes and borrowed from them
     #[command(arg_required_else_help = true)]
     Peer(peer::PeerArgs),
+    /// Manage certificates of operators, who use the API over TCP
+    #[command(arg_required_else_help = true)]
+    Cert(cert::CertArgs),
     /// Manage join tokens, by which other hosts are let into the mesh
     #[command(arg_required_else_help = true)]
     Token(token::TokenArgs),
@@ -99,6 +102,8 @@ pub(super) enum OwnCommand {
     Init(mesh::InitArgs),
     /// Join a mesh by a token
     Join(mesh::JoinArgs),
+    /// Leave the mesh
+    Leave(mesh::LeaveArgs),
     /// Serve this host
     Daemon(Box<DaemonArgs>),
     /// Forward TCP and UDP
@@ -290,6 +295,7 @@ impl OwnCommand {
         let code = match self {
             Self::Init(args) => mesh::init(args).await?,
             Self::Join(args) => mesh::join(args).await?,
+            Self::Leave(args) => mesh::leave(&args)?,
             Self::Daemon(args) => serve(*args, target).await?,
             Self::Ambassador(args) => ambassador::serve(*args).await?,
             Self::Tunnel(args) => tunnel::run(args).await?,
@@ -346,6 +352,7 @@ impl ClientCommand {
             Self::Registry(args) => registry::run(args, client).await?,
             Self::Peer(args) => peer::run(args, client).await?,
             Self::Service(args) => service::run(args, client).await?,
+            Self::Cert(args) => cert::run(args, client).await?,
             Self::Token(args) => token::run(args, client).await?,
             Self::Builder(group) => {
                 let BuilderCommand::Prune(args) = group.command;

@@ -12,6 +12,8 @@ use nuncio_runtime::image::{InsecureRegistry, Mirror, RegistrySettings};
 pub(crate) use self::registry::{RegistryAccess, RegistryChoice};
 use super::host::{DEFAULT_HOST, Host};
 use super::parse::Size;
+use super::tls::{TlsArgs, TlsFiles};
+use crate::daemon::audit;
 
 mod registry;
 
@@ -28,8 +30,15 @@ pub(crate) struct DaemonArgs {
     exec_root: PathBuf,
 
     /// Socket to serve the API on (may be repeated)
-    #[arg(short = 'H', long = "host", value_name = "unix://PATH", default_value = DEFAULT_HOST)]
+    #[arg(short = 'H', long = "host", value_name = "unix://PATH|tcp://ADDR:PORT", default_value = DEFAULT_HOST)]
     hosts: Vec<Host>,
+
+    #[command(flatten)]
+    tls: TlsArgs,
+
+    /// Where changes by the API are written down, or `none` (default: audit.log in --data-root)
+    #[arg(long, value_name = "PATH|none")]
+    audit_log: Option<PathBuf>,
 
     /// The registry: `embedded`, or the URLs of an etcd cluster or of another nuncio daemon (default: the mesh's, if this
     /// host is in one, else embedded)
@@ -164,6 +173,8 @@ Examples:
   Two hosts on a network that you trust; the first one keeps the registry:
     nuncio daemon --registry-listen 10.0.0.1:2379 --advertise-addr 10.0.0.1
     nuncio daemon --registry http://10.0.0.1:2379 --advertise-addr 10.0.0.2
+  With the API for operators elsewhere too, who show certificates (`nuncio cert create --help`):
+    nuncio daemon -H unix:///run/nuncio/nuncio.sock -H tcp://10.0.0.1:2376
   With an etcd cluster, on every host:
     nuncio daemon --registry http://10.0.0.1:2379,http://10.0.0.2:2379,http://10.0.0.3:2379
   With one that knows its clients:
@@ -181,8 +192,12 @@ impl DaemonArgs {
 pub(crate) struct DaemonOptions {
     pub(crate) data_root: PathBuf,
     pub(crate) exec_root: PathBuf,
-    /// Unix sockets to serve the API on; at least one.
-    pub(crate) hosts: Vec<PathBuf>,
+    /// Where to serve the API; at least one.
+    pub(crate) hosts: Vec<Host>,
+    /// By which certificates it is served over TCP; `None`: those of the mesh.
+    pub(crate) tls: Option<TlsFiles>,
+    /// Where changes are written down, if anywhere.
+    pub(crate) audit_log: Option<PathBuf>,
     /// `None`: the mesh's, else the embedded one.
     pub(crate) registry: Option<RegistryChoice>,
     /// Where the embedded registry listens for others.
@@ -235,21 +250,26 @@ pub(crate) struct ListenWithoutEmbedded {
 }
 
 impl TryFrom<DaemonArgs> for DaemonOptions {
-    type Error = ListenWithoutEmbedded;
+    type Error = anyhow::Error;
 
-    fn try_from(args: DaemonArgs) -> Result<Self, ListenWithoutEmbedded> {
+    fn try_from(args: DaemonArgs) -> anyhow::Result<Self> {
         if let (Some(RegistryChoice::Urls(urls)), Some(listen)) =
             (&args.registry, args.registry_listen)
         {
-            return Err(ListenWithoutEmbedded {
-                listen,
-                urls: urls.join(","),
-            });
+            let urls = urls.join(",");
+            return Err(ListenWithoutEmbedded { listen, urls }.into());
         }
+        let audit_log = match args.audit_log {
+            Some(path) if path.as_os_str() == "none" => None,
+            Some(path) => Some(path),
+            None => Some(args.data_root.join(audit::FILE)),
+        };
         Ok(Self {
             data_root: args.data_root,
             exec_root: args.exec_root,
-            hosts: args.hosts.into_iter().map(Host::into_socket).collect(),
+            hosts: args.hosts,
+            tls: args.tls.server()?,
+            audit_log,
             registry_access: args.registry_access,
             registry_quota: args.registry_quota.bytes().unsigned_abs(),
             registry: args.registry,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use nuncio_mesh::{Draft, JoinToken, NodeId};
+use nuncio_mesh::{Draft, Home, JoinToken, NodeId};
 
 use super::doctor;
 use super::output::line;
@@ -40,6 +40,10 @@ pub(super) struct InitArgs {
     #[arg(long, value_name = "IP:PORT")]
     listen_addr: Option<SocketAddr>,
 
+    /// An etcd cluster for the mesh's registry: refused, with the reason
+    #[arg(long, value_name = "URL,..", hide = true)]
+    registry: Option<String>,
+
     /// How long certificates of nodes are good; they are renewed at half of that
     #[arg(long, value_name = "DURATION", default_value = "24h")]
     cert_expiry: Span,
@@ -69,6 +73,22 @@ pub(super) struct JoinArgs {
     /// The address by which other hosts reach this one (default: that of the default route)
     #[arg(long, value_name = "IP")]
     advertise_addr: Option<IpAddr>,
+
+    /// Where images, containers and networks are kept
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/nuncio")]
+    data_root: PathBuf,
+}
+
+/// Flags of `nuncio leave`.
+#[derive(Args, Debug)]
+#[command(after_help = "Example, while no daemon runs:
+  nuncio leave
+and on the mesh's manager, as it says:
+  nuncio node rm NODE")]
+pub(super) struct LeaveArgs {
+    /// End the mesh, if this host is its manager: no other can be let in, or have its certificate renewed
+    #[arg(short, long)]
+    force: bool,
 
     /// Where images, containers and networks are kept
     #[arg(long, value_name = "DIR", default_value = "/var/lib/nuncio")]
@@ -106,6 +126,11 @@ impl FromStr for Address {
 
 pub(super) async fn init(args: InitArgs) -> anyhow::Result<u8> {
     doctor::require_root("nuncio init")?;
+    if let Some(registry) = &args.registry {
+        bail!(
+            "--registry {registry}: a mesh has its registry on its manager, which lets each node write its own records alone, and etcd knows no such rights. Leave --registry out; or leave out `nuncio init`, and run `nuncio daemon --registry {registry}` with --registry-ca, --registry-cert and --registry-key on each host"
+        );
+    }
     let lifetime = span(args.cert_expiry);
     if !(SHORTEST..=LONGEST).contains(&lifetime) {
         bail!("--cert-expiry {lifetime:?}: expected from {SHORTEST:?} to 2160h");
@@ -168,6 +193,31 @@ pub(super) async fn join(args: JoinArgs) -> anyhow::Result<u8> {
 }
 
 /// Keeps daemons out of a data directory meanwhile, and finds out which node it is that of.
+pub(super) fn leave(args: &LeaveArgs) -> anyhow::Result<u8> {
+    doctor::require_root("nuncio leave")?;
+    let (_lock, node) = prepare(&args.data_root)?;
+    let Some(home) = Home::open(&args.data_root)? else {
+        bail!("this node is not part of a mesh");
+    };
+    let is_manager = home.membership().manager == node;
+    if is_manager && !args.force {
+        bail!(
+            "this node is the manager of its mesh, which ends with it: its authority, tokens and members would be gone. Use --force if that is meant"
+        );
+    }
+    home.leave()?;
+    line("This node left the mesh.")?;
+    if !is_manager {
+        line(&format!(
+            "
+To have the others forget it, run the following command on the mesh's manager:
+
+    nuncio node rm {node}"
+        ))?;
+    }
+    Ok(0)
+}
+
 fn prepare(data_root: &Path) -> anyhow::Result<(std::fs::File, NodeId)> {
     std::fs::create_dir_all(data_root).with_context(|| format!("make {}", data_root.display()))?;
     let lock = daemon::lock(data_root)?;

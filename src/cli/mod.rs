@@ -2,6 +2,7 @@
 
 mod ambassador;
 mod archive;
+mod cert;
 mod changes;
 mod commands;
 mod commit;
@@ -59,6 +60,7 @@ mod system;
 mod table;
 mod template;
 mod terminal;
+pub(crate) mod tls;
 mod token;
 mod top;
 mod tunnel;
@@ -88,8 +90,11 @@ use host::Host;
 #[command(name = "nuncio", version, after_help = EXAMPLES, disable_help_subcommand = true)]
 pub(crate) struct Cli {
     /// The daemon to talk to (else NUNCIO_HOST, DOCKER_HOST, unix:///run/nuncio/nuncio.sock)
-    #[arg(short = 'H', long, value_name = "unix://PATH")]
+    #[arg(short = 'H', long, value_name = "unix://PATH|tcp://HOST:PORT")]
     host: Option<Host>,
+
+    #[command(flatten)]
+    tls: tls::TlsArgs,
 
     /// The context whose daemon to talk to (else DOCKER_CONTEXT, or what `context use` said)
     #[arg(short = 'c', long, value_name = "CONTEXT")]
@@ -209,6 +214,7 @@ impl Cli {
         let target = Target {
             host: self.host,
             context: self.context,
+            tls: self.tls,
         };
         self.command.run(&target).await
     }

@@ -69,8 +69,12 @@ impl fmt::Display for AmbassadorHost {
 
 impl AmbassadorHost {
     /// The ambassador of the host that `daemon` serves.
-    pub(crate) fn beside(daemon: &Host) -> Self {
-        Self::Unix(daemon.socket().with_file_name(SOCKET))
+    /// `None` if that is another one than this.
+    pub(crate) fn beside(daemon: &Host) -> Option<Self> {
+        match daemon {
+            Host::Unix(path) => Some(Self::Unix(path.with_file_name(SOCKET))),
+            Host::Tcp { .. } => None,
+        }
     }
 
     /// The ambassador of the daemon with this --exec-root.
@@ -253,10 +257,15 @@ mod tests {
     fn the_hosts_own_is_beside_the_daemon() {
         let beside = |text: &str| {
             let daemon: Host = text.parse().expect("a daemon");
-            AmbassadorHost::beside(&daemon).to_string()
+            AmbassadorHost::beside(&daemon).map(|host| host.to_string())
         };
         let default = crate::cli::host::DEFAULT_HOST;
-        assert_eq!(beside(default), "unix:///run/nuncio/ambassador.sock");
-        assert_eq!(beside("unix:///x/d.sock"), "unix:///x/ambassador.sock");
+        let there = |text: &str| Some(text.to_owned());
+        assert_eq!(beside(default), there("unix:///run/nuncio/ambassador.sock"));
+        assert_eq!(
+            beside("unix:///x/d.sock"),
+            there("unix:///x/ambassador.sock")
+        );
+        assert_eq!(beside("tcp://x:1"), None);
     }
 }

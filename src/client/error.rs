@@ -22,6 +22,14 @@ pub(crate) enum ClientError {
         "cannot connect to the nuncio daemon at {host} (its socket is root's: try again with sudo)"
     )]
     NotAllowed { host: Host, source: io::Error },
+    #[error(
+        "{host}: over TCP a daemon speaks to those alone who show a certificate: use --tlsverify, with ca.pem, cert.pem and key.pem in DOCKER_CERT_PATH or by --tlscacert, --tlscert and --tlskey"
+    )]
+    NoCertificate { host: Host },
+    #[error(
+        "cannot speak TLS with the nuncio daemon at {host} (are certificates of --tlscacert, --tlscert and --tlskey, or DOCKER_CERT_PATH, the right ones?)"
+    )]
+    Tls { host: Host, source: io::Error },
     /// The daemon said no.
     #[error("Error response from daemon: {message}")]
     Refused { status: StatusCode, message: String },
@@ -58,6 +66,9 @@ impl ClientError {
         let host = host.clone();
         if source.kind() == io::ErrorKind::PermissionDenied {
             return Self::NotAllowed { host, source };
+        }
+        if matches!(host, Host::Tcp { .. }) && source.kind() == io::ErrorKind::InvalidData {
+            return Self::Tls { host, source };
         }
         let start = match host.to_string() {
             address if address == DEFAULT_HOST => "nuncio daemon".to_owned(),

@@ -30,6 +30,19 @@ const WAITING: usize = 64;
 /// This host's certificate, as it is now; `None` while there is none that is good.
 type Current = watch::Receiver<Option<Arc<Credentials>>>;
 
+/// TLS with the mesh's operators.
+#[derive(Clone)]
+pub(super) struct ApiTls {
+    credentials: Current,
+    operators: String,
+}
+
+impl ApiTls {
+    pub(super) fn config(&self) -> anyhow::Result<rustls::ServerConfig> {
+        Ok(tls(&self.credentials, TlsSide::Terminate, &self.operators)?.server_config()?)
+    }
+}
+
 /// A mesh that this host is in.
 pub(super) struct Mesh {
     membership: Membership,
@@ -100,6 +113,14 @@ impl Mesh {
         self.files.clone()
     }
 
+    /// How the API is served to the mesh's operators.
+    pub(super) fn api_tls(&self) -> ApiTls {
+        ApiTls {
+            credentials: self.credentials.clone(),
+            operators: self.membership.mesh.operators(),
+        }
+    }
+
     /// Refuses to be another node than the certificate says.
     pub(super) fn require(&self, node: &str) -> anyhow::Result<()> {
         if self.membership.node.as_str() != node {
@@ -144,9 +165,8 @@ impl Mesh {
             membership: self.membership.clone(),
             authority: authority.clone(),
             credentials: self.credentials.clone(),
-            connections,
         };
-        tokio::spawn(door.keep(listener, stop.clone()));
+        tokio::spawn(door.keep(listener, connections, stop.clone()));
         tokio::spawn(registry.serve(address, incoming, stop.clone()));
         Ok(())
     }

@@ -4,7 +4,10 @@
 mod addresses;
 mod adopted;
 mod ambassador_process;
+mod api_socket;
+pub(crate) mod api_tls;
 mod archive;
+pub(crate) mod audit;
 mod commit;
 pub(crate) mod config;
 mod connect;
@@ -60,6 +63,8 @@ mod signal;
 mod start;
 mod state_file;
 pub(crate) mod stats;
+mod strangers;
+mod subject;
 mod take_over;
 mod tally;
 mod tunnel_process;
@@ -171,6 +176,8 @@ pub(crate) struct Daemon {
     unsealed: Mutex<Option<String>>,
     /// What the ambassador cannot listen on, by the forward's name, and why.
     unserved: Mutex<BTreeMap<String, String>>,
+    /// Where changes by the API are written down, if anywhere.
+    audit: Option<audit::AuditLog>,
     /// Held while the daemon runs, so that no second one works in the same directory.
     _lock: std::fs::File,
 }
@@ -191,6 +198,8 @@ impl Daemon {
         let lock = lock(&options.data_root)?;
         state_file::remove_drafts(&options.data_root)?;
         state_file::remove_drafts(&options.data_root.join("networks"))?;
+        let audit = options.audit_log.as_deref();
+        let audit = audit.map(audit::AuditLog::open).transpose()?;
         let mesh = Mesh::open(&options.data_root)?;
         let advertise = options.advertise;
         let address = match advertise.or(mesh.as_ref().and_then(Mesh::advertise)) {
@@ -274,6 +283,7 @@ impl Daemon {
             key_turn: tokio::sync::Mutex::default(),
             unsealed: Mutex::default(),
             unserved: Mutex::default(),
+            audit,
             _lock: lock,
             shims: Shims::new(binary.clone()),
             binary,
@@ -305,6 +315,13 @@ impl Daemon {
     /// for the first to end.
     pub(crate) fn catalog(&self) -> Arc<Catalog> {
         self.catalog_changes.borrow().clone()
+    }
+
+    /// Writes down what somebody has changed by the API, or tried to.
+    pub(crate) fn note_change(&self, change: &audit::Change) {
+        if let Some(log) = &self.audit {
+            log.note(change);
+        }
     }
 
     fn was_in_mesh(&self) -> bool {

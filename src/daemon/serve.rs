@@ -1,22 +1,22 @@
 //! The daemon's run: start, serve, keep kernel and registry in step, end.
 
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
 use tokio_util::sync::CancellationToken;
 
+use super::api_tls::{ApiListener, Papers};
+use super::audit::Peer;
 use super::outfit::CGROUP_PARENT;
-use super::{Daemon, drift, metrics, state_file};
+use super::{Daemon, api_socket, drift, metrics, state_file};
 use crate::cli::daemon::DaemonOptions;
+use crate::cli::host::Host;
 
 /// How often kernel, ambassador and names are compared with what they should be when nothing changes.
 const COMPARE: Duration = Duration::from_secs(30);
@@ -47,28 +47,16 @@ pub(crate) async fn run(options: DaemonOptions) -> anyhow::Result<()> {
     patiently("take over what runs", daemon.take_over()).await?;
     daemon.look_at_fallback().await;
     patiently("bring the host in step", daemon.sync()).await?;
-    let mut sockets = Vec::new();
-    for path in &daemon.options.hosts {
-        sockets.push(listen(path)?);
-    }
     let metrics = match daemon.options.metrics {
         Some(address) => Some(metrics::bind(address).await?),
         None => None,
     };
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
+    serve_api(&daemon, &mut tasks, &stop).await?;
     let drift = Arc::new(Notify::new());
     tasks.spawn(drift::watch(Arc::clone(&drift), stop.clone()));
     tasks.spawn(keep_in_step(Arc::clone(&daemon), drift, stop.clone()));
-    for socket in sockets {
-        let (router, stop) = (crate::api::router(Arc::clone(&daemon)), stop.clone());
-        tasks.spawn(async move {
-            let served = axum::serve(socket, router).with_graceful_shutdown(stop.cancelled_owned());
-            if let Err(error) = served.await {
-                tracing::error!(%error, "serve the API");
-            }
-        });
-    }
     if let Some(listener) = metrics {
         tasks.spawn(metrics::serve(Arc::clone(&daemon), listener, stop.clone()));
     }
@@ -105,11 +93,51 @@ pub(crate) async fn run(options: DaemonOptions) -> anyhow::Result<()> {
     let ended = async { while tasks.join_next().await.is_some() {} };
     let _ = tokio::time::timeout(GRACE, ended).await; // streams that never end are cut off
     let left = daemon.leave().await;
-    for path in &daemon.options.hosts {
-        state_file::remove(path)?;
+    for host in &daemon.options.hosts {
+        if let Host::Unix(path) = host {
+            state_file::remove(path)?;
+        }
     }
     registry.cancel();
     left
+}
+
+/// Serves the API wherever it is wanted, once it can be served everywhere.
+async fn serve_api(
+    daemon: &Arc<Daemon>,
+    tasks: &mut JoinSet<()>,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let (mut sockets, mut listeners) = (Vec::new(), Vec::new());
+    for host in &daemon.options.hosts {
+        match host {
+            Host::Unix(path) => sockets.push(api_socket::open(path)?),
+            Host::Tcp { address, .. } => {
+                let papers = Papers::choose(daemon.options.tls.as_ref(), daemon.mesh.as_ref())?;
+                listeners.push(ApiListener::open(address, papers, stop).await?);
+            }
+        }
+    }
+    let service = || {
+        let router = crate::api::router(Arc::clone(daemon));
+        router.into_make_service_with_connect_info::<Peer>()
+    };
+    let ended = |served: std::io::Result<()>| {
+        if let Err(error) = served {
+            tracing::error!(%error, "serve the API");
+        }
+    };
+    for socket in sockets {
+        let (service, stop) = (service(), stop.clone());
+        let served = axum::serve(socket, service).with_graceful_shutdown(stop.cancelled_owned());
+        tasks.spawn(async move { ended(served.await) });
+    }
+    for listener in listeners {
+        let (service, stop) = (service(), stop.clone());
+        let served = axum::serve(listener, service).with_graceful_shutdown(stop.cancelled_owned());
+        tasks.spawn(async move { ended(served.await) });
+    }
+    Ok(())
 }
 
 /// Does a step of the start, and tells of it when it takes long.
@@ -200,23 +228,4 @@ async fn keep_in_step(daemon: Arc<Daemon>, drift: Arc<Notify>, stop: Cancellatio
             tracing::warn!(%error, "list the rules");
         }
     }
-}
-
-/// Listens on a socket that only root may use, in place of one that nobody serves any more.
-fn listen(path: &Path) -> anyhow::Result<UnixListener> {
-    if std::os::unix::net::UnixStream::connect(path).is_ok() {
-        bail!(
-            "{} is served by another daemon: stop it, or give this one another -H",
-            path.display()
-        );
-    }
-    state_file::remove(path)?;
-    if let Some(directory) = path.parent() {
-        std::fs::create_dir_all(directory)
-            .with_context(|| format!("make {}", directory.display()))?;
-    }
-    let socket =
-        UnixListener::bind(path).with_context(|| format!("listen on {}", path.display()))?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
-    Ok(socket)
 }

@@ -7,7 +7,7 @@ mod tap;
 
 use std::path::PathBuf;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::Args;
 use serde::Deserialize;
 
@@ -46,7 +46,7 @@ impl AdminFlag {
             Some(host) => host,
             None => {
                 let daemon = Host::choose(daemon, variable).context("find the ambassador")?;
-                of_daemon(&daemon).await
+                of_daemon(&daemon).await?
             }
         };
         Ok(AmbassadorClient::new(host))
@@ -57,10 +57,16 @@ impl AdminFlag {
 const EXEC_ROOT: &str = "Exec Root";
 
 /// Where the ambassador of `daemon` is: as a rule beside it, and else where it says. It may be away.
-async fn of_daemon(daemon: &Host) -> AmbassadorHost {
-    let beside = AmbassadorHost::beside(daemon);
+///
+/// # Errors
+///
+/// One of another host, whose sockets are not here.
+async fn of_daemon(daemon: &Host) -> anyhow::Result<AmbassadorHost> {
+    let Some(beside) = AmbassadorHost::beside(daemon) else {
+        bail!("{daemon}: an ambassador is asked on its own host, or at its --admin");
+    };
     if beside.is_there() {
-        return beside;
+        return Ok(beside);
     }
     let told = async {
         let client = Client::connect(daemon.clone()).await?;
@@ -72,7 +78,7 @@ async fn of_daemon(daemon: &Host) -> AmbassadorHost {
         [name, path] if name == EXEC_ROOT => Some(PathBuf::from(path)),
         _ => None,
     });
-    exec_root.map_or(beside, |root| AmbassadorHost::below(&root))
+    Ok(exec_root.map_or(beside, |root| AmbassadorHost::below(&root)))
 }
 
 /// What is of interest in what a daemon says of itself.

@@ -3,9 +3,10 @@
 use anyhow::{Context as _, bail};
 use serde_json::Value;
 
-use super::store::{DEFAULT, Store};
+use super::store::{DEFAULT, DOCKER, Store};
 use crate::cli::config_file::{self, ConfigFile};
 use crate::cli::host::{DEFAULT_HOST, Host, VARIABLES};
+use crate::cli::tls::{TlsArgs, TlsFiles};
 
 /// Where `config.json` says which context is in use.
 pub(super) const CURRENT: &str = "currentContext";
@@ -17,6 +18,8 @@ pub(crate) struct Target {
     pub(crate) host: Option<Host>,
     /// `--context`.
     pub(crate) context: Option<String>,
+    /// `--tlsverify` and its kin.
+    pub(crate) tls: TlsArgs,
 }
 
 impl Target {
@@ -28,7 +31,10 @@ impl Target {
     pub(crate) fn host(&self) -> anyhow::Result<Host> {
         match self.named()? {
             Some(host) => Ok(host),
-            None => Ok(Host::choose(None, |name| std::env::var(name).ok())?),
+            None => {
+                let host = Host::choose(None, |name| std::env::var(name).ok())?;
+                Ok(host.showing(self.files()?))
+            }
         }
     }
 
@@ -51,7 +57,7 @@ impl Target {
             bail!("conflicting options: cannot specify both --host and --context");
         }
         if let Some(host) = &self.host {
-            return Ok(Some(host.clone()));
+            return Ok(Some(host.clone().showing(self.files()?)));
         }
         let name = current(self)?;
         if name == DEFAULT {
@@ -60,8 +66,17 @@ impl Target {
         let meta = Store::own()
             .find(&name)
             .context("unable to resolve docker endpoint")?;
-        let host = meta.host().parse();
-        host.map(Some).with_context(|| format!("context {name:?}"))
+        let host: Result<Host, _> = meta.host().parse();
+        let host = host.with_context(|| format!("context {name:?}"))?;
+        let kept = TlsFiles::within(&Store::own().tls_directory(&name).join(DOCKER));
+        let files = self.files()?.or(kept.ca.exists().then_some(kept));
+        Ok(Some(host.showing(files)))
+    }
+
+    /// The certificates that flags and environment name, if they ask for TLS.
+    fn files(&self) -> anyhow::Result<Option<TlsFiles>> {
+        let variable = |name: &str| std::env::var(name).ok();
+        self.tls.client(variable, &config_file::directory())
     }
 }
 

@@ -4,7 +4,6 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context;
 use nuncio_ambassador::{Identity, TlsSide};
@@ -12,71 +11,41 @@ use nuncio_mesh::{ALPN, Authority, Membership};
 use nuncio_registry::embedded::{Client, Connection};
 use rustls::server::Acceptor;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
-use tokio::time::{sleep, timeout};
+use tokio::sync::mpsc;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use super::super::strangers::meet_all;
 use super::{Current, HTTP2, tls};
-
-/// Those who have not yet shown who they are, at once; more wait to be accepted.
-const STRANGERS: usize = 256;
-/// How long each of them has for that.
-const PATIENCE: Duration = Duration::from_secs(10);
-const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
 pub(super) struct Door {
     pub(super) membership: Membership,
     pub(super) authority: Arc<Authority>,
     pub(super) credentials: Current,
-    /// To the registry.
-    pub(super) connections: mpsc::Sender<Connection>,
 }
 
 impl Door {
-    /// Accepts until `stop`.
-    pub(super) async fn keep(self, listener: TcpListener, stop: CancellationToken) {
-        let (door, room) = (Arc::new(self), Arc::new(Semaphore::new(STRANGERS)));
-        let serve = async {
-            loop {
-                let permit = room.clone().acquire_owned().await;
-                match listener.accept().await {
-                    Ok((stream, peer)) => {
-                        let door = door.clone();
-                        tokio::spawn(async move {
-                            door.open(stream, peer).await;
-                            drop(permit);
-                        });
-                    }
-                    Err(error) => {
-                        // Such as EMFILE: it passes.
-                        tracing::warn!(%error, "accept at the mesh's port");
-                        sleep(ACCEPT_BACKOFF).await;
-                    }
-                }
-            }
+    /// Accepts until `stop`, and hands members' connections on to the registry.
+    pub(super) async fn keep(
+        self,
+        listener: TcpListener,
+        connections: mpsc::Sender<Connection>,
+        stop: CancellationToken,
+    ) {
+        let door = Arc::new(self);
+        let meet = move |stream, peer| {
+            let door = door.clone();
+            async move { door.meet(stream, peer).await }
         };
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = serve => {}
-        }
-    }
-
-    async fn open(&self, stream: TcpStream, peer: SocketAddr) {
-        let met = timeout(PATIENCE, self.meet(stream)).await;
-        let met = met.unwrap_or_else(|_| Err(anyhow::anyhow!("nothing within {PATIENCE:?}")));
-        match met {
-            // An error: the registry is ending.
-            Ok(Some(connection)) => drop(self.connections.send(connection).await),
-            Ok(None) => {}
-            Err(error) => {
-                tracing::info!(%peer, error = format!("{error:#}"), "not let into the mesh");
-            }
-        }
+        meet_all(listener, stop, "not let into the mesh", connections, meet).await;
     }
 
     /// The connection of a member, or `None` for who became one by it.
-    async fn meet(&self, stream: TcpStream) -> anyhow::Result<Option<Connection>> {
+    async fn meet(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+    ) -> anyhow::Result<Option<Connection>> {
         stream.set_nodelay(true)?;
         let start = LazyConfigAcceptor::new(Acceptor::default(), stream);
         let start = match start.await {
@@ -91,7 +60,7 @@ impl Door {
         if wants_papers {
             let stream = start.into_stream(self.authority.server_config()?).await;
             self.authority
-                .answer(stream.context("TLS handshake")?)
+                .answer(stream.context("TLS handshake")?, peer.ip())
                 .await?;
             return Ok(None);
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use nuncio_mesh::{Authority, NodeError, TokenEntry, TokenRefusal};
+use nuncio_mesh::{Authority, CertifyError, NodeError, OperatorPapers, TokenEntry, TokenRefusal};
 
 use super::super::Daemon;
 use super::super::refusal::Refusal;
@@ -48,6 +48,33 @@ impl Daemon {
             .map_err(token_refusal)?;
         tracing::info!(token = id, "a join token is removed");
         Ok(())
+    }
+
+    /// Makes a certificate for an operator, for a public key.
+    pub(crate) fn certify(
+        &self,
+        name: &str,
+        key: &str,
+        lifetime: Duration,
+    ) -> anyhow::Result<OperatorPapers> {
+        /// One that was stolen is good until it expires.
+        const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+        let (authority, _) = self.authority()?;
+        if !(Duration::from_secs(1)..=LONGEST).contains(&lifetime) {
+            let message = format!("{lifetime:?}: expected a certificate's life of 1s to 8784h");
+            return Err(Refusal::invalid(message).into());
+        }
+        let papers = authority.certify(name, key, lifetime);
+        let papers = papers.map_err(|error| match error {
+            CertifyError::Authority(error) => error.into(),
+            refused => anyhow::Error::from(Refusal::invalid(refused.to_string())),
+        })?;
+        tracing::info!(
+            name,
+            expires = papers.expires,
+            "a certificate for an operator"
+        );
+        Ok(papers)
     }
 
     /// Cuts a host off and forgets it, by its id, the beginning of it, or its name; its id.

@@ -1,0 +1,156 @@
+//! The API over TCP: by TLS 1.3, for those alone who show a certificate.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use nuncio_ambassador::Identity;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
+
+use super::audit::Peer;
+use super::mesh::{ApiTls, Mesh};
+use super::strangers::meet_all;
+use super::subject::common_name;
+use crate::cli::tls::TlsFiles;
+
+const HTTP: &[u8] = b"http/1.1";
+/// Connections that have shown a certificate, and wait to be served.
+const WAITING: usize = 64;
+
+/// Whose certificates are shown and asked for.
+#[derive(Clone)]
+pub(super) enum Papers {
+    /// What `--tlscacert`, `--tlscert` and `--tlskey` name, read for each connection, so that they may be renewed.
+    Files(TlsFiles),
+    /// This host's own in its mesh; operators' are asked for.
+    Mesh(ApiTls),
+}
+
+/// Connections whose peers have shown certificates.
+pub(crate) struct ApiListener {
+    known: mpsc::Receiver<(TlsStream<TcpStream>, Peer)>,
+    address: SocketAddr,
+}
+
+impl Papers {
+    /// What `-H tcp://` is served by, if anything is.
+    pub(super) fn choose(files: Option<&TlsFiles>, mesh: Option<&Mesh>) -> anyhow::Result<Self> {
+        let papers = match (files, mesh) {
+            (Some(files), _) => Self::Files(files.clone()),
+            (None, Some(mesh)) => return Ok(Self::Mesh(mesh.api_tls())),
+            (None, None) => bail!(
+                "-H tcp://: without certificates everybody who reaches it would be root here: give --tlsverify --tlscacert CA --tlscert CERT --tlskey KEY, or make this host part of a mesh (nuncio init, nuncio join)"
+            ),
+        };
+        papers.config()?; // what is wrong with the files is told now
+        Ok(papers)
+    }
+
+    fn config(&self) -> anyhow::Result<ServerConfig> {
+        let mut config = match self {
+            Self::Files(files) => of_files(files)?,
+            Self::Mesh(mesh) => mesh.config()?,
+        };
+        config.alpn_protocols = vec![HTTP.to_vec()];
+        Ok(config)
+    }
+
+    async fn meet(
+        self,
+        stream: TcpStream,
+        address: SocketAddr,
+    ) -> anyhow::Result<Option<(TlsStream<TcpStream>, Peer)>> {
+        stream.set_nodelay(true)?;
+        let acceptor = TlsAcceptor::from(Arc::new(self.config()?));
+        let stream = match acceptor.accept(stream).await {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            accepted => accepted.context("TLS handshake")?,
+        };
+        let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        let certificate = shown.first().context("no certificate was shown")?;
+        let name = match self {
+            Self::Mesh(_) => Identity::of(certificate)?.to_string(),
+            Self::Files(_) => common_name(certificate).unwrap_or_else(|| "unnamed".to_owned()),
+        };
+        Ok(Some((stream, Peer::Certificate { name, address })))
+    }
+}
+
+impl ApiListener {
+    /// Listens at `address` until `stop`.
+    pub(super) async fn open(
+        address: &str,
+        papers: Papers,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind(address).await;
+        let listener = listener.with_context(|| format!("listen on tcp://{address}"))?;
+        let address = listener.local_addr()?;
+        tracing::info!(%address, "serving the API to those who show a certificate");
+        let (sender, known) = mpsc::channel(WAITING);
+        let meet = move |stream, peer| papers.clone().meet(stream, peer);
+        let refused = "not let into the API";
+        tokio::spawn(meet_all(listener, stop.clone(), refused, sender, meet));
+        Ok(Self { known, address })
+    }
+}
+
+impl axum::serve::Listener for ApiListener {
+    type Io = TlsStream<TcpStream>;
+    type Addr = Peer;
+
+    async fn accept(&mut self) -> (Self::Io, Peer) {
+        match self.known.recv().await {
+            Some(known) => known,
+            None => std::future::pending().await, // it is ending
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<Peer> {
+        Ok(Peer::Certificate {
+            name: String::new(),
+            address: self.address,
+        })
+    }
+}
+
+fn of_files(files: &TlsFiles) -> anyhow::Result<ServerConfig> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut roots = RootCertStore::empty();
+    for authority in certificates(&files.ca)? {
+        let added = roots.add(authority);
+        added.with_context(|| format!("--tlscacert {}", files.ca.display()))?;
+    }
+    let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+    let clients = clients.build().context("--tlscacert")?;
+    let key = PrivateKeyDer::from_pem_file(&files.key);
+    let key = key.with_context(|| format!("--tlskey {}: no key in PEM", files.key.display()))?;
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_client_cert_verifier(clients)
+        .with_single_cert(certificates(&files.cert)?, key);
+    config.with_context(|| {
+        let (cert, key) = (files.cert.display(), files.key.display());
+        format!("--tlscert {cert} and --tlskey {key} do not belong together")
+    })
+}
+
+fn certificates(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let certificates =
+        read.with_context(|| format!("read certificates from {}", path.display()))?;
+    if certificates.is_empty() {
+        bail!("{} has no certificate in PEM", path.display());
+    }
+    Ok(certificates)
+}
