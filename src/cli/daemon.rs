@@ -33,6 +33,10 @@ pub(crate) struct DaemonArgs {
     #[arg(short = 'H', long = "host", value_name = "unix://PATH|tcp://ADDR:PORT", default_value = DEFAULT_HOST)]
     hosts: Vec<Host>,
 
+    /// The group that may use the unix sockets, beside root (default: nuncio, if there is such a group)
+    #[arg(short = 'G', long, value_name = "GROUP")]
+    group: Option<String>,
+
     #[command(flatten)]
     tls: TlsArgs,
 
@@ -196,6 +200,8 @@ pub(crate) struct DaemonOptions {
     pub(crate) hosts: Vec<Host>,
     /// By which certificates it is served over TCP; `None`: those of the mesh.
     pub(crate) tls: Option<TlsFiles>,
+    /// Whose the sockets are, beside root's.
+    pub(crate) group: Option<String>,
     /// Where changes are written down, if anywhere.
     pub(crate) audit_log: Option<PathBuf>,
     /// `None`: the mesh's, else the embedded one.
@@ -269,6 +275,7 @@ impl TryFrom<DaemonArgs> for DaemonOptions {
             exec_root: args.exec_root,
             hosts: args.hosts,
             tls: args.tls.server()?,
+            group: args.group,
             audit_log,
             registry_access: args.registry_access,
             registry_quota: args.registry_quota.bytes().unsigned_abs(),

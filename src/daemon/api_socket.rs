@@ -1,4 +1,4 @@
-//! The API's unix socket: root's, and the group's that is called `nuncio`, if there is one.
+//! The API's unix socket: root's, and a group's: that of `daemon --group`, else the one called `nuncio`, if there is one.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -18,8 +18,19 @@ const GROUPS: &str = "/etc/group";
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 4096;
 
+/// The number of the group whose the sockets are: of the one that is named, else of nuncio's, if there is one.
+pub(super) fn group(named: Option<&str>) -> anyhow::Result<Option<u32>> {
+    let groups = std::fs::read_to_string(GROUPS).unwrap_or_default();
+    let Some(name) = named else {
+        return Ok(group_of(GROUP, &groups));
+    };
+    let found = name.parse().ok().or_else(|| group_of(name, &groups));
+    let missing = || format!("--group {name}: {GROUPS} has no such group");
+    found.with_context(missing).map(Some)
+}
+
 /// Listens at `path`, in place of a socket that nobody serves any more.
-pub(super) fn open(path: &Path) -> anyhow::Result<UnixListener> {
+pub(super) fn open(path: &Path, group: Option<u32>) -> anyhow::Result<UnixListener> {
     if std::os::unix::net::UnixStream::connect(path).is_ok() {
         bail!(
             "{} is served by another daemon: stop it, or give this one another -H",
@@ -32,11 +43,10 @@ pub(super) fn open(path: &Path) -> anyhow::Result<UnixListener> {
             .with_context(|| format!("make {}", directory.display()))?;
     }
     let socket = bound(path).with_context(|| format!("listen on {}", path.display()))?;
-    let groups = std::fs::read_to_string(GROUPS).unwrap_or_default();
-    if let Some(group) = group_of(GROUP, &groups) {
+    if let Some(group) = group {
         let shared = chown(path, None, Some(Gid::from_raw(group)))
             .and_then(|()| chmod(path, Mode::from_raw_mode(0o660)));
-        shared.with_context(|| format!("let group {GROUP} use {}", path.display()))?;
+        shared.with_context(|| format!("let group {group} use {}", path.display()))?;
     }
     let socket = std::os::unix::net::UnixListener::from(socket);
     Ok(UnixListener::from_std(socket)?)

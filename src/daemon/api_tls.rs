@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use nuncio_ambassador::Identity;
+use nuncio_mesh::Home;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
@@ -21,11 +22,30 @@ use super::audit::Peer;
 use super::mesh::{ApiTls, Mesh};
 use super::strangers::meet_all;
 use super::subject::common_name;
+use crate::cli::daemon::DaemonOptions;
+use crate::cli::host::Host;
 use crate::cli::tls::TlsFiles;
 
 const HTTP: &[u8] = b"http/1.1";
 /// Connections that have shown a certificate, and wait to be served.
 const WAITING: usize = 64;
+
+const OPEN_TO_ALL: &str = "-H tcp://: without certificates everybody who reaches it would be root here: give --tlsverify --tlscacert CA --tlscert CERT --tlskey KEY, or make this host part of a mesh (nuncio init, nuncio join)";
+
+/// Refuses, before anything is begun, what could not be served over TCP, or only to everybody.
+pub(super) fn check(options: &DaemonOptions) -> anyhow::Result<()> {
+    let is_far = |host: &Host| matches!(host, Host::Tcp { .. });
+    if !options.hosts.iter().any(is_far) {
+        return Ok(());
+    }
+    match &options.tls {
+        Some(files) => of_files(files).map(drop),
+        None => match Home::open(&options.data_root)? {
+            Some(_) => Ok(()),
+            None => bail!(OPEN_TO_ALL),
+        },
+    }
+}
 
 /// Whose certificates are shown and asked for.
 #[derive(Clone)]
@@ -43,17 +63,13 @@ pub(crate) struct ApiListener {
 }
 
 impl Papers {
-    /// What `-H tcp://` is served by, if anything is.
+    /// What `-H tcp://` is served by.
     pub(super) fn choose(files: Option<&TlsFiles>, mesh: Option<&Mesh>) -> anyhow::Result<Self> {
-        let papers = match (files, mesh) {
-            (Some(files), _) => Self::Files(files.clone()),
-            (None, Some(mesh)) => return Ok(Self::Mesh(mesh.api_tls())),
-            (None, None) => bail!(
-                "-H tcp://: without certificates everybody who reaches it would be root here: give --tlsverify --tlscacert CA --tlscert CERT --tlskey KEY, or make this host part of a mesh (nuncio init, nuncio join)"
-            ),
-        };
-        papers.config()?; // what is wrong with the files is told now
-        Ok(papers)
+        match (files, mesh) {
+            (Some(files), _) => Ok(Self::Files(files.clone())),
+            (None, Some(mesh)) => Ok(Self::Mesh(mesh.api_tls())),
+            (None, None) => bail!(OPEN_TO_ALL),
+        }
     }
 
     fn config(&self) -> anyhow::Result<ServerConfig> {

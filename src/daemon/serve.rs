@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::api_tls::{ApiListener, Papers};
 use super::audit::Peer;
 use super::outfit::CGROUP_PARENT;
-use super::{Daemon, api_socket, drift, metrics, state_file};
+use super::{Daemon, api_socket, api_tls, drift, metrics, state_file};
 use crate::cli::daemon::DaemonOptions;
 use crate::cli::host::Host;
 
@@ -42,6 +42,8 @@ pub(crate) async fn run(options: DaemonOptions) -> anyhow::Result<()> {
         signal(SignalKind::terminate())?,
         signal(SignalKind::interrupt())?,
     );
+    api_tls::check(&options)?;
+    let group = api_socket::group(options.group.as_deref())?;
     let registry = CancellationToken::new();
     let daemon = Daemon::open(options, &registry).await?;
     patiently("take over what runs", daemon.take_over()).await?;
@@ -53,7 +55,7 @@ pub(crate) async fn run(options: DaemonOptions) -> anyhow::Result<()> {
     };
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
-    serve_api(&daemon, &mut tasks, &stop).await?;
+    serve_api(&daemon, group, &mut tasks, &stop).await?;
     let drift = Arc::new(Notify::new());
     tasks.spawn(drift::watch(Arc::clone(&drift), stop.clone()));
     tasks.spawn(keep_in_step(Arc::clone(&daemon), drift, stop.clone()));
@@ -105,13 +107,14 @@ pub(crate) async fn run(options: DaemonOptions) -> anyhow::Result<()> {
 /// Serves the API wherever it is wanted, once it can be served everywhere.
 async fn serve_api(
     daemon: &Arc<Daemon>,
+    group: Option<u32>,
     tasks: &mut JoinSet<()>,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
     let (mut sockets, mut listeners) = (Vec::new(), Vec::new());
     for host in &daemon.options.hosts {
         match host {
-            Host::Unix(path) => sockets.push(api_socket::open(path)?),
+            Host::Unix(path) => sockets.push(api_socket::open(path, group)?),
             Host::Tcp { address, .. } => {
                 let papers = Papers::choose(daemon.options.tls.as_ref(), daemon.mesh.as_ref())?;
                 listeners.push(ApiListener::open(address, papers, stop).await?);
