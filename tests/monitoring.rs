@@ -1,4 +1,4 @@
-//! What hosts tell of themselves: figures for Prometheus.
+//! What hosts tell of themselves: figures for Prometheus, the history of what happened, and the map of what passes.
 
 mod support;
 
@@ -433,4 +433,223 @@ fn an_address_that_is_not_to_be_had_is_told_at_the_start() {
         said.contains("listen on --metrics-addr 203.0.113.7:9"),
         "{said}"
     );
+}
+
+/// To the nanosecond, so that what is of this second is not left out.
+fn now() -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let now = now.expect("after 1970");
+    format!("{}.{:09}", now.as_secs(), now.subsec_nanos())
+}
+
+/// What is told of the past with this filter: the actions, with the names of what they happened to.
+#[track_caller]
+fn past(host: &Host, filter: &str) -> Vec<String> {
+    let format = "{{.Action}} {{.Actor.Attributes.name}}";
+    let now = now();
+    let words = [
+        "events", "--since", "1", "--until", &now, "-f", filter, "--format", format,
+    ];
+    host.ok(words).lines().map(str::to_owned).collect()
+}
+
+/// Whether these are all in the text, in this order.
+fn in_order(text: &str, parts: &[&str]) -> bool {
+    let mut rest = text;
+    parts.iter().all(|part| match rest.split_once(part) {
+        Some((_, after)) => {
+            rest = after;
+            true
+        }
+        None => false,
+    })
+}
+
+#[test]
+fn what_happened_is_known_to_the_next_daemon_and_told_of_a_name_in_order() {
+    let [a, b] = support::cluster(&[Image::Busybox]);
+    b.ok("run -d --name store --expose 80 busybox sleep 1000");
+    a.ok("run -d --name web --label tier=front --link store:db busybox sleep 1000");
+    wait_until("the other host's container is told", || {
+        past(&a, "event=endpoint_up").contains(&"endpoint_up store".to_owned())
+    });
+    a.ok("rm -f web");
+    let before = past(&a, "type=container");
+    let expected = [
+        "create web",
+        "start web",
+        "kill web",
+        "die web",
+        "destroy web",
+    ];
+    assert_eq!(before, expected);
+
+    a.kill_daemon();
+    a.start_again();
+    b.ok("rm -f store");
+    assert_eq!(past(&a, "type=container"), before);
+    assert_eq!(past(&a, "label=tier=front").len(), before.len());
+    wait_until("what went is told", || {
+        past(&a, "event=endpoint_down") == ["endpoint_down store"]
+    });
+    let story = a.ok("events --explain store");
+    let parts = [
+        "store came up in network bridge",
+        "nowhere -> ",
+        "on host-2",
+        "store left network bridge",
+        "-> nowhere",
+    ];
+    assert!(in_order(&story, &parts), "{story}");
+    let story = b.ok("events --explain store");
+    let parts = [
+        "store was made from busybox",
+        "store was started",
+        "sent signal",
+        "ended with exit code",
+        "store was removed",
+    ];
+    assert!(in_order(&story, &parts), "{story}");
+    let unknown = a.nuncio("events --explain nobody").refused(1);
+    assert!(
+        unknown.contains("nothing is remembered of nobody"),
+        "{unknown}"
+    );
+
+    // What a power cut tore is left out, and spoils nothing that follows.
+    a.kill_daemon();
+    let journal = a.data_root().join("events.jsonl");
+    let mut torn = fs::read(&journal).expect("the journal");
+    torn.extend(b"{\"kind\":\"contai");
+    fs::write(&journal, torn).expect("write the journal");
+    a.start_again();
+    a.ok("run --rm --name again busybox true");
+    a.kill_daemon();
+    a.start_again();
+    let after = past(&a, "type=container");
+    assert!(
+        in_order(
+            &after.join("\n"),
+            &["destroy web", "create again", "start again", "die again"]
+        ),
+        "{after:?}"
+    );
+
+    b.kill_daemon();
+    wait_until("a host that is not heard of is told", || {
+        past(&a, "event=peer_dead").contains(&"peer_dead host-2".to_owned())
+    });
+    b.start_again();
+    wait_until("it lives again", || {
+        past(&a, "event=peer_alive").contains(&"peer_alive host-2".to_owned())
+    });
+}
+
+/// What a host's map says.
+#[track_caller]
+fn map(host: &Host, history: bool) -> Value {
+    let words = ["map", "--format", "json", "--history"];
+    let said = host.ok(&words[..if history { 4 } else { 3 }]);
+    serde_json::from_str(&said).expect("JSON")
+}
+
+/// The one item of a list of the map for which this holds.
+fn one<'m>(map: &'m Value, list: &str, holds: impl Fn(&Value) -> bool) -> Option<&'m Value> {
+    map[list].as_array()?.iter().find(|item| holds(item))
+}
+
+#[test]
+fn the_map_shows_who_is_linked_to_whom_and_what_passes_also_when_it_is_idle() {
+    let [a, b] = support::cluster(&[Image::Busybox]);
+    let serve = "head -c 100000 /dev/zero >/tmp/zeros; exec httpd -f -h /tmp";
+    let run = [
+        "run", "-d", "--name", "store", "--expose", "80", "busybox", "sh", "-c", serve,
+    ];
+    b.ok(&run[..]);
+    a.ok("run -d --name web -p 8080:80 --link store:db busybox sleep 1000");
+    a.ok("run -d --name cache --link web:front busybox sleep 1000");
+    let link = |map: &Value| one(map, "links", |link| link["id"] == "link/store/80/tcp").cloned();
+    // Before anything has passed the link is there.
+    let idle = link(&map(&a, false)).expect("the link");
+    assert_eq!(idle["carried"]["bytes_out"], 0, "{idle}");
+    wait_until("a hundred kilobytes come", || {
+        let get = "wget -q -O - http://db/zeros | wc -c";
+        a.nuncio(["exec", "web", "sh", "-c", get]).stdout.trim() == "100000"
+    });
+    let seen = map(&a, false);
+    let carried = link(&seen).expect("the link");
+    assert!(
+        carried["carried"]["bytes_out"].as_u64() >= Some(100_000),
+        "{carried}"
+    );
+    assert!(
+        carried["carried"]["connects"].as_u64() >= Some(1),
+        "{carried}"
+    );
+    assert_eq!(
+        (&carried["alias"], &carried["to"][0]),
+        (&"db".into(), &"store".into())
+    );
+    let web = one(&seen, "containers", |one| one["name"] == "web").expect("web");
+    assert_eq!(carried["from"], serde_json::json!([web["id"]]));
+    let store = one(&seen, "containers", |one| one["name"] == "store").expect("store");
+    let host = one(&seen, "hosts", |host| host["name"] == "host-2").expect("the other host");
+    assert_eq!(
+        (&store["host"], &host["alive"]),
+        (&host["id"], &true.into())
+    );
+    let straight =
+        one(&seen, "links", |link| link["way"] == "straight").expect("the link on this host");
+    assert_eq!(
+        (&straight["to"][0], &straight["carried"]),
+        (&"web".into(), &Value::Null)
+    );
+    assert!(
+        one(&seen, "links", |link| link["kind"] == "publish"
+            && link["to"][0] == "web")
+        .is_some(),
+        "{seen}"
+    );
+    wait_until("the way to the other host is measured", || {
+        one(&map(&a, false), "paths", |path| {
+            path["round_trip"].as_f64() > Some(0.0)
+        })
+        .is_some()
+    });
+
+    // While something passes there is a rate; afterwards there is none, but the link stays, and so does what was.
+    let get = "while true; do wget -q -O - http://db/zeros >/dev/null; sleep 0.1; done";
+    a.ok([
+        "run", "-d", "--name", "busy", "--link", "store:db", "busybox", "sh", "-c", get,
+    ]);
+    wait_until("a rate is seen", || {
+        link(&map(&a, false))
+            .is_some_and(|link| link["rate"]["bytes_out"].as_f64() > Some(10_000.0))
+    });
+    let text = a.ok("map");
+    let parts = [
+        "host-1",
+        "this host",
+        "  web  running",
+        "-> store as db",
+        "/s back",
+        "host-2",
+        "  store  running",
+    ];
+    let sorted = parts.iter().all(|part| text.contains(part));
+    assert!(sorted, "{text}");
+    a.ok("rm -f busy");
+    wait_until("the link is idle", || {
+        link(&map(&a, false)).is_some_and(|link| link["rate"]["bytes_out"].as_f64() == Some(0.0))
+    });
+    wait_until("what was is remembered", || {
+        let samples = link(&map(&a, true)).map(|link| link["samples"].clone());
+        let samples = samples.as_ref().and_then(Value::as_array);
+        samples.is_some_and(|samples| samples.len() >= 2)
+    });
+
+    b.ok("rm -f store");
+    wait_until("a killed container is gone from the map", || {
+        one(&map(&a, false), "containers", |one| one["name"] == "store").is_none()
+    });
 }

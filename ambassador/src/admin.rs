@@ -27,6 +27,7 @@ const LARGEST_CONFIG: usize = 16 << 20;
 /// What an ambassador can be asked.
 ///
 /// - `GET /metrics`: OpenMetrics
+/// - `GET /totals`: what each forward has carried to each endpoint, as JSON
 /// - `GET /ready`: 200 or 503
 /// - `GET /flows`: the open flows, as JSON; of these, `?id=N`, `?forward=NAME`,
 ///   `?endpoint=ADDR:PORT` and `?client=ADDR` pick those for which all that is given holds
@@ -47,6 +48,7 @@ const LARGEST_CONFIG: usize = 16 << 20;
 pub fn router(control: Arc<Control>) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
+        .route("/totals", get(totals))
         .route("/ready", get(ready))
         .route("/flows", get(flows::list).delete(flows::end))
         .route("/direct", get(direct))
@@ -65,6 +67,10 @@ async fn metrics(State(control): State<Arc<Control>>) -> Response {
         }
         Err(error) => refusal(StatusCode::INTERNAL_SERVER_ERROR, "metrics", None, &error),
     }
+}
+
+async fn totals(State(control): State<Arc<Control>>) -> Json<Value> {
+    Json(metrics::carried(control.ambassador()))
 }
 
 async fn ready(State(control): State<Arc<Control>>) -> (StatusCode, &'static str) {

@@ -14,6 +14,7 @@ use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
+use serde_json::{Value, json};
 
 use crate::Ambassador;
 use crate::flow::{EndpointTotals, FlowTable, Totals, Way};
@@ -53,6 +54,41 @@ impl Collector for Figures {
         datapaths(&mut encoder, &ways)?;
         access_log(&mut encoder, table)
     }
+}
+
+/// What each forward has carried to each endpoint, for who draws it: less than the figures, and quicker to read.
+pub(crate) fn carried(ambassador: &Ambassador) -> Value {
+    let table = ambassador.table();
+    table.settle();
+    let counts = Counts::take(table);
+    let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let relayed = counts.endpoints.iter().map(|(forward, endpoint, totals)| {
+        let times = totals.connect_times.snapshot();
+        let connects: u64 = times.buckets.iter().map(|(_, count)| count).sum();
+        json!({
+            "forward": &**forward,
+            "endpoint": endpoint,
+            "open": read(&totals.open),
+            "flows": read(&totals.opened),
+            "bytes_in": read(&totals.bytes_in),
+            "bytes_out": read(&totals.bytes_out),
+            "errors": read(&totals.connect_failures),
+            "connects": connects,
+            "connect_micros": (times.sum * 1e6) as u64,
+        })
+    });
+    let refused = counts
+        .forwards
+        .iter()
+        .map(|(forward, totals)| json!({ "forward": &**forward, "errors": read(&totals.refused) }));
+    let direct = ambassador.direct();
+    let direct = direct.iter().flat_map(|forward| {
+        let connects = forward.connects.iter();
+        connects.map(|(endpoint, connects)| {
+            json!({ "forward": &*forward.forward, "endpoint": endpoint, "flows": connects })
+        })
+    });
+    relayed.chain(refused).chain(direct).collect()
 }
 
 /// All there is to count, in the order in which it is written.

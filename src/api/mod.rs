@@ -32,6 +32,7 @@ mod import;
 mod json;
 mod load;
 mod logs;
+mod map;
 mod mesh;
 mod mounts;
 mod network_view;
@@ -138,6 +139,7 @@ fn system_routes() -> Router<Arc<Daemon>> {
         .route("/nuncio/v1/registry/quarantine", get(registry::quarantine))
         .route("/nuncio/v1/tunnel", get(system::tunnel))
         .route("/nuncio/v1/tunnel/keys", post(system::rotate_keys))
+        .route("/nuncio/v1/map", get(map::map))
         .route("/nuncio/v1/why", get(why::why))
 }
 

@@ -10,7 +10,7 @@ use super::failure::{DAEMON_FAILED, Failure};
 use super::host::Host;
 use super::{
     archive, cert, changes, commit, completion, cp, disk, doctor, events, exec, history, images,
-    import, inspect, lifecycle, login, logs, mesh, network, node, pause, peer, port, prune, ps,
+    import, inspect, lifecycle, login, logs, map, mesh, network, node, pause, peer, port, prune, ps,
     pull, push, registry, registry_migrate, remove, run, search, service, start, stats, system,
     token, top, tunnel, update, volume, wait, why,
 };
@@ -86,6 +86,8 @@ pub(super) enum ClientCommand {
     Events(events::EventsArgs),
     /// Tell where the way from one container to another breaks
     Why(why::WhyArgs),
+    /// Show hosts, containers and services, and what passes between them
+    Map(map::MapArgs),
 }
 
 /// Commands that do without a daemon.
@@ -369,6 +371,7 @@ impl ClientCommand {
             },
             Self::Events(args) => events::run(args, client).await?,
             Self::Why(args) => return why::run(args, client).await,
+            Self::Map(args) => map::run(args, client).await?,
         };
         Ok(code)
     }

@@ -1,5 +1,7 @@
 //! `events`.
 
+mod explain;
+
 use clap::Args;
 use serde_json::Value;
 
@@ -14,7 +16,8 @@ use crate::client::Client;
 #[command(after_help = "Examples:
   nuncio events --since 1h
   nuncio events --filter container=web --filter event=die
-  nuncio events --format json | jq .Actor.Attributes.exitCode")]
+  nuncio events --format json | jq .Actor.Attributes.exitCode
+  nuncio events --explain redis                 what happened to it, in order")]
 pub(super) struct EventsArgs {
     /// Show what happened since then: a time, or how long ago as 10m
     #[arg(long, value_name = "TIME")]
@@ -31,10 +34,18 @@ pub(super) struct EventsArgs {
     /// json, or a template as {{.Action}}
     #[arg(long, value_name = "FORMAT")]
     format: Option<String>,
+
+    /// Tell what this daemon remembers of a name (a container's, network's, volume's or host's, or an id), in sentences, and end
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["until", "filter", "format"])]
+    explain: Option<String>,
 }
 
 /// Prints what happens, a line each.
 pub(super) async fn run(args: EventsArgs, client: &Client) -> anyhow::Result<u8> {
+    if let Some(name) = &args.explain {
+        let since = args.since.map_or_else(|| "1".to_owned(), Moment::api);
+        return story(name, since, client).await;
+    }
     let template = match args.format.as_deref() {
         None | Some("json") => None,
         Some(format) => Some(Template::parse(format)?),
@@ -56,12 +67,31 @@ pub(super) async fn run(args: EventsArgs, client: &Client) -> anyhow::Result<u8>
     Ok(0)
 }
 
-/// `2026-01-02T03:04:05.678000000+01:00 container start ID (image=redis, name=db)`.
-fn sentence(event: &Value) -> String {
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+/// Tells what happened to a name until now.
+async fn story(name: &str, since: String, client: &Client) -> anyhow::Result<u8> {
+    let now = jiff::Timestamp::now();
+    let until = format!("{}.{:09}", now.as_second(), now.subsec_nanosecond());
+    let call = client.get("/events").query("since", since);
+    let mut lines = call.query("until", until).send().await?.lines();
+    let mut events = Vec::new();
+    while let Some(event) = lines.next_json::<Value>().await? {
+        events.push(event);
+    }
+    explain::tell(&events, name)?;
+    Ok(0)
+}
+
+/// With nine digits of the second, so that lines align.
+fn time(event: &Value) -> String {
     let nanos = event["timeNano"].as_i64().unwrap_or_default();
     let time = jiff::Timestamp::from_nanosecond(nanos.into()).unwrap_or_default();
     let time = time.to_zoned_datetime(jiff::tz::TimeZone::system());
+    time.strftime("%Y-%m-%dT%H:%M:%S.%9f%:z").to_string()
+}
+
+/// `2026-01-02T03:04:05.678000000+01:00 container start ID (image=redis, name=db)`.
+fn sentence(event: &Value) -> String {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let mut attributes: Vec<String> = event["Actor"]["Attributes"]
         .as_object()
         .into_iter()
@@ -75,7 +105,7 @@ fn sentence(event: &Value) -> String {
     };
     format!(
         "{} {} {} {}{attributes}",
-        time.strftime("%Y-%m-%dT%H:%M:%S.%9f%:z"),
+        time(event),
         text(&event["Type"]),
         text(&event["Action"]),
         text(&event["Actor"]["ID"]),

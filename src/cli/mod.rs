@@ -32,6 +32,7 @@ mod lifecycle;
 mod list;
 mod login;
 mod logs;
+mod map;
 mod mesh;
 mod network;
 mod network_create;

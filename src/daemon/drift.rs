@@ -53,6 +53,9 @@ impl Daemon {
                 ("name", self.node.name.clone()),
                 ("kind", object.kind().to_owned()),
                 ("object", object.to_string()),
+                ("cause", "somebody had changed it by hand".to_owned()),
+                ("before", "missing or otherwise".to_owned()),
+                ("after", "as it was left".to_owned()),
             ];
             let attributes = attributes.map(|(name, value)| (name.to_owned(), value));
             self.events

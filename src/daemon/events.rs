@@ -1,25 +1,33 @@
-//! What happened, for those who listen: a bounded history, and a channel that lets go of who does not keep up.
+//! What happened, for those who listen: a bounded history, in memory and on the disk, and a channel that lets go of who does
+//! not keep up.
+
+mod journal;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use anyhow::Context;
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
+use self::journal::Journal;
 use super::Daemon;
 use super::container::{Container, locked};
 use super::mount::MountPoint;
 use super::record::Record;
 use super::volumes::LOCAL;
 
-/// Events that are remembered for `since`; Docker's number.
-const HISTORY: usize = 256;
+/// Events that are remembered for `since`, over the daemon's end too. Docker has 256, and forgets them.
+const HISTORY: usize = 4096;
 /// Events that wait for a listener; one that falls further behind is let go.
 const BACKLOG: usize = 1024;
 
 /// What something happened to.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Kind {
     Container,
     Daemon,
@@ -50,7 +58,7 @@ impl Kind {
 }
 
 /// Something that happened.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub(crate) struct Event {
     pub(crate) kind: Kind,
     /// `start`, `die`, `exec_create: ls -l` and so on.
@@ -64,9 +72,17 @@ pub(crate) struct Event {
 
 /// The history, and those who listen.
 pub(crate) struct EventLog {
-    history: Mutex<VecDeque<Arc<Event>>>,
+    history: Mutex<History>,
     told: [AtomicU64; Kind::ALL.len()],
     live: broadcast::Sender<Arc<Event>>,
+}
+
+/// What is remembered, the oldest first.
+#[derive(Default)]
+struct History {
+    events: VecDeque<Arc<Event>>,
+    /// Absent in tests.
+    journal: Option<Journal>,
 }
 
 /// An ear on the log. It hears of everything after the moment it was made.
@@ -75,7 +91,7 @@ pub(crate) type Listener = broadcast::Receiver<Arc<Event>>;
 impl Default for EventLog {
     fn default() -> Self {
         Self {
-            history: Mutex::new(VecDeque::with_capacity(HISTORY)),
+            history: Mutex::default(),
             told: Default::default(),
             live: broadcast::Sender::new(BACKLOG),
         }
@@ -83,6 +99,20 @@ impl Default for EventLog {
 }
 
 impl EventLog {
+    /// Goes on with what the last daemon kept in `directory`.
+    pub(super) fn open(directory: &Path) -> anyhow::Result<Self> {
+        let opened = Journal::open(directory, HISTORY);
+        let (journal, events) = opened.context("read what happened before")?;
+        let history = History {
+            events,
+            journal: Some(journal),
+        };
+        Ok(Self {
+            history: Mutex::new(history),
+            ..Self::default()
+        })
+    }
+
     /// Notes that `action` happened to `id` now.
     pub(crate) fn tell(
         &self,
@@ -124,10 +154,13 @@ impl EventLog {
             time: Timestamp::now(), // under the lock, so that the order of times is that of the list
         });
         if remembered {
-            if history.len() == HISTORY {
-                history.pop_front();
+            if history.events.len() == HISTORY {
+                history.events.pop_front();
             }
-            history.push_back(Arc::clone(&event));
+            history.events.push_back(Arc::clone(&event));
+            if let Some(journal) = &mut history.journal {
+                journal.keep(&event);
+            }
         }
         // Nobody may listen.
         let _ = self.live.send(event);
@@ -141,7 +174,10 @@ impl EventLog {
     /// What is remembered, the oldest first, and all that follows: no event is in both or in neither.
     pub(crate) fn listen(&self) -> (Vec<Arc<Event>>, Listener) {
         let history = locked(&self.history);
-        (history.iter().cloned().collect(), self.live.subscribe())
+        (
+            history.events.iter().cloned().collect(),
+            self.live.subscribe(),
+        )
     }
 }
 

@@ -28,6 +28,7 @@ pub(crate) mod limits;
 mod link;
 mod link_targets;
 mod link_tls;
+pub(crate) mod map;
 pub(crate) mod mesh;
 mod metrics;
 pub(crate) mod mount;
@@ -37,6 +38,7 @@ mod namespaces;
 pub(crate) mod network_edit;
 pub(crate) mod network_options;
 pub(crate) mod networks;
+mod news;
 pub(crate) mod node;
 mod offering;
 mod offers;
@@ -142,6 +144,10 @@ pub(crate) struct Daemon {
     /// What happened, for `events`.
     pub(crate) events: EventLog,
     tally: Tally,
+    /// What links have carried in the last hour.
+    rings: Mutex<map::Rings>,
+    /// What was last told of the registry's news.
+    news_told: Mutex<Option<Arc<Catalog>>>,
     local_networks: Mutex<BTreeMap<String, LocalNetwork>>,
     /// This host's blocks by network id.
     blocks: Mutex<BTreeMap<String, Vec<IpNetwork>>>,
@@ -248,7 +254,9 @@ impl Daemon {
             default_record: OnceLock::new(),
             containers: RwLock::new(containers.collect()),
             execs: Mutex::default(),
-            events: EventLog::default(),
+            events: EventLog::open(&options.data_root)?,
+            rings: Mutex::default(),
+            news_told: Mutex::default(),
             tally: Tally::default(),
             local_networks: Mutex::new(local_networks),
             blocks: Mutex::new(

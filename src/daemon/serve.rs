@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::api_tls::{ApiListener, Papers};
 use super::audit::Peer;
 use super::outfit::CGROUP_PARENT;
-use super::{Daemon, api_socket, api_tls, drift, metrics, state_file};
+use super::{Daemon, api_socket, api_tls, drift, map, metrics, state_file};
 use crate::cli::daemon::DaemonOptions;
 use crate::cli::host::Host;
 
@@ -59,6 +59,7 @@ pub(crate) async fn run(options: DaemonOptions) -> anyhow::Result<()> {
     let drift = Arc::new(Notify::new());
     tasks.spawn(drift::watch(Arc::clone(&drift), stop.clone()));
     tasks.spawn(keep_in_step(Arc::clone(&daemon), drift, stop.clone()));
+    tasks.spawn(map::sample(Arc::clone(&daemon), stop.clone()));
     if let Some(listener) = metrics {
         tasks.spawn(metrics::serve(Arc::clone(&daemon), listener, stop.clone()));
     }
@@ -193,6 +194,7 @@ impl Daemon {
 
 async fn keep_in_step(daemon: Arc<Daemon>, drift: Arc<Notify>, stop: CancellationToken) {
     let mut catalog = daemon.catalog_changes.clone();
+    daemon.tell_news();
     let mut paths = daemon.paths.states();
     let mut compare = interval(COMPARE);
     let mut look_after = interval(LOOK_AFTER);
@@ -204,7 +206,10 @@ async fn keep_in_step(daemon: Arc<Daemon>, drift: Arc<Notify>, stop: Cancellatio
         tokio::select! {
             () = stop.cancelled() => return,
             () = drift.notified() => {}
-            changed = catalog.changed() => if changed.is_err() { return },
+            changed = catalog.changed() => {
+                if changed.is_err() { return }
+                daemon.tell_news();
+            }
             changed = paths.changed() => {
                 if changed.is_err() { return }
                 daemon.tell_paths();
