@@ -319,7 +319,7 @@ fn a_host_loses_the_registry() {
     let [one, two, three] = mesh.members();
     let part = || mesh.part(&[one, &mesh.b], &[two, three]);
     mesh.endure("a host is on the smaller side", ONLY_B, part, || {
-        mesh.unite()
+        mesh.unite();
     });
 
     // Longer than its lease: the other host takes its containers for dead meanwhile.
@@ -331,7 +331,7 @@ fn a_host_loses_the_registry() {
         wait_until("nothing dead stays", || !mesh.resolves("echo"));
     };
     mesh.endure("a host's streams are cut silently", ONLY_B, part, || {
-        mesh.unite()
+        mesh.unite();
     });
 
     let revoke = || {

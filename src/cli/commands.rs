@@ -10,8 +10,8 @@ use super::failure::{DAEMON_FAILED, Failure};
 use super::host::Host;
 use super::{
     archive, cert, changes, commit, completion, cp, disk, doctor, events, exec, history, images,
-    import, inspect, lifecycle, login, logs, map, mesh, network, node, pause, peer, port, prune, ps,
-    pull, push, registry, registry_migrate, remove, run, search, service, start, stats, system,
+    import, inspect, lifecycle, login, logs, map, mesh, network, node, pause, peer, port, prune,
+    ps, pull, push, registry, registry_migrate, remove, run, search, service, start, stats, system,
     token, top, tunnel, update, volume, wait, why,
 };
 use crate::client::Client;
