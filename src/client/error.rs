@@ -64,11 +64,16 @@ pub(crate) enum ClientError {
 impl ClientError {
     pub(super) fn unreachable(host: &Host, source: io::Error) -> Self {
         let host = host.clone();
+        // Over TCP these kinds are of certificates and of the files that they are in.
+        let of_certificates = matches!(
+            source.kind(),
+            io::ErrorKind::InvalidData | io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied
+        );
+        if matches!(host, Host::Tcp { .. }) && of_certificates {
+            return Self::Tls { host, source };
+        }
         if source.kind() == io::ErrorKind::PermissionDenied {
             return Self::NotAllowed { host, source };
-        }
-        if matches!(host, Host::Tcp { .. }) && source.kind() == io::ErrorKind::InvalidData {
-            return Self::Tls { host, source };
         }
         let start = match host.to_string() {
             address if address == DEFAULT_HOST => "nuncio daemon".to_owned(),

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, bail};
 use nuncio_ambassador::Identity;
@@ -19,6 +19,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use super::audit::Peer;
+use super::container::locked;
 use super::mesh::{ApiTls, Mesh};
 use super::strangers::meet_all;
 use super::subject::common_name;
@@ -56,6 +57,9 @@ pub(super) enum Papers {
     Mesh(ApiTls),
 }
 
+/// What was served by last.
+type Last = Mutex<Option<Arc<ServerConfig>>>;
+
 /// Connections whose peers have shown certificates.
 pub(crate) struct ApiListener {
     known: mpsc::Receiver<(TlsStream<TcpStream>, Peer)>,
@@ -81,13 +85,34 @@ impl Papers {
         Ok(config)
     }
 
+    /// What is served by now. Files that are of no use, as while they are replaced, change nothing.
+    fn current(&self, last: &Last) -> anyhow::Result<Arc<ServerConfig>> {
+        match (self.config(), self) {
+            (Ok(config), _) => {
+                let config = Arc::new(config);
+                *locked(last) = Some(Arc::clone(&config));
+                Ok(config)
+            }
+            (Err(error), Self::Files(_)) => {
+                let told = format!("{error:#}");
+                tracing::warn!(
+                    error = told,
+                    "certificates for the API: those of before are used"
+                );
+                locked(last).clone().ok_or(error)
+            }
+            (Err(error), Self::Mesh(_)) => Err(error),
+        }
+    }
+
     async fn meet(
         self,
+        last: &Last,
         stream: TcpStream,
         address: SocketAddr,
     ) -> anyhow::Result<Option<(TlsStream<TcpStream>, Peer)>> {
         stream.set_nodelay(true)?;
-        let acceptor = TlsAcceptor::from(Arc::new(self.config()?));
+        let acceptor = TlsAcceptor::from(self.current(last)?);
         let stream = match acceptor.accept(stream).await {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
             accepted => accepted.context("TLS handshake")?,
@@ -109,12 +134,16 @@ impl ApiListener {
         papers: Papers,
         stop: &CancellationToken,
     ) -> anyhow::Result<Self> {
+        let last = Arc::new(Mutex::new(papers.config().ok().map(Arc::new)));
         let listener = TcpListener::bind(address).await;
         let listener = listener.with_context(|| format!("listen on tcp://{address}"))?;
         let address = listener.local_addr()?;
         tracing::info!(%address, "serving the API to those who show a certificate");
         let (sender, known) = mpsc::channel(WAITING);
-        let meet = move |stream, peer| papers.clone().meet(stream, peer);
+        let meet = move |stream, peer| {
+            let (papers, last) = (papers.clone(), Arc::clone(&last));
+            async move { papers.meet(&last, stream, peer).await }
+        };
         let refused = "not let into the API";
         tokio::spawn(meet_all(listener, stop.clone(), refused, sender, meet));
         Ok(Self { known, address })
