@@ -157,7 +157,7 @@ fn picture(host: &Host) -> String {
     let script = "ip -o link | sed 's/^[0-9]*: //; s/@if[0-9]*//; s/<.*>//; s/state [A-Z]*//'; \
                   ip -o -4 addr show | sed 's/^[0-9]*: //; s/valid_lft.*//'; \
                   ip -o -6 addr show scope global; ip -6 route show proto 110; \
-                  ip -4 route show table all | sed 's/ linkdown//'; ip neigh show nud permanent; bridge fdb show | grep ' dst '; nft -s list ruleset";
+                  ip -4 route show table all | sed 's/ linkdown//'; ip neigh show nud permanent; bridge fdb show | grep ' dst '; nft list tables | sort | while read -r _ family table; do nft -s list table $family $table; done";
     host.inside("sh", ["-c", script]).stdout
 }
 

@@ -23,7 +23,7 @@ fn repaired(count: usize) -> Report {
 fn picture(host: &Host) -> Result<String> {
     host.namespace.sh(
         "ip -o link | sed 's/^[0-9]*: //; s/@if[0-9]*//; s/state [A-Z]*//; s/,LOWER_UP//; s/NO-CARRIER,//';
-         ip -o -4 addr | sed 's/^[0-9]*: //'; ip -4 route show table all | sed 's/ linkdown//'; ip -o -6 addr show scope global | sed 's/^[0-9]*: //'; ip -6 route show table main | sed 's/ linkdown//' | grep -v ^fe80; ip neigh show nud permanent; bridge fdb | grep permanent | grep -v '^33:33:'; nft -s list ruleset",
+         ip -o -4 addr | sed 's/^[0-9]*: //'; ip -4 route show table all | sed 's/ linkdown//'; ip -o -6 addr show scope global | sed 's/^[0-9]*: //'; ip -6 route show table main | sed 's/ linkdown//' | grep -v ^fe80; ip neigh show nud permanent; bridge fdb | grep permanent | grep -v '^33:33:'; nft list tables | sort | while read -r _ family table; do nft -s list table $family $table; done",
     )
 }
 

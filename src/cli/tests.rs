@@ -161,8 +161,8 @@ fn wrong_flags_are_told_in_dockers_words() {
         ),
         ("rnu redis", "unknown command: rnu"),
         (
-            "-H tcp://1.2.3.4:1 ps",
-            r#"invalid argument "tcp://1.2.3.4:1" for "-H, --host" flag: "tcp://1.2.3.4:1": a daemon on another machine"#,
+            "-H ssh://1.2.3.4 ps",
+            r#"invalid argument "ssh://1.2.3.4" for "-H, --host" flag: "ssh://1.2.3.4": a daemon on another machine"#,
         ),
         ("exec web", "missing argument: <COMMAND>"),
     ];
@@ -187,7 +187,7 @@ fn wrong_arguments_have_dockers_exit_status() {
         ("pull localhost:5000/Team/tools", 1),
         ("pull a b", 1),
         ("ps --nope", 125),
-        ("-H tcp://1.2.3.4:1 ps", 125),
+        ("-H tcp://1.2.3.4:0 ps", 125),
         ("exec web", 1),
     ] {
         let normal = normal(line);
