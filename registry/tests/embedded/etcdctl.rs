@@ -67,11 +67,11 @@ impl Running {
         Ok(())
     }
 
-    /// Ends it as Ctrl-C does.
+    /// Ends it as Ctrl-C does; by SIGTERM, for SIGINT is ignored below a shell's job in the background.
     async fn interrupt(mut self) -> Result<()> {
         let pid = self.child.id().context("it has ended")?;
         let mut kill = Command::new("kill");
-        let killed = kill.args(["-INT", &pid.to_string()]).status().await?;
+        let killed = kill.args(["-TERM", &pid.to_string()]).status().await?;
         ensure!(killed.success(), "kill");
         tokio::time::timeout(PATIENCE, self.child.wait()).await??;
         Ok(())
