@@ -91,6 +91,19 @@ pub(crate) enum Phase {
     },
 }
 
+impl Phase {
+    /// As Docker calls it.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Running { paused: true, .. } => "paused",
+            Self::Running { .. } => "running",
+            Self::Restarting { .. } => "restarting",
+            Self::Exited { .. } => "exited",
+        }
+    }
+}
+
 impl Record {
     /// The network that leads out of the container: of those with a gateway the one with the highest priority, and of
     /// several the one that it joined first.

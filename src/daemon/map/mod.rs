@@ -18,7 +18,7 @@ pub(super) use self::ring::Rings;
 use self::ring::{Carried, Sample};
 use super::Daemon;
 use super::container::locked;
-use super::record::{Phase, Record};
+use super::record::Record;
 
 /// Between two samples that are kept.
 const EVERY: Duration = Duration::from_secs(10);
@@ -182,7 +182,7 @@ impl Daemon {
             let container = MapContainer {
                 id: record.id.clone(),
                 host: self.node.id.clone(),
-                state: state(&record),
+                state: record.phase.name(),
                 networks: networks.collect(),
                 name: record.name,
             };
@@ -318,14 +318,4 @@ fn published_by(active: &[Record], forward: &str) -> String {
         || "nothing any more".to_owned(),
         |record| record.name.clone(),
     )
-}
-
-fn state(record: &Record) -> &'static str {
-    match record.phase {
-        Phase::Created => "created",
-        Phase::Running { paused: true, .. } => "paused",
-        Phase::Running { .. } => "running",
-        Phase::Restarting { .. } => "restarting",
-        Phase::Exited { .. } => "exited",
-    }
 }

@@ -12,7 +12,7 @@ use prometheus_client::registry::Unit;
 use super::{MOST, gauge, seconds};
 use crate::daemon::Daemon;
 use crate::daemon::health::HealthStatus;
-use crate::daemon::record::{Phase, Record};
+use crate::daemon::record::Phase;
 use crate::daemon::stats::{NetworkStats, Sample};
 
 const STATES: [&str; 5] = ["created", "running", "paused", "restarting", "exited"];
@@ -37,16 +37,6 @@ struct Running {
     sample: Sample,
 }
 
-fn state(record: &Record) -> &'static str {
-    match record.phase {
-        Phase::Created => "created",
-        Phase::Running { paused: true, .. } => "paused",
-        Phase::Running { .. } => "running",
-        Phase::Restarting { .. } => "restarting",
-        Phase::Exited { .. } => "exited",
-    }
-}
-
 impl Daemon {
     /// Looks at the containers, on a thread where reading many files keeps nobody waiting.
     pub(super) async fn container_figures(self: &Arc<Self>) -> ContainerFigures {
@@ -62,7 +52,7 @@ impl Daemon {
         };
         for container in self.containers() {
             let record = container.view();
-            *figures.states.entry(state(&record)).or_default() += 1;
+            *figures.states.entry(record.phase.name()).or_default() += 1;
             if !matches!(record.phase, Phase::Running { .. }) {
                 continue;
             }
