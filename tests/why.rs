@@ -396,6 +396,24 @@ fn what_is_broken_on_the_underlay_or_of_the_registry_is_found() {
 }
 
 #[test]
+fn a_name_on_another_host_goes_before_an_id_that_begins_like_it() {
+    let hosts = Broken::new();
+    let (a, b) = (&hosts.a, &hosts.b);
+    let begin = a.ok("inspect -f {{.Id}} web")[..2].to_owned();
+    b.ok(format!("rename db {begin}").as_str());
+    wait_until("it is known", || {
+        let why: Value =
+            serde_json::from_str(&a.nuncio(&*format!("why web {begin} 6379 --json")).stdout)
+                .unwrap_or_default();
+        let there = why["hops"].as_array().is_some_and(|hops| {
+            let mut there = hops.iter().filter(|hop| hop["hop"] == "container");
+            there.any(|hop| hop["end"] == begin.as_str() && hop["host"] == "host-2")
+        });
+        there && why["culprit"].is_null()
+    });
+}
+
+#[test]
 fn without_icc_only_a_link_leads_from_one_to_the_other() {
     let underlay = Underlay::new();
     let host = underlay.host();

@@ -180,22 +180,28 @@ impl Daemon {
         }
     }
 
-    /// The container of that name or id, or the only one whose id begins so.
-    pub(crate) fn container(&self, wanted: &str) -> anyhow::Result<Arc<Container>> {
+    /// The container of exactly that name or id.
+    pub(super) fn container_exactly(&self, wanted: &str) -> Option<Arc<Container>> {
         let containers = self
             .containers
             .read()
             .unwrap_or_else(PoisonError::into_inner);
         let name = wanted.strip_prefix('/').unwrap_or(wanted);
-        if let Some(found) = containers.get(wanted) {
-            return Ok(Arc::clone(found));
+        let mut all = containers.values();
+        let by_id = containers.get(wanted);
+        let found = by_id.or_else(|| all.find(|container| container.name() == name));
+        found.cloned()
+    }
+
+    /// The container of that name or id, or the only one whose id begins so.
+    pub(crate) fn container(&self, wanted: &str) -> anyhow::Result<Arc<Container>> {
+        if let Some(found) = self.container_exactly(wanted) {
+            return Ok(found);
         }
-        if let Some(found) = containers
-            .values()
-            .find(|container| container.name() == name)
-        {
-            return Ok(Arc::clone(found));
-        }
+        let containers = self
+            .containers
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
         let mut begin = containers
             .values()
             .filter(|container| !wanted.is_empty() && container.id.starts_with(wanted));

@@ -7,7 +7,8 @@ use anyhow::Context as _;
 use nuncio_overlay::Protocol;
 use serde::{Deserialize, Serialize};
 
-use super::{Asked, Daemon, Hop, PATIENCE, PATIENCE_FOR_BOTH, Why};
+use super::{Asked, Daemon, Hop, PATIENCE, PATIENCE_FOR_BOTH, Why, begins};
+use crate::daemon::container::Container;
 use crate::daemon::refusal::Refusal;
 
 /// A container's place in a network.
@@ -93,7 +94,9 @@ impl Daemon {
     async fn answer(&self, question: &str) -> anyhow::Result<Answer> {
         match serde_json::from_str(question).context("a question of another version")? {
             Question::End(question) => {
-                let Ok(container) = self.container(&question.container) else {
+                let named = self.container_exactly(&question.container);
+                let Some(container) = named.or_else(|| self.container_begun(&question.container))
+                else {
                     return Ok(Answer::Nobody);
                 };
                 let port = port_of(question.port.as_ref());
@@ -113,6 +116,12 @@ impl Daemon {
                 Ok(Answer::Way(why))
             }
         }
+    }
+
+    /// All hosts may be asked for a name: ids that happen to begin like a short one are not meant.
+    fn container_begun(&self, wanted: &str) -> Option<Arc<Container>> {
+        let found = self.container(wanted).ok()?;
+        begins(wanted, &found.id).then_some(found)
     }
 
     async fn question(&self, node: &str, question: &Question) -> anyhow::Result<Answer> {

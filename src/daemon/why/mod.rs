@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use ipnetwork::Ipv4Network;
 use nuncio_overlay::{Peer, Protocol, WalkRequest, inner_mtu, sealed_mtu, walk};
+use nuncio_registry::EndpointRecord;
 use tokio::net::TcpSocket;
 use tokio::time::timeout;
 
@@ -50,9 +51,18 @@ impl Daemon {
     ///
     /// If one of the two is known nowhere.
     pub(crate) async fn why(&self, asked: &Asked) -> anyhow::Result<Why> {
+        // A name on another host goes before an id here that happens to begin like it.
+        if let Some(container) = self.container_exactly(&asked.from) {
+            return self.why_from_here(&container.view(), asked).await;
+        }
+        let node =
+            self.node_of(|endpoint| endpoint.name == asked.from || endpoint.id == asked.from);
+        if let Some(node) = node {
+            return self.why_from(&node, asked).await;
+        }
         match self.container(&asked.from) {
             Ok(container) => self.why_from_here(&container.view(), asked).await,
-            Err(unknown) => match self.node_of(&asked.from) {
+            Err(unknown) => match self.node_of(|endpoint| begins(&asked.from, &endpoint.id)) {
                 Some(node) => self.why_from(&node, asked).await,
                 None => Err(unknown),
             },
@@ -60,10 +70,10 @@ impl Daemon {
     }
 
     /// The host of a container that is not here.
-    fn node_of(&self, name: &str) -> Option<String> {
+    fn node_of(&self, is_it: impl Fn(&EndpointRecord) -> bool) -> Option<String> {
         let catalog = self.catalog();
-        let mut found = catalog.endpoints.values();
-        let found = found.find(|endpoint| is_it(name, &endpoint.name, &endpoint.id));
+        let mut others = catalog.endpoints.values();
+        let found = others.find(|endpoint| endpoint.node != self.node.id && is_it(endpoint));
         found.map(|endpoint| endpoint.node.clone())
     }
 
@@ -272,7 +282,7 @@ async fn connect(netns: &std::path::Path, to: SocketAddr) -> anyhow::Result<()> 
     }
 }
 
-/// Whether a name or the beginning of an id means it.
-fn is_it(asked: &str, name: &str, id: &str) -> bool {
-    asked == name || (asked.len() >= 4 && id.starts_with(asked))
+/// Whether the beginning of an id means it, where many hosts' containers are looked through.
+fn begins(asked: &str, id: &str) -> bool {
+    asked.len() >= 4 && id.starts_with(asked)
 }

@@ -6,9 +6,10 @@ use std::net::Ipv4Addr;
 use futures_util::future::join_all;
 use ipnetwork::IpNetwork;
 use nuncio_overlay::{Protocol, gateway_of};
+use nuncio_registry::EndpointRecord;
 
 use super::mail::{EndpointAt, wire_of};
-use super::{Asked, Daemon, EndAnswer, EndQuestion, Hop, Status, is_it};
+use super::{Asked, Daemon, EndAnswer, EndQuestion, Hop, Status, begins};
 use crate::daemon::offering::services_of;
 use crate::daemon::record::{Link, Record};
 use crate::daemon::refusal::Refusal;
@@ -68,15 +69,19 @@ impl Daemon {
             link,
             ..Target::default()
         };
-        let found = match self.container(name) {
-            Ok(container) => Some(container.view()),
-            Err(_) => self.local_member(from, name),
-        };
-        if let Some(record) = found {
+        let called = self.container_exactly(name);
+        let found = called.map(|container| container.view());
+        if let Some(record) = found.or_else(|| self.local_member(from, name)) {
             return Ok(self.here(base, record));
         }
         let port = asked.port.or(base.port());
-        if let Some((node, id)) = self.elsewhere(from, name) {
+        if let Some((node, id)) = self.elsewhere(from, |endpoint| is_called(endpoint, name)) {
+            return Ok(self.there(base, from, &node, &id, port).await);
+        }
+        if let Ok(container) = self.container(name) {
+            return Ok(self.here(base, container.view()));
+        }
+        if let Some((node, id)) = self.elsewhere(from, |endpoint| begins(name, &endpoint.id)) {
             return Ok(self.there(base, from, &node, &id, port).await);
         }
         if let Ok(address) = name.parse() {
@@ -142,25 +147,20 @@ impl Daemon {
         })
     }
 
-    /// The host and id of a container elsewhere that is called so, has the address, or is of the service.
-    fn elsewhere(&self, from: &Record, name: &str) -> Option<(String, String)> {
+    /// The host and id of a container elsewhere that is the one, best of a network that `from` is in too.
+    fn elsewhere(
+        &self,
+        from: &Record,
+        is_it: impl Fn(&EndpointRecord) -> bool,
+    ) -> Option<(String, String)> {
         let catalog = self.catalog();
-        let address = name.parse::<Ipv4Addr>().ok();
-        let is = |endpoint: &&std::sync::Arc<nuncio_registry::EndpointRecord>| {
-            endpoint.node != self.node.id
-                && (is_it(name, &endpoint.name, &endpoint.id)
-                    || endpoint.aliases.iter().any(|alias| alias == name)
-                    || offers_of(endpoint)
-                        .iter()
-                        .any(|service| service.name == name)
-                    || Some(endpoint.address) == address)
-        };
-        let shares = |endpoint: &nuncio_registry::EndpointRecord| {
+        let shares = |endpoint: &EndpointRecord| {
             from.endpoints
                 .values()
                 .any(|own| own.network_id == endpoint.network)
         };
-        let found = catalog.endpoints.values().filter(is);
+        let others = catalog.endpoints.values();
+        let found = others.filter(|endpoint| endpoint.node != self.node.id && is_it(endpoint));
         let found = found.max_by_key(|endpoint| shares(endpoint))?;
         Some((found.node.clone(), found.id.clone()))
     }
@@ -288,6 +288,17 @@ impl Daemon {
             ..Target::default()
         })
     }
+}
+
+/// Whether the name, id, alias, address or service is that of the container.
+fn is_called(endpoint: &EndpointRecord, name: &str) -> bool {
+    endpoint.name == name
+        || endpoint.id == name
+        || endpoint.aliases.iter().any(|alias| alias == name)
+        || offers_of(endpoint)
+            .iter()
+            .any(|service| service.name == name)
+        || name.parse() == Ok(endpoint.address)
 }
 
 fn of_answer(base: Target, node: String, answer: EndAnswer) -> Target {
