@@ -8,6 +8,9 @@ use std::time::SystemTime;
 use ipnetwork::IpNetwork;
 use tracing::warn;
 
+use crate::desired::{
+    AckRecord, Desired, DesiredRecord, LeaderRecord, TaskRecord, TaskStatusRecord,
+};
 use crate::keys::Key;
 use crate::model::{
     BlockRecord, EndpointHealth, EndpointRecord, ImportRecord, NetworkRecord, NodeRecord,
@@ -42,6 +45,8 @@ pub struct Catalog {
     pub service_health: BTreeMap<String, Arc<ServiceHealthRecord>>,
     /// Services of other meshes by name and the host that brings them in.
     pub imports: BTreeMap<(String, String), Arc<ImportRecord>>,
+    /// What is wanted of the mesh as a whole, and what is done for it.
+    pub desired: Desired,
     /// Keys whose values could not be read, and why; the rest goes on without them.
     pub quarantined: BTreeMap<String, String>,
 }
@@ -205,6 +210,28 @@ impl Catalog {
                 agree("node", &import.node, &node)?;
                 self.imports.insert((service, node), Arc::new(import));
             }
+            Key::Leader => self.desired.leader = Some(LeaderRecord::decode(value)?),
+            Key::Desired(kind, id) => {
+                let record = DesiredRecord::decode(value)?;
+                agree("id", &record.id, &id)?;
+                self.desired.records.insert((kind, id), Arc::new(record));
+            }
+            Key::Task(id) => {
+                let task = TaskRecord::decode(value)?;
+                agree("id", &task.id, &id)?;
+                self.desired.tasks.insert(id, Arc::new(task));
+            }
+            Key::TaskStatus { node, task } => {
+                let status = TaskStatusRecord::decode(value)?;
+                agree("node", &status.node, &node)?;
+                agree("task", &status.task, &task)?;
+                self.desired.statuses.insert((task, node), Arc::new(status));
+            }
+            Key::Ack(node) => {
+                let ack = AckRecord::decode(value)?;
+                agree("node", &ack.node, &node)?;
+                self.desired.acks.insert(node, Arc::new(ack));
+            }
         }
         Ok(())
     }
@@ -219,6 +246,11 @@ impl Catalog {
             Key::Service(name) => drop(self.services.remove(&name)),
             Key::ServiceHealth(name) => drop(self.service_health.remove(&name)),
             Key::Import { service, node } => drop(self.imports.remove(&(service, node))),
+            Key::Leader => self.desired.leader = None,
+            Key::Desired(kind, id) => drop(self.desired.records.remove(&(kind, id))),
+            Key::Task(id) => drop(self.desired.tasks.remove(&id)),
+            Key::TaskStatus { node, task } => drop(self.desired.statuses.remove(&(task, node))),
+            Key::Ack(node) => drop(self.desired.acks.remove(&node)),
         }
     }
 }

@@ -4,6 +4,8 @@ use std::fmt;
 
 use ipnetwork::IpNetwork;
 
+use crate::desired::DesiredKind;
+
 /// Everything the mesh keeps is under this prefix.
 pub(crate) const ROOT: &str = "/nuncio/v1/";
 pub(crate) const NODES: &str = "/nuncio/v1/nodes/";
@@ -15,6 +17,12 @@ pub(crate) const SUBNETS: &str = "/nuncio/v1/subnets/";
 pub(crate) const BLOCKS: &str = "/nuncio/v1/blocks/";
 pub(crate) const ENDPOINTS: &str = "/nuncio/v1/endpoints/";
 pub(crate) const SERVICES: &str = "/nuncio/v1/services/";
+pub(crate) const LEADER: &str = "/nuncio/v1/leader";
+pub(crate) const DESIRED: &str = "/nuncio/v1/desired/";
+pub(crate) const DESIRED_NAMES: &str = "/nuncio/v1/desired/names/";
+pub(crate) const TASKS: &str = "/nuncio/v1/tasks/";
+pub(crate) const TASK_STATUS: &str = "/nuncio/v1/task-status/";
+pub(crate) const ACKS: &str = "/nuncio/v1/ack/";
 pub(crate) const ASKS: &str = "/nuncio/v1/asks/";
 pub(crate) const ANSWERS: &str = "/nuncio/v1/answers/";
 
@@ -29,11 +37,19 @@ pub(crate) enum Key {
     Service(String),
     ServiceHealth(String),
     Import { service: String, node: String },
+    Leader,
+    Desired(DesiredKind, String),
+    Task(String),
+    TaskStatus { node: String, task: String },
+    Ack(String),
 }
 
 impl Key {
     /// The key's meaning, or `None` for one that only transactions or other versions read.
     pub(crate) fn parse(key: &str) -> Option<Self> {
+        if key == LEADER {
+            return Some(Self::Leader);
+        }
         let (kind, rest) = key.strip_prefix(ROOT)?.split_once('/')?;
         let single = || (!rest.is_empty() && !rest.contains('/')).then(|| rest.to_owned());
         let pair = || {
@@ -49,6 +65,21 @@ impl Key {
                 let (network, cidr) = (network.to_owned(), cidr.parse().ok()?);
                 Some(Self::Block { network, cidr })
             }
+            "desired" => {
+                let (kind, id) = pair()?;
+                let kind = kind.parse().ok()?;
+                (!id.contains('/')).then(|| Self::Desired(kind, id.to_owned()))
+            }
+            "tasks" => single().map(Self::Task),
+            "task-status" => {
+                let (node, task) = pair()?;
+                let (node, task) = (node.to_owned(), task.to_owned());
+                (!task.contains('/')).then_some(Self::TaskStatus { node, task })
+            }
+            "ack" => match pair()? {
+                (node, "tasks") => Some(Self::Ack(node.to_owned())),
+                _ => None,
+            },
             "endpoints" => {
                 let (network, id) = pair()?;
                 let (network, id) = (network.to_owned(), id.to_owned());
@@ -80,6 +111,11 @@ impl fmt::Display for Key {
             Self::Service(name) => write!(f, "{SERVICES}{name}/external"),
             Self::ServiceHealth(name) => write!(f, "{SERVICES}{name}/health"),
             Self::Import { service, node } => write!(f, "{SERVICES}{service}/imported/{node}"),
+            Self::Leader => f.write_str(LEADER),
+            Self::Desired(kind, id) => write!(f, "{DESIRED}{kind}/{id}"),
+            Self::Task(id) => write!(f, "{TASKS}{id}"),
+            Self::TaskStatus { node, task } => write!(f, "{TASK_STATUS}{node}/{task}"),
+            Self::Ack(node) => write!(f, "{ACKS}{node}/tasks"),
         }
     }
 }
@@ -136,6 +172,11 @@ mod tests {
                 Key::Service(a.clone()),
                 Key::ServiceHealth(a.clone()),
                 Key::Import { service: a.clone(), node: b.clone() },
+                Key::Leader,
+                Key::Desired(DesiredKind::Service, a.clone()),
+                Key::Task(a.clone()),
+                Key::TaskStatus { node: a.clone(), task: b.clone() },
+                Key::Ack(a.clone()),
             ] {
                 prop_assert_eq!(Key::parse(&key.to_string()), Some(key));
             }

@@ -11,6 +11,7 @@ mod catalog;
 mod claim;
 mod client;
 mod connect;
+mod desired;
 mod dial;
 pub mod embedded;
 mod era;
@@ -34,6 +35,10 @@ pub use blocks::{ClaimBlockError, ReleaseBlockError};
 pub use catalog::{Catalog, weight_of};
 pub use client::{CallError, Registry};
 pub use connect::{ConnectError, ConnectOptions, Failures, lookup};
+pub use desired::{
+    AckRecord, DesireError, Desired, DesiredKind, DesiredRecord, Fence, LeadError, LeaderRecord,
+    LeaderWrite, TaskRecord, TaskStatusRecord,
+};
 pub use dial::Dialer;
 pub use keys::BadName;
 pub use mailbox::AskError;

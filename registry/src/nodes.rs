@@ -7,7 +7,8 @@ use etcd_client::{Compare, CompareOp, GetOptions, TxnOp};
 
 use crate::backoff::Backoff;
 use crate::client::{CallError, Registry, readable};
-use crate::keys::{self, ALIVE, BLOCKS, BadName, ENDPOINTS, Key, NODES, check_name};
+use crate::desired::DesiredKind;
+use crate::keys::{self, ALIVE, BLOCKS, BadName, ENDPOINTS, Key, NODES, TASK_STATUS, check_name};
 use crate::model::{BlockRecord, EndpointRecord, NodeRecord};
 use crate::wire::Record;
 
@@ -118,6 +119,12 @@ impl Registry {
             if BlockRecord::decode(&entry.value).is_ok_and(|record| record.node == id) {
                 keys.push(entry.key);
             }
+        }
+        keys.push(Key::Ack(id.to_owned()).to_string());
+        keys.push(Key::Desired(DesiredKind::Node, id.to_owned()).to_string());
+        let said = format!("{TASK_STATUS}{id}/");
+        for entry in self.list(OPERATION, &said).await?.entries {
+            keys.push(entry.key);
         }
         // Last: whoever lists the node can try again.
         keys.push(Key::Node(id.to_owned()).to_string());

@@ -14,7 +14,7 @@ use super::pb::mvccpb::KeyValue;
 use super::store::{Refusal, Store};
 use super::tables::Keys;
 use crate::client::prefix_end;
-use crate::keys::{ALIVE, ASKS, ENDPOINTS, NETWORKS, ROOT};
+use crate::keys::{ALIVE, ASKS, ENDPOINTS, LEADER, NETWORKS, ROOT};
 
 /// The rights of who sent a request.
 #[derive(Clone, Debug)]
@@ -144,10 +144,14 @@ impl Change<'_> {
 
 impl Writer<'_> {
     fn may_put(&self, batch: &Batch<'_>, put: &PutRequest) -> Result<bool, Refusal> {
+        let present = || batch.values(&Keys::new(&put.key, &[]));
+        if put.key == LEADER.as_bytes() {
+            let vacant = present()?.is_empty();
+            return Ok(vacant && !put.ignore_value && put.lease != 0 && self.owns(&put.value));
+        }
         let Some((kind, rest)) = split(&put.key) else {
             return Ok(false);
         };
-        let present = || batch.values(&Keys::new(&put.key, &[]));
         Ok(match kind {
             "nodes" | "alive" => rest == self.node,
             // With the present value, which may be another's, nothing is said about the new one.
@@ -167,6 +171,12 @@ impl Writer<'_> {
                         || present()?.iter().all(|found| self.owns(&found.value)))
             }
             "services" => rest.ends_with("/external"),
+            // How far an update has come, and tasks, are the leader's to say; what is wanted is everybody's.
+            "desired" if rest.starts_with("updates/") => self.leads(batch)?,
+            "desired" => true,
+            "tasks" => self.leads(batch)?,
+            "task-status" => !put.ignore_value && self.is_below(rest),
+            "ack" => put.lease != 0 && self.is_below(rest),
             "asks" => put.lease != 0 && rest.split('/').count() == 2,
             "answers" => {
                 let asked = format!("{ASKS}{}/{rest}", self.node);
@@ -186,6 +196,9 @@ impl Writer<'_> {
     }
 
     fn may_remove(&self, batch: &Batch<'_>, found: &KeyValue) -> Result<bool, Refusal> {
+        if found.key == LEADER.as_bytes() {
+            return Ok(self.owns(&found.value));
+        }
         let Some((kind, rest)) = split(&found.key) else {
             return Ok(false);
         };
@@ -205,9 +218,24 @@ impl Writer<'_> {
             }
             "services" if is_of_one(rest) => self.owns(&found.value),
             "services" => true,
+            "desired" if rest.starts_with("updates/") => self.leads(batch)?,
+            "desired" => true,
+            "tasks" => self.leads(batch)?,
+            "task-status" | "ack" => self.is_below(rest) || self.leads(batch)?,
             "asks" => network() == self.node,
             _ => false,
         })
+    }
+
+    fn leads(&self, batch: &Batch<'_>) -> Result<bool, Refusal> {
+        let leader = batch.values(&Keys::new(LEADER.as_bytes(), &[]))?;
+        Ok(leader.iter().any(|leader| self.owns(&leader.value)))
+    }
+
+    /// Whether the rest of a key begins with the host's name.
+    fn is_below(&self, rest: &str) -> bool {
+        rest.split_once('/')
+            .is_some_and(|(node, _)| node == self.node)
     }
 
     fn owns(&self, value: &[u8]) -> bool {
