@@ -1,0 +1,5 @@
+//! What is planned, as a cluster that carries plans out goes through it.
+
+mod placing;
+mod updates;
+mod world;
