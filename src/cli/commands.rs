@@ -11,8 +11,8 @@ use super::host::Host;
 use super::{
     archive, cert, changes, commit, completion, cp, disk, doctor, events, exec, history, images,
     import, inspect, lifecycle, login, logs, map, mesh, network, node, pause, peer, port, prune,
-    ps, pull, push, registry, registry_migrate, remove, run, search, service, start, stats, system,
-    token, top, tunnel, update, volume, wait, why,
+    ps, pull, push, registry, registry_migrate, remove, run, search, service, start, stats, stored,
+    system, token, top, tunnel, update, volume, wait, why,
 };
 use crate::client::Client;
 
@@ -61,6 +61,12 @@ pub(super) enum ClientCommand {
     /// Show services, and manage those that nuncio does not run
     #[command(arg_required_else_help = true)]
     Service(service::ServiceArgs),
+    /// Manage secrets, which services' containers have as files
+    #[command(arg_required_else_help = true)]
+    Secret(stored::SecretArgs),
+    /// Manage configs, which services' containers have as files
+    #[command(arg_required_else_help = true)]
+    Config(stored::ConfigArgs),
     /// Manage what is lent to other meshes and borrowed from them
     #[command(arg_required_else_help = true)]
     Peer(peer::PeerArgs),
@@ -354,6 +360,8 @@ impl ClientCommand {
             Self::Registry(args) => registry::run(args, client).await?,
             Self::Peer(args) => peer::run(args, client).await?,
             Self::Service(args) => service::run(args, client).await?,
+            Self::Secret(args) => stored::secrets(args, client).await?,
+            Self::Config(args) => stored::configs(args, client).await?,
             Self::Cert(args) => cert::run(args, client).await?,
             Self::Token(args) => token::run(args, client).await?,
             Self::Builder(group) => {

@@ -90,4 +90,9 @@ impl ClientError {
     pub(crate) fn is_not_found(&self) -> bool {
         matches!(self, Self::Refused { status, .. } if *status == StatusCode::NOT_FOUND)
     }
+
+    /// Whether the daemon does not do such things at all.
+    pub(crate) fn is_not_built(&self) -> bool {
+        matches!(self, Self::Refused { status, .. } if *status == StatusCode::NOT_IMPLEMENTED)
+    }
 }

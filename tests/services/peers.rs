@@ -24,7 +24,7 @@ fn pair(borrower: &Host, name: &str, lender: &Host) -> String {
 }
 
 fn services(host: &Host) -> String {
-    host.ok("service ls -q")
+    host.ok("service ls --catalog -q")
 }
 
 fn connected(host: &Host) -> String {
@@ -49,7 +49,7 @@ fn a_service_is_lent_by_gateways_of_which_one_may_go() {
     pair(&west, "east", &second);
     wait_until("it is known on all hosts", || services(&far) == "shop.east");
     // Under the gateway's ports; 80 is the container's own.
-    let port = far.ok("service ls --format {{.Ports}}");
+    let port = far.ok("service ls --catalog --format {{.Ports}}");
     let port = port.trim_end_matches("/tcp");
     let ask = format!("socat -u TCP4:shop:{port},connect-timeout=5 -");
     let run = format!("run --rm --link shop.east:shop busybox {ask}");

@@ -269,7 +269,8 @@ fn what_nuncio_does_not_run_is_linked_to_named_and_checked() {
     }
     a.ok("service deregister redis other");
     wait_until("it is gone", || {
-        b.ok("service ls -q --format {{.Name}}").is_empty()
+        b.ok("service ls --catalog -q --format {{.Name}}")
+            .is_empty()
     });
     assert!(resolve(&b, "client", "redis").is_empty());
 }

@@ -3,6 +3,7 @@
 mod device;
 mod disk;
 mod env;
+mod granted;
 mod host_entry;
 mod link;
 mod mount;
@@ -10,14 +11,17 @@ mod network;
 mod port;
 mod reference;
 mod restart;
+mod service_port;
 mod size;
 mod time;
 mod ulimit;
 mod volume;
+mod words;
 
 pub(super) use device::DeviceSpec;
 pub(super) use disk::{DiskBytes, DiskRequests, DiskWeight};
 pub(super) use env::{EnvVar, read_env_file, read_label_file};
+pub(super) use granted::Granted;
 pub(super) use host_entry::HostEntry;
 pub(super) use link::Link;
 pub(super) use mount::MountSpec;
@@ -25,10 +29,12 @@ pub(super) use network::NetworkFlag;
 pub(super) use port::{Expose, Publish};
 pub(super) use reference::Reference;
 pub(super) use restart::Restart;
+pub(super) use service_port::ServicePort;
 pub(super) use size::{Cpus, Size};
 pub(crate) use time::{Moment, Span};
 pub(super) use ulimit::Ulimit;
 pub(super) use volume::{Tmpfs, VolumeSpec};
+pub(super) use words::{Spread, Words};
 
 /// A `KEY=VALUE` whose value may be left out.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -36,10 +36,17 @@ fn is_a_value(bytes: &[u8]) -> bool {
         is::<Span>(&text),
         is::<Ulimit>(&text),
         is::<KeyValue>(&text),
+        is::<Granted>(&text),
+        is::<ServicePort>(&text),
+        is::<Spread>(&text),
+        is::<Words>(&text),
         env::parse_env_file(Path::new("f"), &text).is_ok(),
     ];
     if let Ok(publish) = text.parse::<Publish>() {
         assert!(publish.bindings().count() <= 1 << 16);
+    }
+    if let Ok(port) = text.parse::<ServicePort>() {
+        assert!(port.ports().len() <= 1 << 16);
     }
     found.contains(&true)
 }

@@ -1,36 +1,16 @@
-//! `service`: what can be found by name, and what nuncio does not run but leads to.
+//! What can be found by name: containers by label, what nuncio does not run but leads to, what other meshes lend.
 
 use anyhow::bail;
-use clap::{Args, Subcommand};
+use clap::Args;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::failure::each;
-use super::list::{List, row};
-use super::output::{line, warn, write_out};
+use crate::cli::failure::each;
+use crate::cli::list::{List, row};
+use crate::cli::output::{line, warn};
 use crate::client::Client;
 
-/// `nuncio service`.
-#[derive(Args, Debug)]
-pub(super) struct ServiceArgs {
-    #[command(subcommand)]
-    command: ServiceCommand,
-}
-
-#[derive(Debug, Subcommand)]
-enum ServiceCommand {
-    /// Register a service that nuncio does not run, for links, ambassadors and names to lead to it
-    Register(RegisterArgs),
-    /// Take such services back
-    #[command(visible_alias = "rm")]
-    Deregister(DeregisterArgs),
-    /// List services: containers, what was registered, and what other meshes lend
-    #[command(visible_alias = "list")]
-    Ls(LsArgs),
-    /// Show all there is to know of services, as JSON
-    Inspect(InspectArgs),
-}
-
+/// Flags of `service register`.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   nuncio service register redis tcp://10.0.0.5:6379
@@ -39,7 +19,7 @@ enum ServiceCommand {
 
 It stays until it is deregistered, whichever host it was registered on. One host, chosen among those that live, checks it
 for all. What does not answer is led to by nobody.")]
-struct RegisterArgs {
+pub(super) struct RegisterArgs {
     /// What it is found by
     #[arg(value_name = "NAME")]
     name: String,
@@ -65,43 +45,39 @@ struct RegisterArgs {
     timeout: Option<String>,
 }
 
+/// Flags of `service deregister`.
 #[derive(Args, Debug)]
-struct DeregisterArgs {
+pub(super) struct DeregisterArgs {
     /// Services by name
     #[arg(value_name = "NAME", required = true)]
     names: Vec<String>,
 }
 
+/// What of it is shown.
 #[derive(Args, Debug)]
-#[command(after_help = "Example:
-  nuncio service ls --tag blue --format '{{.Name}} {{.Endpoints}}'")]
-struct LsArgs {
-    /// Show only names
-    #[arg(short, long)]
-    quiet: bool,
+pub(super) struct CatalogFlags {
+    /// Show what is found by name instead: containers by label, what was registered, what other meshes lend
+    #[arg(long)]
+    catalog: bool,
 
-    /// Show those with this tag
+    /// Of that, show what has this tag
     #[arg(long, value_name = "TAG")]
     tag: Option<String>,
 
-    /// Show what is on this host, by id or name
+    /// Of that, show what is on this host, by id or name
     #[arg(long, value_name = "NODE")]
     node: Option<String>,
 
-    /// Leave out what is not well
+    /// Of that, leave out what is not well
     #[arg(long)]
     healthy: bool,
-
-    /// table, json, or a template as {{.Name}}
-    #[arg(long, value_name = "FORMAT")]
-    format: Option<String>,
 }
 
-#[derive(Args, Debug)]
-struct InspectArgs {
-    /// Services by name
-    #[arg(value_name = "NAME", required = true)]
-    names: Vec<String>,
+impl CatalogFlags {
+    /// Whether it alone is to be shown.
+    pub(super) fn is_asked_for(&self) -> bool {
+        self.catalog || self.tag.is_some() || self.node.is_some() || self.healthy
+    }
 }
 
 #[derive(Serialize)]
@@ -153,23 +129,17 @@ const FIELDS: &[(&str, &str)] = &[
 
 const STALE: &str = "the registry does not answer: this may be out of date";
 
-pub(super) async fn run(args: ServiceArgs, client: &Client) -> anyhow::Result<u8> {
-    match args.command {
-        ServiceCommand::Register(args) => register(args, client).await,
-        ServiceCommand::Deregister(args) => {
-            each(&args.names, async |name: &String| {
-                let path = format!("/nuncio/v1/services/{name}");
-                client.delete(&path).send().await?;
-                line(name)
-            })
-            .await
-        }
-        ServiceCommand::Ls(args) => list(args, client).await,
-        ServiceCommand::Inspect(args) => inspect(&args, client).await,
-    }
+/// Takes back what was registered.
+pub(super) async fn deregister(args: DeregisterArgs, client: &Client) -> anyhow::Result<u8> {
+    each(&args.names, async |name: &String| {
+        let path = format!("/nuncio/v1/services/{name}");
+        client.delete(&path).send().await?;
+        line(name)
+    })
+    .await
 }
 
-async fn register(args: RegisterArgs, client: &Client) -> anyhow::Result<u8> {
+pub(super) async fn register(args: RegisterArgs, client: &Client) -> anyhow::Result<u8> {
     let registration = Registration {
         name: args.name,
         to: args.to,
@@ -184,46 +154,50 @@ async fn register(args: RegisterArgs, client: &Client) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-async fn list(args: LsArgs, client: &Client) -> anyhow::Result<u8> {
+/// A list of it, without those called as `but` says.
+///
+/// # Errors
+///
+/// The daemon's words.
+pub(super) async fn list(
+    flags: &CatalogFlags,
+    but: &[String],
+    client: &Client,
+) -> anyhow::Result<List> {
     let call = client
         .get("/nuncio/v1/catalog")
-        .optional("tag", args.tag.as_ref())
-        .optional("node", args.node.as_ref())
-        .flag("healthy", args.healthy);
+        .optional("tag", flags.tag.as_ref())
+        .optional("node", flags.node.as_ref())
+        .flag("healthy", flags.healthy);
     let catalog: Catalog = call.send().await?.json().await?;
     if catalog.stale {
         warn(STALE);
     }
-    let list = List {
+    let services = catalog.services.into_iter();
+    let services = services.filter(|service| !but.contains(&service.name));
+    Ok(List {
         fields: FIELDS,
         columns: vec!["Name", "Kind", "Tags", "Ports", "Endpoints", "Health"],
-        rows: catalog.services.into_iter().map(fields).collect(),
-    };
-    if args.quiet && args.format.is_none() {
-        list.print_field("Name")?;
-    } else {
-        list.print(args.format.as_deref())?;
-    }
-    Ok(0)
+        rows: services.map(fields).collect(),
+    })
 }
 
-async fn inspect(args: &InspectArgs, client: &Client) -> anyhow::Result<u8> {
-    let mut found = Vec::new();
-    for name in &args.names {
-        let call = client.get("/nuncio/v1/catalog").query("service", name);
-        let catalog: Value = call.send().await?.json().await?;
-        let services = catalog["Services"].as_array().cloned().unwrap_or_default();
-        if services.is_empty() {
-            bail!("no such service: {name}; nuncio service ls shows those that there are");
-        }
-        if catalog["Stale"].as_bool() == Some(true) {
-            warn(STALE);
-        }
-        found.extend(services);
+/// What is found by a name, as JSON.
+///
+/// # Errors
+///
+/// A name by which nothing is found.
+pub(super) async fn look_up(name: &str, client: &Client) -> anyhow::Result<Vec<Value>> {
+    let call = client.get("/nuncio/v1/catalog").query("service", name);
+    let catalog: Value = call.send().await?.json().await?;
+    let services = catalog["Services"].as_array().cloned().unwrap_or_default();
+    if services.is_empty() {
+        bail!("no such service: {name}; nuncio service ls shows those that there are");
     }
-    let text = serde_json::to_string_pretty(&found)?;
-    write_out(format!("{text}\n").as_bytes())?;
-    Ok(0)
+    if catalog["Stale"].as_bool() == Some(true) {
+        warn(STALE);
+    }
+    Ok(services)
 }
 
 fn fields(service: Service) -> Map<String, Value> {
