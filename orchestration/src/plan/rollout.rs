@@ -18,11 +18,12 @@ pub(super) fn config(service: &Service) -> &UpdateConfig {
     }
 }
 
-/// Takes the next step of a service's update, if it is time.
+/// Takes the next step of a service's update, if it is time: not while slots that were missing are `filling`, for one.
 pub(super) fn advance<'a>(
     draft: &mut Draft<'a>,
     service: &'a Service,
     slots: &mut [Standpoint<'_, 'a>],
+    filling: bool,
 ) {
     let version = service.spec.version;
     let dirty = slots.iter().filter(|s| s.dirty).count() as u64;
@@ -52,7 +53,7 @@ pub(super) fn advance<'a>(
     {
         return;
     }
-    step(draft, service, slots, update);
+    step(draft, service, slots, update, filling);
 }
 
 fn stands_still(update: &Update) -> bool {
@@ -151,11 +152,12 @@ fn step<'a>(
     service: &'a Service,
     slots: &mut [Standpoint<'_, 'a>],
     mut update: Update,
+    filling: bool,
 ) {
     let now = draft.cluster.now;
     let settings = config(service);
     let hopeless = |s: &Standpoint<'_, 'a>| failure(service, s, &update).is_some();
-    let under_way = slots.iter().any(|s| s.under_way && !hopeless(s));
+    let under_way = filling || slots.iter().any(|s| s.under_way && !hopeless(s));
     let todo = slots.iter().any(|s| s.dirty);
     if under_way {
         update.settled = None;

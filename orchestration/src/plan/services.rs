@@ -73,7 +73,7 @@ fn replicated<'a>(
     for slot in numbers.by_ref().take(missing) {
         draft.create(service, &slot, Begin::default());
     }
-    rollout::advance(draft, service, &mut standpoints);
+    rollout::advance(draft, service, &mut standpoints, missing > 0);
     if missing == 0 {
         rebalance::step(draft, service, &standpoints);
     }
@@ -138,13 +138,12 @@ fn global<'a>(
             history::remove(draft, view);
         }
     }
-    for id in wanted {
-        let slot = Slot::Node(id.to_owned());
-        if !views.contains_key(&slot) {
-            draft.create(service, &slot, Begin::default());
-        }
+    let slots = wanted.iter().map(|id| Slot::Node((*id).to_owned()));
+    let missing: Vec<_> = slots.filter(|slot| !views.contains_key(slot)).collect();
+    for slot in &missing {
+        draft.create(service, slot, Begin::default());
     }
-    rollout::advance(draft, service, &mut standpoints);
+    rollout::advance(draft, service, &mut standpoints, !missing.is_empty());
     rebalance::nothing(draft, service);
 }
 
