@@ -1,6 +1,8 @@
 //! What is planned, as a cluster that carries plans out goes through it.
 
+mod moves;
 mod placing;
+mod restarts;
 mod simulation;
 mod updates;
 mod world;
