@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 build=(gcc libc6-dev clang libbpf-dev pkg-config protobuf-compiler libprotobuf-dev nftables iproute2 util-linux)
-test=(skopeo umoci redis-tools curl etcd-client iperf3 openssl bind9-dnsutils jq busybox-static procps strace tcl tmux
+test=(chromium skopeo umoci redis-tools curl etcd-client iperf3 openssl bind9-dnsutils jq busybox-static procps strace tcl tmux
     liblua5.3-0 libopentracing-c-wrapper0 python3) # before the last, two for haproxy
 # package:program it is wanted for. Whoever has the program on PATH keeps theirs.
 tools=(etcd-server:etcd docker-registry:docker-registry haproxy:haproxy prometheus:prometheus prometheus:promtool)

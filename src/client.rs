@@ -12,7 +12,7 @@ use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, UPGRADE, USER_AGENT};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -73,6 +73,11 @@ impl Client {
         })
     }
 
+    /// Whether the daemon is on this machine.
+    pub(crate) fn is_local(&self) -> bool {
+        matches!(self.host, Host::Unix(_))
+    }
+
     pub(crate) fn version(&self) -> String {
         format!("{}.{}", self.version.0, self.version.1)
     }
@@ -100,6 +105,50 @@ impl Client {
 
     pub(crate) fn delete(&self, path: &str) -> Call<'_> {
         self.call(Method::DELETE, path)
+    }
+
+    /// Passes on the head of a request that has no body, and takes whatever is answered.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Unreachable`] if nothing listens there, [`ClientError::Broken`] if it does not answer.
+    pub(crate) async fn pass(
+        &self,
+        method: Method,
+        uri: Uri,
+        headers: HeaderMap,
+    ) -> Result<Response<Incoming>, ClientError> {
+        let what = format!("{method} {}", uri.path());
+        let mut request = Request::new(full(Bytes::new()));
+        *request.method_mut() = method;
+        *request.uri_mut() = uri;
+        *request.headers_mut() = headers;
+        self.deliver(request, &what).await
+    }
+
+    async fn deliver(
+        &self,
+        request: Request<Body>,
+        what: &str,
+    ) -> Result<Response<Incoming>, ClientError> {
+        let unreachable = |source| ClientError::unreachable(&self.host, source);
+        match &self.host {
+            Host::Unix(path) => {
+                let socket = UnixStream::connect(path).await;
+                deliver(socket.map_err(unreachable)?, request, what).await
+            }
+            Host::Tcp { tls: None, .. } => {
+                let host = self.host.clone();
+                Err(ClientError::NoCertificate { host })
+            }
+            Host::Tcp {
+                address,
+                tls: Some(files),
+            } => {
+                let socket = secure::connect(address, files).await;
+                deliver(socket.map_err(unreachable)?, request, what).await
+            }
+        }
     }
 
     fn call(&self, method: Method, path: &str) -> Call<'_> {
@@ -213,7 +262,6 @@ impl<'client> Call<'client> {
             what: what.clone(),
             source,
         })?;
-        let unreachable = |source| ClientError::unreachable(&client.host, source);
         let mut request = Request::new(body);
         *request.method_mut() = method;
         *request.uri_mut() =
@@ -224,23 +272,8 @@ impl<'client> Call<'client> {
                     source,
                 })?;
         *request.headers_mut() = headers;
-        match &client.host {
-            Host::Unix(path) => {
-                let socket = UnixStream::connect(path).await;
-                exchange(socket.map_err(unreachable)?, request, what).await
-            }
-            Host::Tcp { tls: None, .. } => {
-                let host = client.host.clone();
-                Err(ClientError::NoCertificate { host })
-            }
-            Host::Tcp {
-                address,
-                tls: Some(files),
-            } => {
-                let socket = secure::connect(address, files).await;
-                exchange(socket.map_err(unreachable)?, request, what).await
-            }
-        }
+        let response = client.deliver(request, &what).await?;
+        accepted(Answer { what, response }).await
     }
 
     /// Sends the request and takes over its connection.
@@ -267,14 +300,32 @@ impl<'client> Call<'client> {
     }
 }
 
-/// Sends a request over a new connection and waits for the head of the answer.
+/// Sends a request over a new connection and waits for the head of the answer, which is no refusal.
 async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    mut request: Request<Body>,
+    request: Request<Body>,
     what: String,
 ) -> Result<Answer, ClientError> {
+    let response = deliver(stream, request, &what).await?;
+    accepted(Answer { what, response }).await
+}
+
+async fn accepted(answer: Answer) -> Result<Answer, ClientError> {
+    if answer.is_success() {
+        Ok(answer)
+    } else {
+        Err(answer.into_refusal().await)
+    }
+}
+
+/// Sends a request over a new connection and waits for the head of whatever answer.
+async fn deliver(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    mut request: Request<Body>,
+    what: &str,
+) -> Result<Response<Incoming>, ClientError> {
     let broken = |source| ClientError::Broken {
-        what: what.clone(),
+        what: what.to_owned(),
         source,
     };
     let (mut sender, connection) =
@@ -286,13 +337,7 @@ async fn exchange(
     let own = request.headers_mut();
     own.insert(HOST, HeaderValue::from_static("nuncio"));
     own.insert(USER_AGENT, HeaderValue::from_static(AGENT));
-    let response = sender.send_request(request).await.map_err(broken)?;
-    let answer = Answer { what, response };
-    if answer.is_success() {
-        Ok(answer)
-    } else {
-        Err(answer.into_refusal().await)
-    }
+    sender.send_request(request).await.map_err(broken)
 }
 
 fn full(bytes: Bytes) -> Body {

@@ -10,6 +10,7 @@ mod client;
 #[path = "../fuzz/corpus.rs"]
 mod corpus;
 mod daemon;
+mod dashboard;
 mod detach_keys;
 mod names;
 mod pipe;

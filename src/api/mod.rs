@@ -10,6 +10,7 @@ mod container_create;
 mod container_summary;
 mod container_view;
 mod containers;
+mod dashboard;
 mod disk_limits;
 mod distribution;
 mod endpoint;
@@ -103,6 +104,7 @@ fn routes() -> Router<Arc<Daemon>> {
         .merge(network_routes())
         .merge(volume_routes())
         .merge(unbuilt_routes())
+        .merge(dashboard::routes())
         .fallback(not_found)
         .method_not_allowed_fallback(not_found)
 }

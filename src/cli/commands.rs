@@ -9,10 +9,10 @@ use super::daemon::{DaemonArgs, DaemonOptions};
 use super::failure::{DAEMON_FAILED, Failure};
 use super::host::Host;
 use super::{
-    archive, cert, changes, commit, completion, cp, disk, doctor, events, exec, history, images,
-    import, inspect, lifecycle, login, logs, map, mesh, network, node, pause, peer, port, prune,
-    ps, pull, push, registry, registry_migrate, remove, run, search, service, start, stats, stored,
-    system, token, top, tunnel, update, volume, wait, why,
+    archive, cert, changes, commit, completion, cp, dashboard, disk, doctor, events, exec, history,
+    images, import, inspect, lifecycle, login, logs, map, mesh, network, node, pause, peer, port,
+    prune, ps, pull, push, registry, registry_migrate, remove, run, search, service, start, stats,
+    stored, system, token, top, tunnel, update, volume, wait, why,
 };
 use crate::client::Client;
 
@@ -94,6 +94,8 @@ pub(super) enum ClientCommand {
     Why(why::WhyArgs),
     /// Show hosts, containers and services, and what passes between them
     Map(map::MapArgs),
+    /// Show the map, live, in a browser
+    Dashboard(dashboard::DashboardArgs),
 }
 
 /// Commands that do without a daemon.
@@ -380,6 +382,7 @@ impl ClientCommand {
             Self::Events(args) => events::run(args, client).await?,
             Self::Why(args) => return why::run(args, client).await,
             Self::Map(args) => map::run(args, client).await?,
+            Self::Dashboard(args) => dashboard::run(args, client).await?,
         };
         Ok(code)
     }

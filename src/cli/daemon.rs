@@ -124,6 +124,15 @@ pub(crate) struct DaemonArgs {
     #[arg(long = "metrics-addr", value_name = "ADDR:PORT")]
     metrics: Option<SocketAddr>,
 
+    /// Serve the dashboard there, on this machine's loopback, to who shows the token that `nuncio dashboard` prints (default:
+    /// nowhere; `nuncio dashboard` serves it by itself then)
+    #[arg(long = "dashboard-addr", value_name = "ADDR:PORT", value_parser = loopback_address)]
+    dashboard: Option<SocketAddr>,
+
+    /// Let who may see that dashboard run programs in containers, too
+    #[arg(long, requires = "dashboard")]
+    dashboard_allow_exec: bool,
+
     /// UDP port that carries the overlay between hosts; the same on all of them
     #[arg(long, value_name = "PORT", default_value_t = 4789,
           value_parser = clap::value_parser!(u16).range(1..))]
@@ -234,6 +243,9 @@ pub(crate) struct DaemonOptions {
     /// Whether packets between containers of two hosts pass by bridge, routing and rules.
     pub(crate) shortcut: bool,
     pub(crate) metrics: Option<SocketAddr>,
+    /// Where the dashboard is served, and whether programs may be run from there.
+    pub(crate) dashboard: Option<SocketAddr>,
+    pub(crate) dashboard_exec: bool,
     pub(crate) vxlan_port: u16,
     pub(crate) tunnel_port: u16,
     pub(crate) fallback_port: u16,
@@ -295,6 +307,8 @@ impl TryFrom<DaemonArgs> for DaemonOptions {
             repair: !args.no_repair,
             shortcut: !args.no_shortcut,
             metrics: args.metrics,
+            dashboard: args.dashboard,
+            dashboard_exec: args.dashboard_allow_exec,
             vxlan_port: args.vxlan_port,
             tunnel_port: args.tunnel_port,
             fallback_port: args.fallback_port,
@@ -334,6 +348,20 @@ fn one_address(text: &str, usual: u16) -> Result<SocketAddr, NotAnAddress> {
     address
         .filter(is_one)
         .ok_or_else(|| NotAnAddress(text.to_owned(), usual))
+}
+
+/// Not on loopback.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{0:?} is not on this machine's loopback, beyond which the dashboard would be in clear: expected 127.0.0.1:PORT or \
+     [::1]:PORT; from elsewhere, use `nuncio -H tcp://HOST:PORT dashboard`, or ssh -L"
+)]
+pub(crate) struct NotLoopback(String);
+
+pub(crate) fn loopback_address(text: &str) -> Result<SocketAddr, NotLoopback> {
+    let address = text.parse().ok();
+    let address = address.filter(|address: &SocketAddr| address.ip().is_loopback());
+    address.ok_or_else(|| NotLoopback(text.to_owned()))
 }
 
 /// Ports of the host.

@@ -15,6 +15,7 @@ mod context;
 mod cp;
 mod credentials;
 pub(crate) mod daemon;
+mod dashboard;
 mod disk;
 mod doctor;
 mod events;

@@ -37,6 +37,8 @@ pub(crate) enum Peer {
         name: String,
         address: SocketAddr,
     },
+    /// Of the dashboard, on this machine.
+    Page { page: SocketAddr },
     /// The kernel did not say.
     Unknown {},
 }

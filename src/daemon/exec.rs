@@ -15,6 +15,9 @@ use super::{Daemon, outfit, start};
 /// Ended execs that are remembered for `inspect`; the oldest are forgotten beyond it.
 const REMEMBERED: usize = 1024;
 
+/// What a terminal's processes get when its other end is gone.
+const HANGUP: i32 = nix::sys::signal::Signal::SIGHUP as i32;
+
 /// How long after the end of its output an exec's exit code is waited for, and its start by who resizes its terminal.
 const LINGER: Duration = Duration::from_secs(5);
 
@@ -249,6 +252,14 @@ impl Daemon {
     pub(crate) fn exec_detached(&self, exec: &Exec) {
         let more = [("execID", exec.id.clone())];
         self.tell_more(&exec.container, "exec_detach", more);
+    }
+
+    /// Ends it as a terminal does whose other end is gone.
+    pub(crate) async fn exec_hang_up(&self, exec: &Exec) {
+        let Some(shim) = exec.shim() else { return };
+        if let Err(error) = shim.signal_all(HANGUP).await {
+            tracing::debug!(exec = exec.id, %error, "hang up");
+        }
     }
 
     pub(crate) async fn exec_resize(&self, exec: &Arc<Exec>, w: u16, h: u16) -> anyhow::Result<()> {

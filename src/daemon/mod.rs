@@ -13,6 +13,7 @@ pub(crate) mod config;
 mod connect;
 pub(crate) mod container;
 mod create;
+pub(crate) mod dashboard;
 mod drift;
 mod end;
 pub(crate) mod events;
@@ -146,6 +147,8 @@ pub(crate) struct Daemon {
     tally: Tally,
     /// What links have carried in the last hour.
     rings: Mutex<map::Rings>,
+    /// What the dashboard's pages share.
+    pub(crate) pages: dashboard::Pages,
     /// What was last told of the registry's news.
     news_told: Mutex<Option<Arc<Catalog>>>,
     local_networks: Mutex<BTreeMap<String, LocalNetwork>>,
@@ -256,6 +259,7 @@ impl Daemon {
             execs: Mutex::default(),
             events: EventLog::open(&options.data_root)?,
             rings: Mutex::default(),
+            pages: dashboard::Pages::default(),
             news_told: Mutex::default(),
             tally: Tally::default(),
             local_networks: Mutex::new(local_networks),

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::api_tls::{ApiListener, Papers};
 use super::audit::Peer;
 use super::outfit::CGROUP_PARENT;
-use super::{Daemon, api_socket, api_tls, drift, map, metrics, state_file};
+use super::{Daemon, api_socket, api_tls, dashboard, drift, map, metrics, state_file};
 use crate::cli::daemon::DaemonOptions;
 use crate::cli::host::Host;
 
@@ -53,6 +53,10 @@ pub(crate) async fn run(options: DaemonOptions) -> anyhow::Result<()> {
         Some(address) => Some(metrics::bind(address).await?),
         None => None,
     };
+    let pages = match daemon.options.dashboard {
+        Some(address) => Some(daemon.open_dashboard(address).await?),
+        None => None,
+    };
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
     serve_api(&daemon, group, &mut tasks, &stop).await?;
@@ -60,6 +64,10 @@ pub(crate) async fn run(options: DaemonOptions) -> anyhow::Result<()> {
     tasks.spawn(drift::watch(Arc::clone(&drift), stop.clone()));
     tasks.spawn(keep_in_step(Arc::clone(&daemon), drift, stop.clone()));
     tasks.spawn(map::sample(Arc::clone(&daemon), stop.clone()));
+    tasks.spawn(dashboard::draw(Arc::clone(&daemon), stop.clone()));
+    if let Some((listener, gate)) = pages {
+        tasks.spawn(dashboard::serve(listener, gate, stop.clone()));
+    }
     if let Some(listener) = metrics {
         tasks.spawn(metrics::serve(Arc::clone(&daemon), listener, stop.clone()));
     }

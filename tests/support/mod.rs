@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 #![allow(unused_imports, reason = "each test binary uses a part of it")]
 
+mod browser;
 mod capture;
 mod clients;
 mod command;
@@ -25,6 +26,7 @@ mod underlay;
 
 use std::time::{Duration, Instant};
 
+pub(crate) use browser::Browser;
 pub(crate) use capture::Capture;
 pub(crate) use clients::Client;
 pub(crate) use command::{Args, Finished, Spawned, tool};

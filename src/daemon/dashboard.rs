@@ -1,0 +1,162 @@
+//! What the dashboard's pages share: one map each second for all of them, and room for so many of them.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::events::Kind;
+use super::refusal::Refusal;
+use super::{Daemon, state_file};
+use crate::dashboard::{self, Crossing, Gate, Secret};
+
+/// Pages that are open at once.
+const PAGES: usize = 64;
+/// Terminals that are open in them.
+const TERMINALS: usize = 32;
+/// How old the map is that a page shows.
+const EVERY: Duration = Duration::from_secs(1);
+/// Several changes at once are one.
+const TOGETHER: Duration = Duration::from_millis(100);
+/// Where the token is kept, below the daemon's `--exec-root`.
+const SECRET: &str = "dashboard.json";
+
+/// What pages share.
+pub(crate) struct Pages {
+    room: Arc<Semaphore>,
+    terminals: Arc<Semaphore>,
+    /// The last map, as JSON; none until a page was open.
+    maps: watch::Sender<Option<Arc<str>>>,
+    opened: Notify,
+    /// The address of `--dashboard-addr`, with the token.
+    url: OnceLock<String>,
+}
+
+impl Default for Pages {
+    fn default() -> Self {
+        Self {
+            room: Arc::new(Semaphore::new(PAGES)),
+            terminals: Arc::new(Semaphore::new(TERMINALS)),
+            maps: watch::Sender::new(None),
+            opened: Notify::new(),
+            url: OnceLock::new(),
+        }
+    }
+}
+
+/// A page that is open.
+pub(crate) struct Page {
+    pub(crate) maps: watch::Receiver<Option<Arc<str>>>,
+    _room: OwnedSemaphorePermit,
+}
+
+impl Pages {
+    /// Makes room for one more page.
+    ///
+    /// # Errors
+    ///
+    /// What its user is to be told if there are too many.
+    pub(crate) fn open(&self) -> Result<Page, String> {
+        let room = Arc::clone(&self.room).try_acquire_owned().map_err(|_| {
+            format!("{PAGES} pages of this dashboard are open already: close one of them")
+        })?;
+        let mut maps = self.maps.subscribe();
+        maps.mark_changed();
+        self.opened.notify_one();
+        Ok(Page { maps, _room: room })
+    }
+
+    /// Makes room for one more terminal.
+    pub(crate) fn open_terminal(&self) -> Result<OwnedSemaphorePermit, Refusal> {
+        let room = Arc::clone(&self.terminals).try_acquire_owned();
+        room.map_err(|_| {
+            Refusal::conflict(format!(
+                "{TERMINALS} terminals are open in pages already: close one of them"
+            ))
+        })
+    }
+
+    /// Where the daemon itself serves the page.
+    pub(crate) fn url(&self) -> Option<&str> {
+        self.url.get().map(String::as_str)
+    }
+}
+
+/// Draws a map for the pages each second, and when a container begins or ends, for as long as a page is open.
+pub(super) async fn draw(daemon: Arc<Daemon>, stop: CancellationToken) {
+    let pages = &daemon.pages;
+    let mut ticks = interval(EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        while pages.maps.receiver_count() == 0 {
+            pages.maps.send_replace(None);
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = pages.opened.notified() => {}
+            }
+        }
+        let (_, mut events) = daemon.events.listen();
+        let began = Instant::now();
+        match daemon
+            .map(false)
+            .await
+            .map(|map| serde_json::to_string(&map))
+        {
+            Ok(Ok(map)) => drop(pages.maps.send_replace(Some(map.into()))),
+            Ok(Err(error)) => tracing::error!(%error, "write the map"),
+            Err(error) => tracing::warn!(error = format!("{error:#}"), "draw the map"),
+        }
+        let change = async {
+            loop {
+                match events.recv().await {
+                    Ok(event) if event.kind != Kind::Container => {}
+                    Ok(_) | Err(RecvError::Lagged(_)) => break,
+                    Err(RecvError::Closed) => std::future::pending().await,
+                }
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = change => {}
+            () = pages.opened.notified() => {}
+            _ = ticks.tick() => {}
+        }
+        sleep_until(began + TOGETHER).await;
+    }
+}
+
+impl Daemon {
+    /// Listens where `--dashboard-addr` says.
+    pub(super) async fn open_dashboard(
+        self: &Arc<Self>,
+        address: SocketAddr,
+    ) -> anyhow::Result<(TcpListener, Arc<Gate>)> {
+        let listener = TcpListener::bind(address).await;
+        let listener = listener.with_context(|| format!("listen on --dashboard-addr {address}"))?;
+        let address = listener.local_addr()?;
+        let path = self.options.exec_root.join(SECRET);
+        // The next daemon of this host lets in who has the page open now.
+        let secret = match state_file::read::<Secret>(&path) {
+            Ok(Some(secret)) => secret,
+            _ => Secret::new(),
+        };
+        state_file::write_unsynced(&path, &secret)?;
+        let crossing = Crossing::Here(crate::api::router(Arc::clone(self)));
+        let exec = self.options.dashboard_exec;
+        let gate = Arc::new(Gate::new(secret, exec, crossing, address));
+        let _ = self.pages.url.set(gate.url()); // there is one daemon in a process
+        tracing::info!(%address, "serving the dashboard; `nuncio dashboard` prints where, with the token");
+        Ok((listener, gate))
+    }
+}
+
+/// Lets browsers in until `stop`.
+pub(super) async fn serve(listener: TcpListener, gate: Arc<Gate>, stop: CancellationToken) {
+    dashboard::serve(listener, gate, stop).await;
+}
