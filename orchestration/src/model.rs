@@ -18,7 +18,8 @@ pub struct Cluster {
     /// Most hosts were lost at once, so that it is likelier that we are the ones cut off: nothing is planned but reasons.
     pub frozen: bool,
     /// How long after a host's lease has ended its fenced tasks may still run there, in milliseconds: until then none of them
-    /// is begun elsewhere. Zero, if hosts end them before their lease does.
+    /// is begun elsewhere. Zero, if hosts end them before their lease does. A host whose lease has ended ends them in that time
+    /// also if it has another lease by then, for the leader may not know of that yet.
     pub fence_grace: u64,
     /// The hosts.
     pub nodes: BTreeMap<String, Node>,

@@ -34,6 +34,10 @@ pub struct Plan {
 /// One thing to be done, in one transaction, by whoever still leads. Each can come twice without harm.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "most actions of a large plan are the large ones"
+)]
 pub enum Action {
     /// Writes a new task, unless one with its id is there. It already has its host if there is one that suits: then its state
     /// is [`Assigned`](crate::TaskState::Assigned).

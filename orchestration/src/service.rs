@@ -38,7 +38,7 @@ pub struct Update {
     pub message: String,
     /// The version of the spec that it leads to. An update to another is another update.
     pub version: u64,
-    /// How many slots there were to update when it began.
+    /// How many slots there were to update when it began; zero, until that is counted.
     pub total: u64,
     /// In how many slots a new task failed while it was watched.
     pub failures: u64,
@@ -63,6 +63,21 @@ pub enum UpdateState {
     RollbackPaused,
     /// It has gone back.
     RollbackCompleted,
+}
+
+impl Update {
+    /// The way back to the spec of that version, as it begins. Who takes an update back by hand writes it beside the spec.
+    #[must_use]
+    pub fn going_back(version: u64, now: u64) -> Self {
+        Self {
+            state: UpdateState::RollbackStarted,
+            started: now,
+            message: "rollback in progress".to_owned(),
+            version,
+            settled: Some(0),
+            ..Self::default()
+        }
+    }
 }
 
 impl UpdateState {

@@ -278,6 +278,7 @@ pub enum Order {
     /// The old one ends, then the new one starts.
     #[default]
     StopFirst,
-    /// The new one is up, then the old one is asked to end.
+    /// The new one is up, then the old one is asked to end. As long as there is no room for both, the old one stays, also on a
+    /// host that is drained.
     StartFirst,
 }

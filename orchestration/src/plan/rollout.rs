@@ -47,9 +47,12 @@ pub(super) fn advance<'a>(
             ..Update::default()
         },
     };
+    if update.total == 0 {
+        update.total = dirty;
+    }
     let failing = note_failures(service, slots, &mut update);
     if let Some(task) = failing
-        && give_up(draft, service, slots, &mut update, task)
+        && give_up(draft, service, &mut update, task)
     {
         return;
     }
@@ -106,7 +109,6 @@ fn failure<'a>(service: &Service, slot: &Standpoint<'_, 'a>, update: &Update) ->
 fn give_up<'a>(
     draft: &mut Draft<'a>,
     service: &'a Service,
-    slots: &[Standpoint<'_, 'a>],
     update: &mut Update,
     task: &Task,
 ) -> bool {
@@ -116,19 +118,11 @@ fn give_up<'a>(
     match (config(service).on_failure, previous) {
         (FailureAction::Continue, _) => return false,
         (FailureAction::Rollback, Some(previous)) if !backwards => {
-            let others = slots
-                .iter()
-                .filter(|s| s.current.iter().any(|t| t.spec_version != previous.version));
             draft.actions.push(Action::RollBack {
                 service: service.id.clone(),
                 update: Update {
-                    state: UpdateState::RollbackStarted,
-                    started: draft.cluster.now,
                     message: format!("update rolled back {why}"),
-                    version: previous.version,
-                    total: others.count() as u64,
-                    settled: Some(0),
-                    ..Update::default()
+                    ..Update::going_back(previous.version, draft.cluster.now)
                 },
             });
             return true;

@@ -109,7 +109,7 @@ fn surplus_last<'v, 'a>(
             (rank, view)
         })
         .collect();
-    ranked.sort_by(|(a, _), (b, _)| a.cmp(b));
+    ranked.sort_by_key(|(rank, _)| *rank);
     ranked.into_iter().map(|(_, view)| view).collect()
 }
 
@@ -265,11 +265,13 @@ fn attend<'a>(
     for other in &others {
         if other.node.is_none() {
             draft.forget(other);
-        } else if keeper.up() {
-            draft.desire(other, Desired::Shutdown);
-        } else if order == Order::StopFirst && standing(other, &draft.hosts) == Standing::Evicted {
-            draft.desire(other, Desired::Shutdown);
-        } else if spec.fence && keeper.node.is_some() {
+            continue;
+        }
+        let evicted = standing(other, &draft.hosts) == Standing::Evicted;
+        let superseded = keeper.up()
+            || (order == Order::StopFirst && evicted)
+            || (spec.fence && keeper.node.is_some());
+        if superseded {
             draft.desire(other, Desired::Shutdown);
         }
     }

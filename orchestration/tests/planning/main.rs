@@ -2,6 +2,7 @@
 
 mod moves;
 mod placing;
+mod properties;
 mod restarts;
 mod simulation;
 mod updates;

@@ -1,4 +1,6 @@
-use nuncio_orchestration::{Action, Desired, FailureAction, Order, Spec, UpdateState, plan};
+use nuncio_orchestration::{
+    Action, Desired, FailureAction, Order, Spec, Update, UpdateState, plan,
+};
 
 use crate::world::{World, replicas};
 
@@ -127,6 +129,50 @@ fn start_first_ends_what_is_old_once_the_new_is_up() {
     world.converge();
     assert_eq!(versions(&world), [2; 3]);
     assert_eq!(world.counts("web"), [1, 1, 1]);
+}
+
+#[test]
+fn start_first_goes_on_once_what_is_old_has_ended() {
+    let mut spec = replicas(2);
+    spec.update.order = Order::StartFirst;
+    let mut world = running(spec);
+    world.change("web", |_| {});
+    world.step();
+    world.agents();
+    world.step();
+    assert_eq!(versions(&world), [2, 1]);
+    // It was asked to end, and has not: nobody is replaced meanwhile.
+    world.step();
+    assert_eq!(versions(&world), [2, 1]);
+    world.agents();
+    world.step();
+    assert_eq!(versions(&world), [2, 1, 2]);
+}
+
+#[test]
+fn who_takes_an_update_back_by_hand_goes_by_the_settings_for_that() {
+    let mut world = running(replicas(4));
+    world.change("web", |_| {});
+    world.converge();
+    let now = world.cluster.now;
+    let service = world.service("web");
+    service.spec = service.previous.take().expect("a spec");
+    service.spec.rollback.parallelism = 3;
+    service.update = Some(Update::going_back(1, now));
+    world.step();
+    let waiting = world
+        .places("web")
+        .into_iter()
+        .filter(|place| place.is_empty());
+    assert_eq!(waiting.count(), 3);
+    world.converge();
+    let update = world.service("web").update.clone().expect("an update");
+    assert_eq!(update.message, "rollback completed");
+    assert_eq!(
+        (update.state, update.total),
+        (UpdateState::RollbackCompleted, 4)
+    );
+    assert_eq!(versions(&world), [1; 4]);
 }
 
 #[test]

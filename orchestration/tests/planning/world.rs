@@ -5,6 +5,7 @@ use nuncio_orchestration::{
 };
 
 /// A cluster, and agents that do at once what is wanted of them.
+#[derive(Debug)]
 pub(crate) struct World {
     pub(crate) cluster: Cluster,
     /// Tasks of these versions fail as soon as they are started.
