@@ -30,7 +30,7 @@ pub(super) fn advance<'a>(
     let mut update = match &service.update {
         Some(update) if update.version == version && update.state.active() => update.clone(),
         Some(update) if update.version == version && stands_still(update) => return,
-        earlier if dirty == 0 => {
+        earlier if dirty == 0 && !begun_unseen(service, slots) => {
             // Nothing was left to do of it: its version is not wanted any more, and no task of another is there.
             if let Some(update) = earlier.as_ref().filter(|u| u.state.active()) {
                 draft.progress(service, completed(update.clone(), draft.cluster.now));
@@ -42,7 +42,11 @@ pub(super) fn advance<'a>(
             started: draft.cluster.now,
             message: "update in progress".to_owned(),
             version,
-            total: dirty,
+            total: if dirty == 0 {
+                slots.len() as u64
+            } else {
+                dirty
+            },
             settled: Some(0),
             ..Update::default()
         },
@@ -57,6 +61,21 @@ pub(super) fn advance<'a>(
         return;
     }
     step(draft, service, slots, update, filling);
+}
+
+/// Whether every task was replaced by one of a new version for other reasons before the update to that was begun: it is watched
+/// nevertheless.
+fn begun_unseen(service: &Service, slots: &[Standpoint<'_, '_>]) -> bool {
+    let version = service.spec.version;
+    let seen = service
+        .update
+        .as_ref()
+        .is_some_and(|u| u.version == version);
+    let changed = service
+        .previous
+        .as_ref()
+        .is_some_and(|p| p.version != version);
+    changed && !seen && !slots.is_empty()
 }
 
 fn stands_still(update: &Update) -> bool {

@@ -262,6 +262,7 @@ fn attend<'a>(
         .copied()
         .filter(|t| t.id != keeper.id)
         .collect();
+    let mut leaving = BTreeSet::new();
     for other in &others {
         if other.node.is_none() {
             draft.forget(other);
@@ -273,8 +274,11 @@ fn attend<'a>(
             || (spec.fence && keeper.node.is_some());
         if superseded {
             draft.desire(other, Desired::Shutdown);
+            leaving.insert(other.id.as_str());
         }
     }
+    let serves = |t: &&Task| t.up() && !leaving.contains(t.id.as_str());
+    standpoint.serving = standpoint.current.iter().copied().any(|t| serves(&t));
     standpoint.dirty = match order {
         Order::StopFirst => {
             standpoint

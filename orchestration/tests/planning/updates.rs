@@ -280,6 +280,23 @@ fn an_update_that_fails_goes_back() {
 }
 
 #[test]
+fn a_bad_version_is_taken_back_though_nothing_was_left_to_replace() {
+    let mut world = running(replicas(2));
+    world.bad_versions.push(2);
+    // All tasks end, and are followed by new ones of another version, before anybody could begin an update.
+    let tasks = world.cluster.tasks.values_mut();
+    for task in tasks {
+        (task.state, task.exit_code) = (nuncio_orchestration::TaskState::Failed, Some(1));
+    }
+    world.change("web", |spec| {
+        spec.update.on_failure = FailureAction::Rollback;
+    });
+    world.converge();
+    assert_eq!(state(&world), Some(UpdateState::RollbackCompleted));
+    assert_eq!(versions(&world), [1; 2]);
+}
+
+#[test]
 fn going_back_that_fails_too_stands_still() {
     let mut world = running(replicas(2));
     world.bad_versions.extend([1, 2]);

@@ -16,7 +16,7 @@ pub(super) struct Host {
     /// When it last renewed its lease.
     renewed: u64,
     /// When fenced tasks have ended that it had when its lease ended.
-    fenced_by: Option<u64>,
+    pub(super) fenced_by: Option<u64>,
     /// The tasks whose processes run, and of which slot of which service they are.
     pub(super) runs: BTreeMap<String, (String, Slot)>,
 }
@@ -86,6 +86,11 @@ impl Simulation {
                     wind_down(host, task, &mut self.lots);
                 } else if host.fenced_by.is_some() && task.service == "one" {
                     // Nothing fenced is begun before what the last lease left has ended.
+                } else if task.state == TaskState::Starting
+                    && task.service == "web"
+                    && self.bad.contains(&task.spec_version)
+                {
+                    (task.state, task.exit_code) = (TaskState::Failed, Some(1));
                 } else {
                     bring_up(host, task, &mut self.lots, faults);
                 }

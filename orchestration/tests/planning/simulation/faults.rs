@@ -1,4 +1,4 @@
-use nuncio_orchestration::{Availability, Mode, UpdateState, plan};
+use nuncio_orchestration::{Availability, FailureAction, Mode, UpdateState, plan};
 
 use super::Simulation;
 
@@ -42,6 +42,7 @@ impl Simulation {
             }
             10 | 11 => {
                 self.lags = !self.lags;
+                self.lagging = self.truth.clone();
                 "has a leader that lags behind, or no longer"
             }
             12 | 13 => {
@@ -73,11 +74,26 @@ impl Simulation {
             self.note("web is scaled");
             return;
         }
+        let bad = name == "web" && self.lots.one_in(3);
+        self.renew(&name, bad);
+    }
+
+    /// Gives a service another version, a bad one of which is taken back.
+    fn renew(&mut self, name: &str, bad: bool) {
+        let service = self.truth.services.get_mut(name).expect("a service");
         self.changes += 1;
         service.previous = Some(service.spec.clone());
-        service.spec.version += self.changes;
+        service.spec.version = self.changes + 1;
         service.update = None;
-        self.note(&format!("{name} is changed"));
+        service.spec.update.on_failure = FailureAction::Continue;
+        if bad {
+            service.spec.update.on_failure = FailureAction::Rollback;
+            self.bad.insert(service.spec.version);
+        }
+        self.note(&format!(
+            "{name} is changed{}",
+            if bad { ", badly" } else { "" }
+        ));
     }
 
     /// All but what has crashed for good is as it should be again.
@@ -96,6 +112,20 @@ impl Simulation {
         }
         self.lags = false;
         self.planned = None;
+        // Where one may end that went back to what was bad as well.
+        let web = &self.truth.services["web"];
+        let stands = web
+            .update
+            .as_ref()
+            .is_some_and(|u| matches!(u.state, UpdateState::Paused | UpdateState::RollbackPaused));
+        let previous_bad = web
+            .previous
+            .as_ref()
+            .is_some_and(|spec| self.bad.contains(&spec.version));
+        if stands || previous_bad || self.bad.contains(&web.spec.version) && web.previous.is_none()
+        {
+            self.renew("web", false);
+        }
     }
 
     /// Nothing is planned and nothing will be, and no host has anything left to do.
@@ -114,12 +144,17 @@ impl Simulation {
         };
         let updated = self.truth.services.values().all(|s| {
             let update = s.update.as_ref();
-            update.is_none_or(|u| u.state == UpdateState::Completed)
+            update.is_none_or(|u| {
+                matches!(
+                    u.state,
+                    UpdateState::Completed | UpdateState::RollbackCompleted
+                )
+            })
         });
         let known = self
             .hosts
             .iter()
-            .all(|h| h.down != self.truth.nodes[&h.id].alive);
+            .all(|host| host.down != self.truth.nodes[&host.id].alive && host.fenced_by.is_none());
         planned.actions.is_empty()
             && !soon
             && updated

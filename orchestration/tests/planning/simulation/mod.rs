@@ -3,6 +3,7 @@
 //! A seed decides all that happens. `NUNCIO_SIM_SEED=N` runs one alone and tells what happened,
 //! `NUNCIO_SIM_SEEDS=N` says how many are run.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 mod agents;
@@ -30,7 +31,7 @@ struct Simulation {
     /// What the registry has.
     truth: Cluster,
     hosts: Vec<agents::Host>,
-    /// What a leader that lags behind sees.
+    /// What a leader sees from when it began to lag behind.
     lagging: Cluster,
     lags: bool,
     wake_at: Option<u64>,
@@ -39,6 +40,8 @@ struct Simulation {
     /// When the leader that is there takes up its work.
     leader_from: u64,
     changes: u64,
+    /// Versions of `web` whose tasks do not come up.
+    bad: BTreeSet<u64>,
     log: String,
 }
 
@@ -65,6 +68,7 @@ impl Simulation {
             spec.restart.delay = 1000;
             // Hosts that crash take new tasks with them, which is nothing that an update is to stop for.
             spec.update.on_failure = FailureAction::Continue;
+            spec.rollback = spec.update;
             world.add(name, spec);
         }
         if lots.one_in(3) {
@@ -91,6 +95,7 @@ impl Simulation {
             planned: None,
             leader_from: 0,
             changes: 0,
+            bad: BTreeSet::new(),
             log: String::new(),
         }
     }
@@ -133,9 +138,6 @@ impl Simulation {
         self.leases();
         self.agents(faults);
         self.fenced_run_once()?;
-        if !self.lags {
-            self.lagging = self.truth.clone();
-        }
         self.lead(faults)
     }
 
@@ -146,7 +148,10 @@ impl Simulation {
             return Ok(());
         }
         self.lagging.now = now;
-        let seen = &self.lagging;
+        let seen = match self.lags {
+            true => &self.lagging,
+            false => &self.truth,
+        };
         let due = self.wake_at.is_some_and(|at| at <= now);
         let known = self.planned.as_mut().is_some_and(|planned| {
             planned.now = now;
