@@ -4,6 +4,8 @@
 mod api;
 #[path = "mesh/links.rs"]
 mod links;
+#[path = "mesh/peek.rs"]
+mod peek;
 mod support;
 
 use std::fs;

@@ -66,6 +66,7 @@ async fn enter(registry: Registry, host: u32, endpoints: u32) -> Result<Presence
         wireguard: None,
         fallback: None,
         links: None,
+        peek: None,
     };
     registry.register_node(&node).await?;
     let networks = registry.networks().await?;

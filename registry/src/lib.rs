@@ -46,7 +46,7 @@ pub use migrate::{MigrateError, Migrated};
 pub use mirror::Mirror;
 pub use model::{
     BlockRecord, CheckRecord, EndpointHealth, EndpointRecord, FallbackRecord, Fittest,
-    ImportRecord, LinksRecord, NetworkRecord, NodeRecord, PortRecord, Protocol,
+    ImportRecord, LinksRecord, NetworkRecord, NodeRecord, PeekRecord, PortRecord, Protocol,
     ServiceHealthRecord, ServiceOffer, ServiceRecord, Upstream, WireguardRecord,
 };
 pub use networks::{CreateNetworkError, NetworkRequest, RemoveNetworkError};

@@ -29,6 +29,17 @@ pub struct NodeRecord {
     pub fallback: Option<FallbackRecord>,
     /// How links between hosts are encrypted; absent, if they are not.
     pub links: Option<LinksRecord>,
+    /// Where other hosts are told what happens there; absent, if they are not.
+    pub peek: Option<PeekRecord>,
+}
+
+/// Where a node tells other nodes what happens there.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PeekRecord {
+    /// TCP port.
+    pub port: u16,
+    /// Whether it is told without TLS, to everybody who asks.
+    pub plain: bool,
 }
 
 /// How a node takes part in links that are encrypted.

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::model::{
-    BlockRecord, FallbackRecord, LinksRecord, NetworkRecord, NodeRecord, WireguardRecord,
+    BlockRecord, FallbackRecord, LinksRecord, NetworkRecord, NodeRecord, PeekRecord,
+    WireguardRecord,
 };
 
 const VERSION: u64 = 1;
@@ -119,6 +120,15 @@ struct NodeWire {
     fallback: Option<FallbackWire>,
     #[serde(default)]
     links: Option<LinksWire>,
+    #[serde(default)]
+    peek: Option<PeekWire>,
+}
+
+#[derive(Deserialize, Serialize)]
+struct PeekWire {
+    port: u16,
+    #[serde(default)]
+    plain: bool,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -160,6 +170,7 @@ impl Record for NodeRecord {
             wireguard,
             fallback,
             links,
+            peek,
             ..
         } = wire;
         let wireguard =
@@ -170,6 +181,7 @@ impl Record for NodeRecord {
             former: wire.former,
         });
         let links = links.map(|LinksWire { port, plain }| LinksRecord { port, plain });
+        let peek = peek.map(|PeekWire { port, plain }| PeekRecord { port, plain });
         Ok(Self {
             id,
             name,
@@ -180,6 +192,7 @@ impl Record for NodeRecord {
             wireguard,
             fallback,
             links,
+            peek,
         })
     }
 
@@ -202,6 +215,10 @@ impl Record for NodeRecord {
                 former: record.former.clone(),
             }),
             links: self.links.as_ref().map(|record| LinksWire {
+                port: record.port,
+                plain: record.plain,
+            }),
+            peek: self.peek.as_ref().map(|record| PeekWire {
                 port: record.port,
                 plain: record.plain,
             }),

@@ -18,8 +18,10 @@ use tokio::net::UnixListener;
 
 use super::Server;
 use crate::daemon::Daemon;
+use crate::daemon::api_connection::{Caller, Cuttable};
 use crate::daemon::api_tls::ApiListener;
 use crate::daemon::audit::{Change, Peer};
+use crate::daemon::peek::PeekListener;
 
 /// Keys of queries that are names.
 const NAMES: [&str; 5] = ["name", "fromImage", "repo", "tag", "container"];
@@ -30,22 +32,32 @@ const ANSWER: u64 = 64 << 10;
 /// Characters of a path or a name that are written down.
 const LONGEST: usize = 512;
 
-impl Connected<IncomingStream<'_, UnixListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        match stream.io().peer_cred() {
-            Ok(peer) => Self::Process {
+impl Connected<IncomingStream<'_, Cuttable<UnixListener>>> for Caller {
+    fn connect_info(stream: IncomingStream<'_, Cuttable<UnixListener>>) -> Self {
+        let peer = match stream.io().stream().peer_cred() {
+            Ok(peer) => Peer::Process {
                 uid: peer.uid(),
                 gid: peer.gid(),
                 pid: peer.pid(),
             },
-            Err(_) => Self::Unknown {},
-        }
+            Err(_) => Peer::Unknown {},
+        };
+        let cut = stream.io().cut();
+        Self { peer, cut }
     }
 }
 
-impl Connected<IncomingStream<'_, ApiListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, ApiListener>) -> Self {
-        stream.remote_addr().clone()
+impl Connected<IncomingStream<'_, Cuttable<ApiListener>>> for Caller {
+    fn connect_info(stream: IncomingStream<'_, Cuttable<ApiListener>>) -> Self {
+        let (peer, cut) = (stream.remote_addr().clone(), stream.io().cut());
+        Self { peer, cut }
+    }
+}
+
+impl Connected<IncomingStream<'_, PeekListener>> for Caller {
+    fn connect_info(stream: IncomingStream<'_, PeekListener>) -> Self {
+        let (peer, cut) = (stream.remote_addr().clone(), stream.io().cut());
+        Self { peer, cut }
     }
 }
 
@@ -70,12 +82,12 @@ pub(super) async fn note(State(daemon): Server, request: Request, next: Next) ->
     if reads || HARMLESS.iter().any(|end| path.ends_with(end)) {
         return next.run(request).await;
     }
-    let peer = request.extensions().get::<ConnectInfo<Peer>>();
+    let peer = request.extensions().get::<ConnectInfo<Caller>>();
     let mut pending = Pending {
         daemon,
         change: Change {
             time: Timestamp::now(),
-            peer: peer.map_or(Peer::Unknown {}, |ConnectInfo(peer)| peer.clone()),
+            peer: peer.map_or(Peer::Unknown {}, |ConnectInfo(caller)| caller.peer.clone()),
             method: request.method().to_string(),
             path: shown(path),
             name: named(request.uri()),

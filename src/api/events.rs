@@ -4,8 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use anyhow::bail;
-use axum::body::{Body, Bytes};
+use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
@@ -18,6 +17,7 @@ use tokio::time::Instant;
 
 use super::filters::Filters;
 use super::query::{Params, moment};
+use super::slow::{Missed, Reader, json_line};
 use super::{Answer, Server};
 use crate::daemon::events::{Event, Kind, Listener};
 
@@ -49,7 +49,11 @@ pub(crate) struct Asked {
     filters: Option<String>,
 }
 
-pub(crate) async fn events(State(daemon): Server, Params(asked): Params<Asked>) -> Answer {
+pub(crate) async fn events(
+    State(daemon): Server,
+    Params(asked): Params<Asked>,
+    reader: Reader,
+) -> Answer {
     let filters = Filters::parse(asked.filters.as_deref(), FILTERS)?;
     let since = moment("since", &asked.since)?;
     let until = moment("until", &asked.until)?;
@@ -73,7 +77,8 @@ pub(crate) async fn events(State(daemon): Server, Params(asked): Params<Asked>) 
         filters,
         end: until.map(|until| Instant::now() + left(until)),
     };
-    let body = Body::from_stream(stream::try_unfold(telling, Telling::next));
+    let lines = stream::try_unfold(telling, Telling::next);
+    let body = reader.body("events".to_owned(), lines, json_line);
     Ok(([(CONTENT_TYPE, "application/json")], body).into_response())
 }
 
@@ -86,7 +91,7 @@ struct Telling {
 }
 
 impl Telling {
-    /// The next line. It is an error, and so the answer is cut off, if the client does not keep up.
+    /// The next line. It is an error, and so the answer ends, if the client does not keep up.
     async fn next(mut self) -> anyhow::Result<Option<(Bytes, Self)>> {
         if let Some(event) = self.past.pop_front() {
             return Ok(Some((line(&event)?, self)));
@@ -108,10 +113,7 @@ impl Telling {
                 }
                 Ok(_) => {}
                 Err(RecvError::Closed) => return Ok(None),
-                Err(RecvError::Lagged(missed)) => {
-                    tracing::warn!(missed, "a reader of events did not keep up and is let go");
-                    bail!("{missed} events were missed");
-                }
+                Err(RecvError::Lagged(missed)) => return Err(Missed(missed).into()),
             }
         }
     }

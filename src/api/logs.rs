@@ -1,7 +1,7 @@
 //! `GET /containers/{id}/logs`: what a container wrote, and what it goes on to write.
 
 use axum::Extension;
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
@@ -14,24 +14,25 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::ApiError;
 use super::query::{Flag, Params, moment};
-use super::raw_stream::Framing;
+use super::raw_stream::{Channel, Framing};
+use super::slow::Reader;
 use super::version::ApiVersion;
 use super::{Answer, Server};
-use crate::daemon::container::Status;
+use crate::daemon::container::{Container, Status};
 use crate::daemon::refusal::Refusal;
 
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(crate) struct Asked {
     #[serde(default)]
-    follow: Flag,
+    pub(super) follow: Flag,
     #[serde(default)]
-    stdout: Flag,
+    pub(super) stdout: Flag,
     #[serde(default)]
-    stderr: Flag,
+    pub(super) stderr: Flag,
     #[serde(default)]
-    timestamps: Flag,
+    pub(super) timestamps: Flag,
     #[serde(default)]
-    details: Flag,
+    pub(super) details: Flag,
     #[serde(default)]
     since: String,
     #[serde(default)]
@@ -45,28 +46,33 @@ pub(crate) async fn logs(
     Path(id): Path<String>,
     Params(asked): Params<Asked>,
     Extension(version): Extension<ApiVersion>,
+    reader: Reader,
 ) -> Answer {
     let container = daemon.container(&id)?;
-    let mut query = query(&asked)?;
-    if container.view().config.host.no_log {
-        let message = "configured logging driver does not support reading";
-        return Err(Refusal::unsupported(message).into());
-    }
     let framing = Framing::of(container.view().config.tty);
-    let status = container.status();
-    let end = CancellationToken::new();
-    if asked.follow.0 && status.borrow().running {
-        query.follow = Some(end.clone());
-    }
-    let logs = read(&container.log_path(), query).map_err(anyhow::Error::from)?;
-    let lines = Lines {
-        logs,
-        status,
-        end,
-        asked,
-        framing,
+    let (timestamps, details) = (asked.timestamps.0, asked.details.0);
+    let follows = asked.follow.0;
+    let lines = Lines::open(&container, asked)?;
+    let frames = stream::try_unfold(lines, move |mut lines: Lines| async move {
+        let line = lines.next().await?;
+        anyhow::Ok(line.map(|line| {
+            let text = text(&line, timestamps, details);
+            let frame = framing.frame(line.stream.into(), text.as_bytes());
+            (frame, lines)
+        }))
+    });
+    let body = match follows {
+        true => {
+            let what = format!("logs of {}", container.name());
+            let last = move |why: &str| match framing {
+                Framing::Multiplexed => framing.frame(Channel::Error, why.as_bytes()),
+                Framing::Raw => format!("{why}\n").into(),
+            };
+            reader.body(what, Box::pin(frames), last)
+        }
+        // Who pages through what has an end may take as long as that takes: it costs nothing meanwhile.
+        false => Body::from_stream(Box::pin(frames)),
     };
-    let body = Body::from_stream(stream::try_unfold(lines, Lines::next));
     Ok(([(CONTENT_TYPE, framing.content_type(version))], body).into_response())
 }
 
@@ -86,17 +92,40 @@ fn query(asked: &Asked) -> Result<LogQuery, ApiError> {
 }
 
 /// A log on its way to a client.
-struct Lines {
+pub(super) struct Lines {
     logs: Logs,
     status: watch::Receiver<Status>,
     /// Tells the log that the container has ended.
     end: CancellationToken,
     asked: Asked,
-    framing: Framing,
 }
 
 impl Lines {
-    async fn next(mut self) -> anyhow::Result<Option<(Bytes, Self)>> {
+    /// # Errors
+    ///
+    /// If the container's log is not kept, or nothing of it is asked for.
+    pub(super) fn open(container: &Container, asked: Asked) -> Result<Self, ApiError> {
+        let mut query = query(&asked)?;
+        if container.view().config.host.no_log {
+            let message = "configured logging driver does not support reading";
+            return Err(Refusal::unsupported(message).into());
+        }
+        let status = container.status();
+        let end = CancellationToken::new();
+        if asked.follow.0 && status.borrow().running {
+            query.follow = Some(end.clone());
+        }
+        let logs = read(&container.log_path(), query).map_err(anyhow::Error::from)?;
+        Ok(Self {
+            logs,
+            status,
+            end,
+            asked,
+        })
+    }
+
+    /// The next line of those streams that are asked for.
+    pub(super) async fn next(&mut self) -> anyhow::Result<Option<LogLine>> {
         loop {
             let line = tokio::select! {
                 line = self.logs.next() => line?,
@@ -112,11 +141,7 @@ impl Lines {
                 Stream::Stderr => self.asked.stderr.0,
             };
             if wanted {
-                let text = text(&line, self.asked.timestamps.0, self.asked.details.0);
-                return Ok(Some((
-                    self.framing.frame(line.stream.into(), text.as_bytes()),
-                    self,
-                )));
+                return Ok(Some(line));
             }
         }
     }

@@ -32,6 +32,7 @@ mod images;
 mod import;
 mod json;
 mod load;
+mod log_lines;
 mod logs;
 mod map;
 mod mesh;
@@ -40,6 +41,7 @@ mod network_view;
 mod networks;
 mod nulls;
 mod patterns;
+mod peek;
 mod peers;
 mod ports;
 mod prune;
@@ -54,6 +56,7 @@ mod rights;
 mod save;
 mod search;
 mod services;
+mod slow;
 mod stats;
 mod steps;
 mod system;
@@ -66,6 +69,8 @@ mod version;
 mod volumes;
 mod wait;
 mod why;
+
+pub(crate) use peek::router as peek_router;
 
 #[cfg(test)]
 pub(crate) use container_view::tests::record as test_record;
@@ -143,6 +148,10 @@ fn system_routes() -> Router<Arc<Daemon>> {
         .route("/nuncio/v1/tunnel/keys", post(system::rotate_keys))
         .route("/nuncio/v1/map", get(map::map))
         .route("/nuncio/v1/why", get(why::why))
+        .route("/nuncio/v1/stats", get(stats::all))
+        .route("/nuncio/v1/flows", get(peek::flows))
+        .route("/nuncio/v1/containers/{id}/logs", get(log_lines::logs))
+        .route("/nuncio/v1/nodes/{id}/peek/{*path}", get(peek::other))
 }
 
 fn container_routes() -> Router<Arc<Daemon>> {

@@ -1,8 +1,10 @@
 //! `GET /containers/{id}/stats`: what a container takes, once or every second.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
@@ -14,12 +16,16 @@ use serde_json::{Map, Value, json};
 use tokio::time::{Instant, sleep_until};
 
 use super::query::{Flag, Params};
+use super::slow::{Reader, json_line};
 use super::{Answer, Server};
+use crate::daemon::Daemon;
 use crate::daemon::container::Container;
 use crate::daemon::stats::{NetworkStats, Sample, Traffic};
 
 /// Between two looks.
 const PERIOD: Duration = Duration::from_secs(1);
+/// Containers in one answer about all of a host; the others are counted.
+const MOST: usize = 1000;
 /// Go's zero time, which stands for never.
 const NEVER: &str = "0001-01-01T00:00:00Z";
 
@@ -34,6 +40,7 @@ pub(crate) async fn stats(
     State(daemon): Server,
     Path(id): Path<String>,
     Params(asked): Params<Asked>,
+    reader: Reader,
 ) -> Answer {
     let container = daemon.container(&id)?;
     let forever = asked.stream.is_none_or(|stream| stream.0);
@@ -48,6 +55,7 @@ pub(crate) async fn stats(
         let line = line(&container, before.as_ref(), now.as_ref()).map_err(anyhow::Error::from)?;
         return Ok((headers, line).into_response());
     }
+    let what = format!("stats of {}", container.name());
     let looking = (daemon, container, None::<Option<Sample>>, Instant::now());
     let lines = stream::try_unfold(looking, async |(daemon, container, before, due)| {
         sleep_until(due).await;
@@ -68,7 +76,69 @@ pub(crate) async fn stats(
         let next = (daemon, container, Some(now), Instant::now() + PERIOD);
         anyhow::Ok(Some((line, next)))
     });
-    Ok((headers, Body::from_stream(Box::pin(lines))).into_response())
+    let body = reader.body(what, Box::pin(lines), json_line);
+    Ok((headers, body).into_response())
+}
+
+#[derive(Deserialize)]
+pub(crate) struct AllAsked {
+    #[serde(default)]
+    stream: Flag,
+    #[serde(default)]
+    all: Flag,
+}
+
+/// `GET /nuncio/v1/stats`: what all containers of this host take that run, or `all=1`; once, or `stream=1`: a line each second.
+pub(crate) async fn all(
+    State(daemon): Server,
+    Params(asked): Params<AllAsked>,
+    reader: Reader,
+) -> Answer {
+    let headers = [(CONTENT_TYPE, "application/json")];
+    if !asked.stream.0 {
+        let (_, before) = look(&daemon, asked.all.0, &BTreeMap::new())?;
+        sleep_until(Instant::now() + PERIOD).await;
+        let (line, _) = look(&daemon, asked.all.0, &before)?;
+        return Ok((headers, line).into_response());
+    }
+    let looking = (daemon, BTreeMap::new(), Instant::now());
+    let lines = stream::try_unfold(
+        looking,
+        move |(daemon, before, due): (Arc<Daemon>, Samples, _)| async move {
+            sleep_until(due).await;
+            let (line, now) = look(&daemon, asked.all.0, &before)?;
+            anyhow::Ok(Some((line, (daemon, now, Instant::now() + PERIOD))))
+        },
+    );
+    let body = reader.body("stats of all".to_owned(), Box::pin(lines), json_line);
+    Ok((headers, body).into_response())
+}
+
+type Samples = BTreeMap<String, Sample>;
+
+/// A line about all containers, and what the next is compared with.
+fn look(daemon: &Daemon, all: bool, before: &Samples) -> anyhow::Result<(Bytes, Samples)> {
+    let (mut samples, mut views, mut omitted) = (BTreeMap::new(), Vec::new(), 0);
+    for container in daemon.containers() {
+        if !all && !container.is_running() {
+            continue;
+        }
+        if views.len() == MOST {
+            omitted += 1;
+            continue;
+        }
+        let now = daemon.sample(&container);
+        let earlier = before.get(&container.id);
+        views.push(view(
+            &container.id,
+            &container.name(),
+            earlier,
+            now.as_ref(),
+        ));
+        samples.extend(now.map(|now| (container.id.clone(), now)));
+    }
+    let line = json!({ "containers": views, "omitted": omitted });
+    Ok((format!("{line}\n").into(), samples))
 }
 
 fn line(

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 use ipnetwork::Ipv4Network;
@@ -11,7 +12,7 @@ use nuncio_runtime::image::{InsecureRegistry, Mirror, RegistrySettings};
 
 pub(crate) use self::registry::{RegistryAccess, RegistryChoice};
 use super::host::{DEFAULT_HOST, Host};
-use super::parse::Size;
+use super::parse::{Size, Span};
 use super::tls::{TlsArgs, TlsFiles};
 use crate::daemon::audit;
 
@@ -153,6 +154,19 @@ pub(crate) struct DaemonArgs {
           value_parser = clap::value_parser!(u16).range(1..))]
     link_port: u16,
 
+    /// TCP port by which the other hosts of a mesh ask this one for events, figures and logs (`nuncio stats --all-nodes`), or 0:
+    /// tell them nothing
+    #[arg(long, value_name = "PORT", default_value_t = 51822)]
+    peek_port: u16,
+
+    /// Outside of a mesh: tell everybody who reaches --peek-port, by no certificate and in clear
+    #[arg(long)]
+    insecure_peek: bool,
+
+    /// How long to wait for a reader of events, figures or a log that is followed when it takes nothing; then it is let go
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = reader_patience)]
+    reader_patience: Duration,
+
     /// Where subnets are taken from: a pool, and how long the prefix of each subnet is (may be repeated)
     #[arg(long = "default-address-pool", value_name = "CIDR,SIZE")]
     pools: Vec<AddressPool>,
@@ -250,6 +264,12 @@ pub(crate) struct DaemonOptions {
     pub(crate) tunnel_port: u16,
     pub(crate) fallback_port: u16,
     pub(crate) link_port: u16,
+    /// 0: other hosts are told nothing.
+    pub(crate) peek_port: u16,
+    /// Whether they are told without a mesh, and everybody with them.
+    pub(crate) insecure_peek: bool,
+    /// How long a reader may take nothing of what has no end.
+    pub(crate) reader_patience: Duration,
     /// Pools and the prefix length of the subnets taken from each; empty: the built-in ones.
     pub(crate) pools: Vec<(Ipv4Network, u8)>,
     /// How registries of images are reached.
@@ -313,6 +333,9 @@ impl TryFrom<DaemonArgs> for DaemonOptions {
             tunnel_port: args.tunnel_port,
             fallback_port: args.fallback_port,
             link_port: args.link_port,
+            peek_port: args.peek_port,
+            insecure_peek: args.insecure_peek,
+            reader_patience: args.reader_patience,
             pools: args
                 .pools
                 .into_iter()
@@ -339,6 +362,18 @@ fn dns_address(text: &str) -> Result<SocketAddr, NotAnAddress> {
 
 fn gateway_address(text: &str) -> Result<SocketAddr, NotAnAddress> {
     one_address(text, crate::daemon::peers::PORT)
+}
+
+/// How long a reader is waited for.
+fn reader_patience(text: &str) -> anyhow::Result<Duration> {
+    let span: Span = text.parse()?;
+    let nanoseconds = u64::try_from(span.nanoseconds()).unwrap_or_default();
+    let patience = Duration::from_nanos(nanoseconds);
+    anyhow::ensure!(
+        patience >= Duration::from_secs(1),
+        "{text}: expected 1s or more"
+    );
+    Ok(patience)
 }
 
 fn one_address(text: &str, usual: u16) -> Result<SocketAddr, NotAnAddress> {

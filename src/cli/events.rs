@@ -5,6 +5,8 @@ mod explain;
 use clap::Args;
 use serde_json::Value;
 
+use super::gather::{Gather, Next};
+use super::hosts::{Complaints, hosts};
 use super::list::filters;
 use super::output::line;
 use super::parse::Moment;
@@ -17,7 +19,9 @@ use crate::client::Client;
   nuncio events --since 1h
   nuncio events --filter container=web --filter event=die
   nuncio events --format json | jq .Actor.Attributes.exitCode
-  nuncio events --explain redis                 what happened to it, in order")]
+  nuncio events --explain redis                 what happened to it, in order
+  nuncio events --all-nodes --since 10m         on all hosts, each line after the host's name
+  nuncio events --all-nodes --explain redis")]
 pub(super) struct EventsArgs {
     /// Show what happened since then: a time, or how long ago as 10m
     #[arg(long, value_name = "TIME")]
@@ -35,6 +39,10 @@ pub(super) struct EventsArgs {
     #[arg(long, value_name = "FORMAT")]
     format: Option<String>,
 
+    /// Show what happens on all hosts
+    #[arg(long)]
+    all_nodes: bool,
+
     /// Tell what this daemon remembers of a name (a container's, network's, volume's or host's, or an id), in sentences, and end
     #[arg(long, value_name = "NAME", conflicts_with_all = ["until", "filter", "format"])]
     explain: Option<String>,
@@ -44,12 +52,15 @@ pub(super) struct EventsArgs {
 pub(super) async fn run(args: EventsArgs, client: &Client) -> anyhow::Result<u8> {
     if let Some(name) = &args.explain {
         let since = args.since.map_or_else(|| "1".to_owned(), Moment::api);
-        return story(name, since, client).await;
+        return story(name, since, args.all_nodes, client).await;
     }
     let template = match args.format.as_deref() {
         None | Some("json") => None,
         Some(format) => Some(Template::parse(format)?),
     };
+    if args.all_nodes {
+        return on_all(&args, template.as_ref(), client).await;
+    }
     let call = client
         .get("/events")
         .optional("since", args.since.map(Moment::api))
@@ -57,6 +68,9 @@ pub(super) async fn run(args: EventsArgs, client: &Client) -> anyhow::Result<u8>
         .optional("filters", filters(&args.filter)?);
     let mut lines = call.send().await?.lines();
     while let Some(event) = lines.next_json::<Value>().await? {
+        if let Some(error) = event["error"].as_str() {
+            anyhow::bail!("{error}");
+        }
         let text = match (&template, &args.format) {
             (Some(template), _) => template.render(&event)?,
             (None, Some(_)) => event.to_string(),
@@ -67,15 +81,95 @@ pub(super) async fn run(args: EventsArgs, client: &Client) -> anyhow::Result<u8>
     Ok(0)
 }
 
+/// What is asked of `GET /events`.
+type Query = Vec<(&'static str, String)>;
+
+/// Asks all hosts.
+async fn ask_all(query: Query, endless: bool, client: &Client) -> anyhow::Result<Gather<String>> {
+    let mut gather = Gather::new(endless);
+    for host in hosts(client).await? {
+        let (client, query) = (client.clone(), query.clone());
+        let name = host.name.clone();
+        let ask = async move {
+            let mut call = host.get(&client, "/events");
+            for (key, value) in query {
+                call = call.query(key, value);
+            }
+            call.send().await
+        };
+        gather.add(name, ask, |event| {
+            let nanos = event["timeNano"].as_i64().unwrap_or_default();
+            jiff::Timestamp::from_nanosecond(nanos.into()).unwrap_or_default()
+        });
+    }
+    Ok(gather)
+}
+
+/// Prints what happens on all hosts; one that does not answer is named, and the others are heard.
+async fn on_all(
+    args: &EventsArgs,
+    template: Option<&Template>,
+    client: &Client,
+) -> anyhow::Result<u8> {
+    let asked = [
+        ("since", args.since.map(Moment::api)),
+        ("until", args.until.map(Moment::api)),
+        ("filters", filters(&args.filter)?),
+    ];
+    let asked = asked.into_iter();
+    let query = asked.filter_map(|(key, value)| Some((key, value?)));
+    // What is to come is waited for as long as it takes.
+    let over = |until: Moment| until.timestamp() <= jiff::Timestamp::now();
+    let endless = !args.until.is_some_and(over);
+    let mut gather = ask_all(query.collect(), endless, client).await?;
+    let mut complaints = Complaints::default();
+    while let Some(next) = gather.next().await? {
+        match next {
+            Next::Line(host, mut event) => {
+                let text = match (template, &args.format) {
+                    (None, None) => format!("{host}  | {}", sentence(&event)),
+                    (template, _) => {
+                        event["Node"] = host.as_str().into();
+                        match template {
+                            Some(template) => template.render(&event)?,
+                            None => event.to_string(),
+                        }
+                    }
+                };
+                line(&text)?;
+            }
+            Next::End(host, Some(error)) => complaints.silent(host, &error),
+            Next::End(_, None) => {}
+        }
+    }
+    Ok(0)
+}
+
 /// Tells what happened to a name until now.
-async fn story(name: &str, since: String, client: &Client) -> anyhow::Result<u8> {
+async fn story(name: &str, since: String, all: bool, client: &Client) -> anyhow::Result<u8> {
     let now = jiff::Timestamp::now();
     let until = format!("{}.{:09}", now.as_second(), now.subsec_nanosecond());
-    let call = client.get("/events").query("since", since);
-    let mut lines = call.query("until", until).send().await?.lines();
     let mut events = Vec::new();
-    while let Some(event) = lines.next_json::<Value>().await? {
-        events.push(event);
+    if all {
+        let query = vec![("since", since), ("until", until)];
+        let mut gather = ask_all(query, false, client).await?;
+        let mut complaints = Complaints::default();
+        while let Some(next) = gather.next().await? {
+            match next {
+                Next::Line(host, mut event) => {
+                    event["Node"] = host.as_str().into();
+                    events.push(event);
+                }
+                Next::End(host, Some(error)) => complaints.silent(host, &error),
+                Next::End(_, None) => {}
+            }
+        }
+    } else {
+        let call = client.get("/events").query("since", since);
+        let mut lines = call.query("until", until).send().await?.lines();
+        while let Some(event) = lines.next_json::<Value>().await? {
+            events.push(event);
+        }
     }
     explain::tell(&events, name)?;
     Ok(0)

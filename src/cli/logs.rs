@@ -1,5 +1,10 @@
 //! `logs`.
 
+mod chosen;
+mod wide;
+
+use std::str::FromStr;
+
 use bollard_stubs::models::ContainerInspectResponse;
 use clap::Args;
 
@@ -8,10 +13,17 @@ use super::session::Printer;
 use crate::client::Client;
 
 /// Flags of `logs`.
-#[derive(Args, Debug)]
-#[command(after_help = "Examples:
+#[derive(Args, Clone, Debug)]
+#[command(
+    after_help = "Of several containers lines are shown in the order of their times, after the name of who printed them.
+
+Examples:
   nuncio logs -f --tail 100 web
-  nuncio logs --since 10m web")]
+  nuncio logs --since 10m web
+  nuncio logs -f web db
+  nuncio logs --all-nodes --filter label=app=shop     of all hosts
+  nuncio logs -f --link web:db                        both ends of a link, on whatever hosts they are"
+)]
 pub(super) struct LogsArgs {
     /// Go on as the container prints
     #[arg(short, long)]
@@ -43,13 +55,57 @@ pub(super) struct LogsArgs {
     )]
     tail: String,
 
-    #[arg(value_name = "CONTAINER")]
-    container: String,
+    /// Look on all hosts
+    #[arg(long)]
+    all_nodes: bool,
+
+    /// Show those of all containers for which this holds, as label=app=shop or name=web
+    #[arg(long, value_name = "KEY=VALUE")]
+    filter: Vec<String>,
+
+    /// Show those of both ends of a link: of the container, and of what it reaches by that alias or name
+    #[arg(long, value_name = "CONTAINER:ALIAS", conflicts_with = "filter")]
+    link: Option<Ends>,
+
+    /// Do not begin lines with names
+    #[arg(long)]
+    no_log_prefix: bool,
+
+    #[arg(value_name = "CONTAINER", required_unless_present_any = ["filter", "link"])]
+    containers: Vec<String>,
+}
+
+/// A container and what it calls who it is linked to.
+#[derive(Clone, Debug)]
+pub(super) struct Ends(String, String);
+
+/// Not a link.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:?} is no link: expected CONTAINER:ALIAS, as web:db")]
+pub(super) struct NotALink(String);
+
+impl FromStr for Ends {
+    type Err = NotALink;
+
+    fn from_str(text: &str) -> Result<Self, NotALink> {
+        match text.split_once(':') {
+            Some((consumer, alias)) if !consumer.is_empty() && !alias.is_empty() => {
+                Ok(Self(consumer.to_owned(), alias.to_owned()))
+            }
+            _ => Err(NotALink(text.to_owned())),
+        }
+    }
 }
 
 /// Prints what a container printed, each stream to its own.
 pub(super) async fn run(args: LogsArgs, client: &Client) -> anyhow::Result<u8> {
-    let path = format!("/containers/{}", args.container);
+    let [container] = &args.containers[..] else {
+        return wide::run(&args, client).await;
+    };
+    if args.all_nodes || args.link.is_some() || !args.filter.is_empty() {
+        return wide::run(&args, client).await;
+    }
+    let path = format!("/containers/{container}");
     let container: ContainerInspectResponse = client
         .get(&format!("{path}/json"))
         .send()

@@ -1,5 +1,7 @@
 //! `stats`.
 
+mod wide;
+
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::time::Duration;
@@ -26,11 +28,12 @@ const CLEAR: &str = "\x1b[H\x1b[2J";
 const UNKNOWN: &str = "--";
 
 /// Flags of `stats`.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 #[command(after_help = "Examples:
   nuncio stats                          all that run, again and again
   nuncio stats --no-stream web
-  nuncio stats --no-stream --format '{{.Name}}: {{.MemUsage}}'")]
+  nuncio stats --no-stream --format '{{.Name}}: {{.MemUsage}}'
+  nuncio stats --all-nodes              of all hosts")]
 pub(super) struct StatsArgs {
     /// Show all, not only those that run
     #[arg(short, long)]
@@ -48,6 +51,10 @@ pub(super) struct StatsArgs {
     #[arg(long, value_name = "FORMAT")]
     format: Option<String>,
 
+    /// Show those of all hosts
+    #[arg(long)]
+    all_nodes: bool,
+
     #[arg(value_name = "CONTAINER")]
     containers: Vec<String>,
 }
@@ -62,9 +69,16 @@ const FIELDS: &[(&str, &str)] = &[
     ("NetIO", "NET I/O"),
     ("BlockIO", "BLOCK I/O"),
     ("PIDs", "PIDS"),
+    ("Node", "NODE"),
+];
+const COLUMNS: [&str; 8] = [
+    "ID", "Name", "CPUPerc", "MemUsage", "MemPerc", "NetIO", "BlockIO", "PIDs",
 ];
 
 pub(super) async fn run(args: StatsArgs, client: &Client) -> anyhow::Result<u8> {
+    if args.all_nodes {
+        return wide::run(&args, client).await;
+    }
     let mut rows = BTreeMap::new();
     for container in chosen(&args, client).await? {
         let path = format!("/containers/{container}/json");
@@ -136,6 +150,10 @@ async fn again_and_again(args: &StatsArgs, client: &Client, mut rows: Rows) -> a
             if let Ok(answer) = client.get(&path).query("stream", "1").send().await {
                 let mut lines = answer.lines();
                 while let Ok(Some(sample)) = lines.next_json::<Value>().await {
+                    if let Some(error) = sample["error"].as_str() {
+                        complain(&anyhow::anyhow!("{error}"));
+                        break;
+                    }
                     if sender
                         .send((container.clone(), Some(sample)))
                         .await
@@ -189,9 +207,7 @@ async fn again_and_again(args: &StatsArgs, client: &Client, mut rows: Rows) -> a
 fn show(args: &StatsArgs, rows: &Rows) -> anyhow::Result<()> {
     let list = List {
         fields: FIELDS,
-        columns: vec![
-            "ID", "Name", "CPUPerc", "MemUsage", "MemPerc", "NetIO", "BlockIO", "PIDs",
-        ],
+        columns: COLUMNS.to_vec(),
         rows: rows
             .iter()
             .map(|(container, sample)| fields(container, sample.as_ref(), args.no_trunc))

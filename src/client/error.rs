@@ -86,6 +86,11 @@ impl ClientError {
         }
     }
 
+    /// Whether the daemon does not take the question as it is.
+    pub(crate) fn is_bad_request(&self) -> bool {
+        matches!(self, Self::Refused { status, .. } if *status == StatusCode::BAD_REQUEST)
+    }
+
     /// Whether the daemon does not have what was asked for.
     pub(crate) fn is_not_found(&self) -> bool {
         matches!(self, Self::Refused { status, .. } if *status == StatusCode::NOT_FOUND)

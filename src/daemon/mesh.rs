@@ -121,6 +121,11 @@ impl Mesh {
         }
     }
 
+    /// TLS by this host's certificate with who has an identity, or one of those that `allow` stands for.
+    pub(super) fn peer_tls(&self, side: TlsSide, allow: &str) -> io::Result<Tls> {
+        tls(&self.credentials, side, allow)
+    }
+
     /// Refuses to be another node than the certificate says.
     pub(super) fn require(&self, node: &str) -> anyhow::Result<()> {
         if self.membership.node.as_str() != node {

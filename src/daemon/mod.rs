@@ -4,6 +4,7 @@
 mod addresses;
 mod adopted;
 mod ambassador_process;
+pub(crate) mod api_connection;
 mod api_socket;
 pub(crate) mod api_tls;
 mod archive;
@@ -47,6 +48,7 @@ mod outfit;
 pub(crate) mod outside;
 mod paths;
 mod pause;
+pub(crate) mod peek;
 pub(crate) mod peers;
 mod plane;
 mod ports;
@@ -185,6 +187,8 @@ pub(crate) struct Daemon {
     unsealed: Mutex<Option<String>>,
     /// What the ambassador cannot listen on, by the forward's name, and why.
     unserved: Mutex<BTreeMap<String, String>>,
+    /// For questions to other hosts.
+    peeks: Arc<Semaphore>,
     /// Where changes by the API are written down, if anywhere.
     audit: Option<audit::AuditLog>,
     /// Held while the daemon runs, so that no second one works in the same directory.
@@ -210,6 +214,7 @@ impl Daemon {
         let audit = options.audit_log.as_deref();
         let audit = audit.map(audit::AuditLog::open).transpose()?;
         let mesh = Mesh::open(&options.data_root)?;
+        peek::check(&options, mesh.as_ref())?;
         let advertise = options.advertise;
         let address = match advertise.or(mesh.as_ref().and_then(Mesh::advertise)) {
             Some(address) => address,
@@ -295,6 +300,7 @@ impl Daemon {
             key_turn: tokio::sync::Mutex::default(),
             unsealed: Mutex::default(),
             unserved: Mutex::default(),
+            peeks: Arc::new(Semaphore::new(peek::UNDER_WAY)),
             audit,
             _lock: lock,
             shims: Shims::new(binary.clone()),

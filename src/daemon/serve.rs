@@ -11,8 +11,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
 use tokio_util::sync::CancellationToken;
 
+use super::api_connection::{Caller, Cuttable};
 use super::api_tls::{ApiListener, Papers};
-use super::audit::Peer;
 use super::outfit::CGROUP_PARENT;
 use super::{Daemon, api_socket, api_tls, dashboard, drift, map, metrics, state_file};
 use crate::cli::daemon::DaemonOptions;
@@ -132,7 +132,7 @@ async fn serve_api(
     }
     let service = || {
         let router = crate::api::router(Arc::clone(daemon));
-        router.into_make_service_with_connect_info::<Peer>()
+        router.into_make_service_with_connect_info::<Caller>()
     };
     let ended = |served: std::io::Result<()>| {
         if let Err(error) = served {
@@ -141,11 +141,20 @@ async fn serve_api(
     };
     for socket in sockets {
         let (service, stop) = (service(), stop.clone());
+        let socket = Cuttable(socket);
         let served = axum::serve(socket, service).with_graceful_shutdown(stop.cancelled_owned());
         tasks.spawn(async move { ended(served.await) });
     }
     for listener in listeners {
         let (service, stop) = (service(), stop.clone());
+        let listener = Cuttable(listener);
+        let served = axum::serve(listener, service).with_graceful_shutdown(stop.cancelled_owned());
+        tasks.spawn(async move { ended(served.await) });
+    }
+    if let Some(listener) = daemon.open_peek(stop).await? {
+        let router = crate::api::peek_router(Arc::clone(daemon));
+        let service = router.into_make_service_with_connect_info::<Caller>();
+        let stop = stop.clone();
         let served = axum::serve(listener, service).with_graceful_shutdown(stop.cancelled_owned());
         tasks.spawn(async move { ended(served.await) });
     }

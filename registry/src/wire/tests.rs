@@ -141,11 +141,12 @@ proptest! {
     }
 
     #[test]
-    fn nodes_come_back(id in "\\PC{1,8}", name in "\\PC{1,8}", address: IpAddr, mac: [u8; 6], port: u16, incarnation: u64, keys: Option<(u16, Vec<String>)>, other: Option<(u16, String, Option<String>)>, links: Option<(u16, bool)>) {
+    fn nodes_come_back(id in "\\PC{1,8}", name in "\\PC{1,8}", address: IpAddr, mac: [u8; 6], port: u16, incarnation: u64, keys: Option<(u16, Vec<String>)>, other: Option<(u16, String, Option<String>)>, links: Option<(u16, bool)>, peek: Option<(u16, bool)>) {
         let wireguard = keys.map(|(port, keys)| WireguardRecord { port, keys });
         let fallback = other.map(|(port, key, former)| FallbackRecord { port, key, former });
         let links = links.map(|(port, plain)| LinksRecord { port, plain });
-        let record = NodeRecord { id, name, address, mac, port, incarnation, wireguard, fallback, links };
+        let peek = peek.map(|(port, plain)| PeekRecord { port, plain });
+        let record = NodeRecord { id, name, address, mac, port, incarnation, wireguard, fallback, links, peek };
         prop_assert_eq!(NodeRecord::decode(&record.encode(None)).unwrap(), record);
     }
 

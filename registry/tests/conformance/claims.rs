@@ -375,6 +375,7 @@ fn node(id: &str, name: &str, last: u8, incarnation: u64) -> NodeRecord {
         wireguard: None,
         fallback: None,
         links: None,
+        peek: None,
     }
 }
 

@@ -55,6 +55,7 @@ async fn follows(backend: Backend) -> Result<()> {
         wireguard: None,
         fallback: None,
         links: None,
+        peek: None,
     };
     registry.register_node(&node).await?;
     let block = registry

@@ -88,6 +88,7 @@ fn record(node: &str, address: [u8; 4]) -> NodeRecord {
         wireguard: None,
         fallback: None,
         links: None,
+        peek: None,
     }
 }
 

@@ -15,16 +15,16 @@ pub(super) fn tell(events: &[Value], name: &str) -> anyhow::Result<()> {
     let ids = ids(events, name);
     let mut told = false;
     for event in events.iter().filter(|event| concerns(event, name, &ids)) {
-        line(&format!(
-            "{}  {}",
-            super::time(event),
-            sentence(event, name)
-        ))?;
+        // Of several hosts each has its own to tell.
+        let host = event["Node"].as_str();
+        let host = host.map_or_else(String::new, |host| format!("{host}: "));
+        let (time, sentence) = (super::time(event), sentence(event, name));
+        line(&format!("{time}  {host}{sentence}"))?;
         told = true;
     }
     if !told {
         anyhow::bail!(
-            "nothing is remembered of {name} on this host: see `nuncio ps -a`, or ask the daemon of the host that ran it"
+            "nothing is remembered of {name} where it was asked for: see `nuncio ps -a`, or ask all hosts by --all-nodes"
         );
     }
     Ok(())
@@ -95,6 +95,8 @@ fn sentence(event: &Value, name: &str) -> String {
         ("daemon", "peer_leave") => format!("host {who} was forgotten"),
         ("daemon", "peer_alive") => format!("host {who} lives"),
         ("daemon", "peer_dead") => format!("host {who} is not heard of"),
+        ("daemon", "leader") => format!("{} leads", of("after")),
+        ("daemon", "reader_dropped") => "a reader was let go".to_owned(),
         ("daemon", "repair") => format!("{} was mended: others had changed it", of("object")),
         ("daemon", action) if action.starts_with("path_") => {
             format!(

@@ -1,6 +1,7 @@
 //! `--since` and `--until`.
 
 use std::str::FromStr;
+use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, civil};
@@ -18,6 +19,11 @@ impl Moment {
             nanoseconds.div_euclid(1_000_000_000),
             nanoseconds.rem_euclid(1_000_000_000)
         )
+    }
+
+    /// So long ago.
+    pub(crate) fn before_now(ago: Duration) -> Self {
+        Self(Timestamp::now().saturating_sub(ago).unwrap_or_default())
     }
 
     pub(crate) fn timestamp(self) -> Timestamp {

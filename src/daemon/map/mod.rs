@@ -253,6 +253,11 @@ impl Daemon {
         links
     }
 
+    /// What the ambassador carries now, in its own JSON.
+    pub(crate) async fn flows(&self) -> anyhow::Result<bytes::Bytes> {
+        self.ambassador.ask("/flows").await
+    }
+
     /// Asks the ambassador what it has carried; `keep`: for the last hour.
     async fn sample_links(&self, keep: bool) -> bool {
         let Ok(body) = self.ambassador.ask("/totals").await else {
