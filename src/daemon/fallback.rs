@@ -152,11 +152,15 @@ impl Daemon {
         for vtep in now - before {
             tracing::warn!(address = %vtep, what, "does not get through: goes by TLS from now on");
             self.tally.count(what, &vtep.to_string());
-            self.tell_of_path("fallback", vtep, [("what", what.to_owned())]);
+            let ways = ["its own way", "by TLS"];
+            let what = [("what", what.to_owned())];
+            self.tell_of_path("fallback", vtep, "it does not get through", ways, what);
         }
         for vtep in before - now {
             tracing::info!(address = %vtep, what, "goes its own way again");
-            self.tell_of_path("restored", vtep, [("what", what.to_owned())]);
+            let ways = ["by TLS", "its own way"];
+            let what = [("what", what.to_owned())];
+            self.tell_of_path("restored", vtep, "it gets through again", ways, what);
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use nuncio_registry::{Catalog, EndpointRecord};
+use nuncio_registry::{Catalog, EndpointRecord, LeaderRecord};
 
 use super::Daemon;
 use super::container::locked;
@@ -42,6 +42,7 @@ fn changes(before: &Catalog, now: &Catalog, own: &str) -> Vec<Change> {
     let mut found = Vec::new();
     registry(before, now, own, &mut found);
     hosts(before, now, own, &mut found);
+    found.extend(leader(before, now));
     networks(before, now, &mut found);
     endpoints(before, now, own, &mut found);
     found
@@ -135,6 +136,41 @@ fn hosts(before: &Catalog, now: &Catalog, own: &str, found: &mut Vec<Change>) {
             [said("lease"), said("no lease")],
         );
     }
+}
+
+/// Who leads what is wanted of the mesh, once that is another host or none.
+fn leader(before: &Catalog, now: &Catalog) -> Option<Change> {
+    let (was, is) = (&before.desired.leader, &now.desired.leader);
+    if was == is {
+        return None;
+    }
+    let named = |catalog: &Catalog, leader: &Option<LeaderRecord>| {
+        let id = leader.as_ref().map(|leader| &leader.node)?;
+        let node = catalog.nodes.get(id);
+        Some(node.map_or_else(|| id.clone(), |node| node.name.clone()))
+    };
+    let (former, latter) = (named(before, was), named(now, is));
+    let lives = |leader: &LeaderRecord| now.alive.contains(&leader.node);
+    let cause = match (was, is) {
+        (None, _) => "nobody led",
+        (Some(was), _) if !lives(was) => "the former leader's lease has expired",
+        (Some(was), Some(is)) if was.node == is.node => "it was elected again",
+        (Some(_), _) => "the former leader gave it up",
+    };
+    let either = is.as_ref().or(was.as_ref())?;
+    let nobody = || "nobody".to_owned();
+    let name = latter.clone().or_else(|| former.clone());
+    Some(Change {
+        kind: Kind::Daemon,
+        action: "leader",
+        id: either.node.clone(),
+        about: vec![
+            ("name", name.unwrap_or_else(nobody)),
+            ("cause", cause.to_owned()),
+            ("before", former.unwrap_or_else(nobody)),
+            ("after", latter.unwrap_or_else(nobody)),
+        ],
+    })
 }
 
 /// Those that others made and removed; what is done here is told as it is done.
@@ -301,6 +337,49 @@ mod tests {
             ("endpoint_down", at("10.0.2.2 on host-2 -> nowhere"))
         );
         assert!(told(&up, &up).is_empty());
+    }
+
+    #[test]
+    fn who_leads_is_told_when_it_is_another_one() {
+        let led = |by: Option<&str>, alive: &[&str]| {
+            let mut catalog = catalog(&[], alive);
+            catalog.desired.leader = by.map(|node| LeaderRecord {
+                node: node.to_owned(),
+                since: "2026-01-01T00:00:00Z".to_owned(),
+            });
+            catalog
+        };
+        let both = ["2", "3"];
+        for (before, now, states, cause) in [
+            (
+                led(None, &both),
+                led(Some("2"), &both),
+                "nobody -> 2",
+                "nobody led",
+            ),
+            (
+                led(Some("2"), &both),
+                led(Some("3"), &both),
+                "2 -> 3",
+                "gave it up",
+            ),
+            (
+                led(Some("2"), &both),
+                led(None, &["3"]),
+                "2 -> nobody",
+                "has expired",
+            ),
+        ] {
+            let found = leader(&before, &now).expect("a change");
+            let of = |key| found.about.iter().find(|(name, _)| *name == key);
+            let of = |key| of(key).map_or("", |(_, value)| value.as_str());
+            assert_eq!(format!("{} -> {}", of("before"), of("after")), states);
+            assert!(of("cause").contains(cause), "{}", of("cause"));
+        }
+        assert_eq!(
+            leader(&led(Some("2"), &both), &led(Some("2"), &["3"])),
+            None
+        );
     }
 
     #[test]

@@ -22,6 +22,15 @@ pub(super) fn open(data_root: &Path) -> anyhow::Result<Paths> {
     Ok(Paths::open(known.unwrap_or_default(), blocked)?)
 }
 
+/// By what it is found whether packets get there, and whole.
+const PROBES: &str = "probes by VXLAN";
+/// By what it is found how long they may be.
+const WIDTH: &str = "probes of the path's width";
+
+fn bytes(mtu: u16) -> String {
+    format!("{mtu} bytes")
+}
+
 impl Daemon {
     /// What is known now of the ways to other hosts, by their underlay addresses.
     pub(super) fn path_states(&self) -> PathStates {
@@ -84,12 +93,16 @@ impl Daemon {
         match (before.reachable, now.reachable) {
             (Some(false), Some(true)) => {
                 tracing::info!(host, address = %vtep, "VXLAN gets through again");
-                self.tell_of_path("reachable", vtep, []);
+                self.tell_of_path("reachable", vtep, PROBES, ["not reached", "reached"], []);
             }
             (None | Some(true), Some(false)) => {
                 tracing::warn!(host, address = %vtep, port = self.options.vxlan_port,
                     "VXLAN does not get through: see nuncio why");
-                self.tell_of_path("unreachable", vtep, []);
+                let was = match before.reachable {
+                    Some(_) => "reached",
+                    None => "not known",
+                };
+                self.tell_of_path("unreachable", vtep, PROBES, [was, "not reached"], []);
             }
             _ => {}
         }
@@ -97,11 +110,23 @@ impl Daemon {
             (None | Some(true), Some(false)) => {
                 tracing::warn!(host, address = %vtep,
                     "checksums that are left to devices are not computed: this host computes them itself");
-                self.tell_of_path("checksums_broken", vtep, []);
+                self.tell_of_path(
+                    "checksums_broken",
+                    vtep,
+                    PROBES,
+                    ["left to devices", "made here"],
+                    [],
+                );
             }
             (Some(false), Some(true)) => {
                 tracing::info!(host, address = %vtep, "checksums are left to devices again");
-                self.tell_of_path("checksums_work", vtep, []);
+                self.tell_of_path(
+                    "checksums_work",
+                    vtep,
+                    PROBES,
+                    ["made here", "left to devices"],
+                    [],
+                );
             }
             _ => {}
         }
@@ -114,11 +139,14 @@ impl Daemon {
                     "longer packets do not get through: the overlay sends that host shorter ones");
                 let mtus = [("mtu", mtu), ("wanted", wanted)];
                 let mtus = mtus.map(|(name, mtu)| (name, mtu.to_string()));
-                self.tell_of_path("narrow", vtep, mtus);
+                let was = before.mtu.map_or_else(|| "not known".to_owned(), bytes);
+                self.tell_of_path("narrow", vtep, WIDTH, [&was, &bytes(mtu)], mtus);
             }
             (None, Some(before)) => {
                 tracing::info!(host, address = %vtep, mtu, before, "longer packets get through again");
-                self.tell_of_path("wide", vtep, [("mtu", mtu.to_string())]);
+                let widths = [bytes(before), bytes(mtu)];
+                let widths = [&*widths[0], &*widths[1]];
+                self.tell_of_path("wide", vtep, WIDTH, widths, [("mtu", mtu.to_string())]);
             }
             (None, None) => {}
         }
@@ -131,16 +159,22 @@ impl Daemon {
         (known && mtu < link).then_some(link)
     }
 
+    /// Tells that a way is otherwise than it was, by what that was found, and how it was and is.
     pub(super) fn tell_of_path<const N: usize>(
         &self,
         action: &str,
         vtep: IpAddr,
+        cause: &str,
+        [before, after]: [&str; 2],
         more: [(&str, String); N],
     ) {
         let about = [
             ("name", self.node.name.clone()),
             ("host", self.host_at(vtep)),
             ("address", vtep.to_string()),
+            ("cause", cause.to_owned()),
+            ("before", before.to_owned()),
+            ("after", after.to_owned()),
         ];
         let about = about.into_iter().chain(more);
         let about = about.map(|(name, value)| (name.to_owned(), value));
