@@ -73,6 +73,16 @@ impl Drop for Pending {
     }
 }
 
+/// Says who is at the other end of the connection, where a page that passes requests on has not said so already.
+pub(super) async fn identify(mut request: Request, next: Next) -> Response {
+    let caller = request.extensions().get::<ConnectInfo<Caller>>();
+    if let Some(ConnectInfo(caller)) = caller {
+        let peer = caller.peer.clone();
+        request.extensions_mut().insert(ConnectInfo(peer));
+    }
+    next.run(request).await
+}
+
 pub(super) async fn note(State(daemon): Server, request: Request, next: Next) -> Response {
     let path = request.uri().path();
     let reads = matches!(
@@ -82,12 +92,12 @@ pub(super) async fn note(State(daemon): Server, request: Request, next: Next) ->
     if reads || HARMLESS.iter().any(|end| path.ends_with(end)) {
         return next.run(request).await;
     }
-    let peer = request.extensions().get::<ConnectInfo<Caller>>();
+    let peer = request.extensions().get::<ConnectInfo<Peer>>();
     let mut pending = Pending {
         daemon,
         change: Change {
             time: Timestamp::now(),
-            peer: peer.map_or(Peer::Unknown {}, |ConnectInfo(caller)| caller.peer.clone()),
+            peer: peer.map_or(Peer::Unknown {}, |ConnectInfo(peer)| peer.clone()),
             method: request.method().to_string(),
             path: shown(path),
             name: named(request.uri()),

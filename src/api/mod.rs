@@ -99,6 +99,7 @@ pub(crate) fn router(daemon: Arc<Daemon>) -> Router {
     Router::new()
         .fallback_service(routes().with_state(daemon).layer(noted))
         .layer(from_fn(version::negotiate))
+        .layer(from_fn(audit::identify))
         .layer(map_response(error::in_form))
 }
 
