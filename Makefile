@@ -12,7 +12,7 @@ TRIPLE  = $(shell $(dir $(CARGO))rustc -vV 2>/dev/null | sed -n "s/^host: //p")
 RELEASE = target/$(TRIPLE)/release/nuncio
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo demo-down test bench scale bench-tools lint install uninstall deps deps-test toolchain images ambassador-image
+.PHONY: help build demo demo-down test bench scale bench-tools lint screenshots install uninstall deps deps-test toolchain images ambassador-image
 
 help: ## list the targets
 	@echo "nuncio: containers that find each other by name, on one host or on two hundred"
@@ -57,6 +57,9 @@ lint: deps toolchain ## formatting, clippy and docs, warnings denied
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+
+screenshots: deps-test toolchain images ## make the pictures of README.md and docs/DASHBOARD.md anew, of hosts with traffic; needs root
+	PATH=$(CURDIR)/target/tools:$$PATH cargo test --test dashboard pictures -- --ignored
 
 install: build ## install the binary, the systemd unit and shell completions under PREFIX
 	install -D -m 0755 $(RELEASE) $(DESTDIR)$(PREFIX)/bin/nuncio

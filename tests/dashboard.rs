@@ -4,11 +4,13 @@ mod support;
 
 #[path = "dashboard/page.rs"]
 mod page;
+#[path = "dashboard/pictures.rs"]
+mod pictures;
 #[path = "dashboard/server.rs"]
 mod server;
 
 use serde_json::Value;
-use support::{Host, Image, Underlay};
+use support::{Host, Image, Spawned, Underlay};
 
 /// Where a daemon serves it, in its host's namespace.
 const ADDRESS: &str = "127.0.0.1:8440";
@@ -41,6 +43,15 @@ fn one_host(flags: &[&str]) -> Host {
 #[track_caller]
 fn id_of(host: &Host, name: &str) -> String {
     host.ok(["inspect", "-f", "{{.Id}}", name])
+}
+
+/// A dashboard of its own that serves this machine's loopback for as long as it is kept, and where.
+#[track_caller]
+fn proxied(host: &Host, flags: &str) -> (Spawned, String) {
+    let mut running = host.spawn(&format!("dashboard --no-open --listen 127.0.0.1:0 {flags}"));
+    running.until("\n");
+    let url = running.output().trim().to_owned();
+    (running, url)
 }
 
 fn json(text: &str) -> Value {

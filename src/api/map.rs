@@ -11,7 +11,7 @@ use super::{Answer, Server};
 #[derive(Default, Deserialize)]
 pub(crate) struct Asked {
     #[serde(default)]
-    history: Flag,
+    pub(super) history: Flag,
 }
 
 pub(crate) async fn map(State(daemon): Server, Params(asked): Params<Asked>) -> Answer {

@@ -1,17 +1,19 @@
 //! What the dashboard's pages share: one map each second for all of them, and room for so many of them.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::events::Kind;
+use super::map::Parts;
 use super::refusal::Refusal;
 use super::{Daemon, state_file};
 use crate::dashboard::{self, Crossing, Gate, Secret};
@@ -22,6 +24,10 @@ const PAGES: usize = 64;
 const TERMINALS: usize = 32;
 /// How old the map is that a page shows.
 const EVERY: Duration = Duration::from_secs(1);
+/// Between two questions to other hosts.
+const ASK: Duration = Duration::from_secs(2);
+/// How long what passed in the last hour is not asked for again.
+const PAST: Duration = Duration::from_secs(5);
 /// Several changes at once are one.
 const TOGETHER: Duration = Duration::from_millis(100);
 /// Where the token is kept, below the daemon's `--exec-root`.
@@ -34,6 +40,10 @@ pub(crate) struct Pages {
     /// The last map, as JSON; none until a page was open.
     maps: watch::Sender<Option<Arc<str>>>,
     opened: Notify,
+    /// What other hosts have told of the map.
+    pub(super) parts: Mutex<Parts>,
+    /// What passed in the last hour, as was told when it was asked last.
+    past: tokio::sync::Mutex<Option<(Instant, Arc<str>)>>,
     /// The address of `--dashboard-addr`, with the token.
     url: OnceLock<String>,
 }
@@ -45,6 +55,8 @@ impl Default for Pages {
             terminals: Arc::new(Semaphore::new(TERMINALS)),
             maps: watch::Sender::new(None),
             opened: Notify::new(),
+            parts: Mutex::default(),
+            past: tokio::sync::Mutex::default(),
             url: OnceLock::new(),
         }
     }
@@ -91,6 +103,7 @@ impl Pages {
 /// Draws a map for the pages each second, and when a container begins or ends, for as long as a page is open.
 pub(super) async fn draw(daemon: Arc<Daemon>, stop: CancellationToken) {
     let pages = &daemon.pages;
+    let (mut asking, mut asked) = (JoinSet::new(), None::<Instant>);
     let mut ticks = interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -103,13 +116,13 @@ pub(super) async fn draw(daemon: Arc<Daemon>, stop: CancellationToken) {
         }
         let (_, mut events) = daemon.events.listen();
         let began = Instant::now();
-        match daemon
-            .map(false)
-            .await
-            .map(|map| serde_json::to_string(&map))
-        {
-            Ok(Ok(map)) => drop(pages.maps.send_replace(Some(map.into()))),
-            Ok(Err(error)) => tracing::error!(%error, "write the map"),
+        while asking.try_join_next().is_some() {}
+        if asking.is_empty() && asked.is_none_or(|asked| asked.elapsed() >= ASK) {
+            asked = Some(began);
+            asking.spawn(Arc::clone(&daemon).hear_of_others());
+        }
+        match daemon.map_of_all().await {
+            Ok(map) => drop(pages.maps.send_replace(Some(map.to_string().into()))),
             Err(error) => tracing::warn!(error = format!("{error:#}"), "draw the map"),
         }
         let change = async {
@@ -132,6 +145,22 @@ pub(super) async fn draw(daemon: Arc<Daemon>, stop: CancellationToken) {
 }
 
 impl Daemon {
+    /// The map of now, or with what passed in the last hour, as JSON; for all pages together it is asked for once in a while.
+    pub(crate) async fn map_for_pages(self: &Arc<Self>, history: bool) -> anyhow::Result<Arc<str>> {
+        if !history {
+            return Ok(self.map_of_all().await?.to_string().into());
+        }
+        let mut past = self.pages.past.lock().await;
+        if let Some((then, map)) = &*past
+            && then.elapsed() < PAST
+        {
+            return Ok(Arc::clone(map));
+        }
+        let map: Arc<str> = self.past_of_all().await?.to_string().into();
+        *past = Some((Instant::now(), Arc::clone(&map)));
+        Ok(map)
+    }
+
     /// Listens where `--dashboard-addr` says.
     pub(super) async fn open_dashboard(
         self: &Arc<Self>,

@@ -12,8 +12,8 @@ use tungstenite::handshake::HandshakeError;
 use tungstenite::protocol::CloseFrame;
 use tungstenite::{Error, Message, WebSocket};
 
-use super::support::{Finished, Host, Spawned, wait_until};
-use super::{ADDRESS, id_of, json, one_host};
+use super::support::{Finished, Host, Image, Spawned, wait_until};
+use super::{ADDRESS, id_of, json, one_host, proxied, two_hosts};
 
 /// What a WebSocket is over.
 trait Stream: std::fmt::Debug + std::io::Read + std::io::Write {}
@@ -108,9 +108,7 @@ struct Proxy {
 impl Proxy {
     #[track_caller]
     fn new(host: &Host, flags: &str) -> Self {
-        let mut running = host.spawn(&format!("dashboard --no-open --listen 127.0.0.1:0 {flags}"));
-        running.until("\n");
-        let url = running.output();
+        let (running, url) = proxied(host, flags);
         let (address, token) = url
             .trim()
             .trim_start_matches("http://")
@@ -426,6 +424,64 @@ fn a_page_is_told_what_it_asks_for_and_why_it_is_let_go() {
         assert!(end.reason.contains("not a WebSocket's message"), "{end:?}");
     }
     assert!(page(&host).is_ok());
+}
+
+#[test]
+fn the_map_of_each_host_has_what_all_of_them_know() {
+    let [a, b] = two_hosts(Image::Busybox, &[]);
+    a.ok("run -d --name store --expose 80 busybox httpd -f -h /etc");
+    b.ok("run -d --name web --link store:db busybox sleep 1000");
+    b.ok("run --name done busybox true");
+    let mut socket = page(&a).expect("a page");
+    let id = |map: &Value, name: &str| {
+        let hosts = map["hosts"].as_array().into_iter().flatten();
+        hosts
+            .clone()
+            .find(|host| host["name"] == name)
+            .map(|host| host["id"].clone())
+    };
+    // The host of the client counts what passes, and is asked for it.
+    wait_until("the link is counted", || {
+        b.nuncio("exec web wget -q -O - http://db/passwd");
+        let map = told(&mut socket, "map");
+        let links = map["links"].as_array().cloned().unwrap_or_default();
+        links.iter().any(|link| {
+            link["id"] == "link/store/80/tcp"
+                && Some(&link["host"]) == id(&map, "host-2").as_ref()
+                && link["carried"]["flows"].as_u64() > Some(0)
+                && link["rate"]["bytes_out"].as_f64() > Some(0.0)
+        })
+    });
+    // As it knows of its containers that have ended.
+    let map = told(&mut socket, "map");
+    let containers = map["containers"].as_array().cloned().unwrap_or_default();
+    let done = containers
+        .iter()
+        .find(|one| one["name"] == "done")
+        .expect("the container");
+    assert_eq!(
+        (&done["state"], Some(&done["host"])),
+        (&"exited".into(), id(&map, "host-2").as_ref())
+    );
+    let names = |name: &str| containers.iter().filter(|one| one["name"] == name).count();
+    assert_eq!((names("store"), names("web")), (1, 1));
+    wait_until("what passed is told, too", || {
+        let path = "/nuncio/v1/dashboard/map?history=1";
+        let socket = a.exec_root().join("nuncio.sock");
+        let mut command = std::process::Command::new(super::support::tool("curl"));
+        command
+            .args(["-sS", "--unix-socket"])
+            .arg(socket)
+            .arg(format!("http://nuncio{path}"));
+        let map = json(&Spawned::new(command, None).finish().ok());
+        let links = map["links"].as_array().cloned().unwrap_or_default();
+        links.iter().any(|link| {
+            link["id"] == "link/store/80/tcp"
+                && link["samples"]
+                    .as_array()
+                    .is_some_and(|samples| samples.len() > 1)
+        })
+    });
 }
 
 #[test]

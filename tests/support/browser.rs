@@ -3,7 +3,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Child, ChildStdin, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::spawn;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use serde_json::{Value, json};
 
-use super::{Host, SOON, wait_until};
+use super::{Host, SOON, tool, wait_until};
 
 /// Takes the pipe from where the program has its input and output to where Chromium looks for it.
 const START: &str = r#"exec chromium "$@" 3<&0 4>&1 </dev/null >"$HOME/log" 2>&1"#;
@@ -32,12 +32,22 @@ impl Browser {
     /// Starts one on a host.
     #[track_caller]
     pub(crate) fn new(host: &Host) -> Self {
+        Self::started(host.command("bash"))
+    }
+
+    /// Starts one on this machine itself.
+    #[track_caller]
+    pub(crate) fn outside() -> Self {
+        Self::started(Command::new(tool("bash")))
+    }
+
+    #[track_caller]
+    fn started(mut command: Command) -> Self {
         let home = tempfile::Builder::new()
             .prefix(&format!("nt-{}-browser-", std::process::id()))
             .tempdir()
             .expect("make a directory for the browser");
         let profile = format!("--user-data-dir={}", home.path().join("profile").display());
-        let mut command = host.command("bash");
         command.env("HOME", home.path()).env_remove("DISPLAY");
         command.args(["-c", START, "chromium", &profile]).args([
             "--remote-debugging-pipe",

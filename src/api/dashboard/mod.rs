@@ -18,6 +18,7 @@ use axum::routing::get;
 use serde_json::json;
 
 use super::error::ApiError;
+use super::query::Params;
 use super::{Answer, Server};
 use crate::daemon::Daemon;
 use crate::dashboard::{ASSETS, Asset, PAGE, ROOT, headers};
@@ -30,7 +31,7 @@ pub(super) fn routes() -> Router<std::sync::Arc<Daemon>> {
         .route(&at("/"), get(async || asset(&PAGE)))
         .route(&at("/{name}"), get(part))
         .route(&at("/live"), get(live::live))
-        .route(&at("/map"), get(super::map::map))
+        .route(&at("/map"), get(map))
         .route(&at("/address"), get(address))
         .route(&at("/containers/{id}"), get(watched::container))
         .route(&at("/containers/{id}/terminal"), get(terminal::terminal))
@@ -52,6 +53,13 @@ async fn part(Path(name): Path<String>) -> Answer {
         )
     };
     Ok(asset(found.ok_or_else(missing)?))
+}
+
+/// The map of all hosts.
+async fn map(State(daemon): Server, Params(asked): Params<super::map::Asked>) -> Answer {
+    let map = daemon.map_for_pages(asked.history.0).await?;
+    let headers = [(CONTENT_TYPE, "application/json")];
+    Ok((headers, map.to_string()).into_response())
 }
 
 /// Where the daemon itself serves the page to browsers of its machine, if it does.

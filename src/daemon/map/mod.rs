@@ -2,6 +2,7 @@
 //!
 //! A link's counters are the ambassador's; each ten seconds those that have changed are noted, so an idle link costs nothing.
 
+mod others;
 mod ring;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+pub(super) use self::others::Parts;
 pub(super) use self::ring::Rings;
 use self::ring::{Carried, Sample};
 use super::Daemon;
@@ -71,6 +73,8 @@ struct MapService {
 #[derive(Debug, Serialize)]
 struct MapLink {
     id: String,
+    /// Id of the host that tells of it, whose containers use it.
+    host: String,
     /// `link`, `service` or `publish`.
     kind: &'static str,
     alias: Option<String>,
@@ -210,7 +214,7 @@ impl Daemon {
 
     fn mapped_links(&self, active: &[Record], history: bool) -> Vec<MapLink> {
         let rings = locked(&self.rings);
-        let mut links = straight_links(active);
+        let mut links = straight_links(active, &self.node.id);
         for id in rings.links() {
             let mut words = id.split('/');
             let (kind, to) = match words.next() {
@@ -235,6 +239,7 @@ impl Daemon {
                 _ => users.iter().map(|(record, _)| record.id.clone()).collect(),
             };
             links.push(MapLink {
+                host: self.node.id.clone(),
                 kind,
                 alias: users.first().map(|(_, link)| link.alias.clone()),
                 from: from.into_iter().collect(),
@@ -293,13 +298,14 @@ fn service_id(network: &str, name: &str) -> String {
 }
 
 /// Links between containers of this host, which the bridge carries.
-fn straight_links(active: &[Record]) -> Vec<MapLink> {
+fn straight_links(active: &[Record], host: &str) -> Vec<MapLink> {
     let links = active
         .iter()
         .flat_map(|record| record.links.iter().map(move |link| (record, link)));
     let straight = links.filter(|(_, link)| !link.remote);
     let links = straight.map(|(record, link)| MapLink {
         id: format!("straight/{}/{}", record.name, link.alias),
+        host: host.to_owned(),
         kind: "link",
         alias: Some(link.alias.clone()),
         from: vec![record.id.clone()],

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use nuncio_overlay::Protocol;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{Asked, Daemon, Hop, PATIENCE, PATIENCE_FOR_BOTH, Why, begins};
 use crate::daemon::container::Container;
@@ -48,6 +49,10 @@ struct WayQuestion {
 enum Question {
     End(EndQuestion),
     Way(WayQuestion),
+    /// What the host knows of the map.
+    Map {
+        history: bool,
+    },
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -55,6 +60,9 @@ enum Question {
 enum Answer {
     End(EndAnswer),
     Way(Why),
+    Map {
+        part: Value,
+    },
     /// No such container.
     Nobody,
     Failed {
@@ -115,6 +123,9 @@ impl Daemon {
                 let why = Box::pin(self.why_from_here(&from.view(), &asked)).await?;
                 Ok(Answer::Way(why))
             }
+            Question::Map { history } => Ok(Answer::Map {
+                part: self.map_part(history).await?,
+            }),
         }
     }
 
@@ -126,12 +137,25 @@ impl Daemon {
 
     async fn question(&self, node: &str, question: &Question) -> anyhow::Result<Answer> {
         let patience = match question {
-            Question::End(_) => PATIENCE,
+            Question::End(_) | Question::Map { .. } => PATIENCE,
             Question::Way(_) => PATIENCE_FOR_BOTH,
         };
         let question = serde_json::to_string(question)?;
         let answer = self.registry.ask(node, &question, patience).await?;
         serde_json::from_str(&answer).context("an answer of another version")
+    }
+
+    /// What `node` knows of the map, best of all hosts.
+    pub(in crate::daemon) async fn ask_map(
+        &self,
+        node: &str,
+        history: bool,
+    ) -> anyhow::Result<Value> {
+        match self.question(node, &Question::Map { history }).await? {
+            Answer::Map { part } => Ok(part),
+            Answer::Failed { error } => anyhow::bail!("{error}"),
+            _ => anyhow::bail!("an answer to another question"),
+        }
     }
 
     /// What `node` sees of a container; `None` if it has none of that name.
@@ -144,7 +168,7 @@ impl Daemon {
             Answer::End(answer) => Ok(Some(answer)),
             Answer::Nobody => Ok(None),
             Answer::Failed { error } => anyhow::bail!("{error}"),
-            Answer::Way(_) => anyhow::bail!("an answer to another question"),
+            Answer::Way(_) | Answer::Map { .. } => anyhow::bail!("an answer to another question"),
         }
     }
 
@@ -158,7 +182,7 @@ impl Daemon {
         match self.question(node, &question).await? {
             Answer::Way(why) => Ok(why),
             Answer::Failed { error } => Err(Refusal::not_found(error).into()),
-            Answer::Nobody | Answer::End(_) => {
+            Answer::Nobody | Answer::End(_) | Answer::Map { .. } => {
                 Err(Refusal::not_found(format!("no such container: {}", asked.from)).into())
             }
         }

@@ -64,7 +64,7 @@ export function show(thing, graph, page) {
     shown.more = tag("div"));
   refresh(thing, graph);
   if (shown.container) showContainer(thing, page);
-  if (thing.link?.carried) showHistory(thing.link.id, page);
+  if (thing.link?.carried) showHistory(thing, page);
 }
 
 function names(keys, graph) {
@@ -198,10 +198,10 @@ export function forget() {
 }
 
 /** Draws what a link has carried in the last hour. */
-async function showHistory(id, page) {
+async function showHistory({ link: { id, host } }, page) {
   const mine = shown;
   const map = await page.history();
-  const link = map?.links.find((link) => link.id === id);
+  const link = map?.links.find((link) => link.id === id && link.host === host);
   if (shown !== mine || !link?.samples?.length) return;
   const now = Date.parse(map.time);
   const steps = 90;

@@ -34,14 +34,13 @@ function under(node) {
     case "host": return `${node.host.address}${node.own ? " · this host" : node.host.alive ? "" : " · not heard of"}`;
     case "container": return node.container.state;
     case "service": return `${node.service.network} · ${node.service.members.length} behind it`;
-    case "network": return "all on this network";
     case "missing": return "not there now";
     default: return "by published ports";
   }
 }
 
 function describe(node) {
-  const what = { host: "Host", container: "Container", service: "Service", network: "Network", missing: "Missing", outside: "From" };
+  const what = { host: "Host", container: "Container", service: "Service", missing: "Missing", outside: "From" };
   return `${what[node.kind]} ${node.name}, ${under(node)}`;
 }
 
@@ -81,7 +80,7 @@ function drawEdge(edge, route, name) {
     drawn.set(edge.key, known);
   }
   const { figures } = edge;
-  const moves = Boolean(figures?.rate && figures.rate.bytes_in + figures.rate.bytes_out > 0);
+  const moves = Boolean(figures?.rate && figures.rate.bytes_in + figures.rate.bytes_out + figures.rate.flows > 0);
   const state = [edge.kind, edge.way ?? "", moves ? "moves" : "idle", figures?.failing ? "failing" : ""].join(" ");
   set(known.group, { class: `edge ${state}` });
   if (!edge.quiet) set(known.group, { "aria-label": spoken(edge, name) });

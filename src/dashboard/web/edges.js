@@ -66,7 +66,8 @@ export function routes(edges, places) {
     list.forEach((entry, index) => shares.set(`${key} ${strands.indexOf(entry.strand)}`, (index + 1) / (list.length + 1)));
   }
   const found = new Map();
-  const taken = [...places.entries()].filter(([key]) => !key.startsWith("host/")).map(([, rect]) => rect);
+  // Of a host, what is written in it is in the way, not all of it.
+  const taken = [...places.entries()].map(([key, rect]) => (key.startsWith("host/") ? { ...rect, height: 42 } : rect));
   strands.forEach((strand, index) => {
     const start = point(strand.start, strand.sides[0], shares.get(`${strand.from} ${strand.sides[0]} ${index}`));
     const end = point(strand.end, strand.sides[1], shares.get(`${strand.to} ${strand.sides[1]} ${index}`));

@@ -33,17 +33,12 @@ export function place(nodes) {
     return x;
   };
 
-  // Services stand above the hosts, and left of them the networks on which they are asked for.
+  // Services stand above the hosts.
   const services = of("service");
-  const networks = of("network");
   const outside = of("outside");
-  const left = outside.length > 0 || networks.length > 0 ? CHIP.width + BETWEEN.x * 0.8 : 0;
-  let top = 0;
-  if (services.length > 0) {
-    networks.forEach((node, index) => places.set(node.key, { x: 0, y: index * (CHIP.height + GAP.y), ...CHIP }));
-    row(services, 0, left);
-    top = Math.max(networks.length, 1) * (CHIP.height + GAP.y) + LANE;
-  }
+  const left = outside.length > 0 ? CHIP.width + BETWEEN.x * 0.8 : 0;
+  row(services, 0, left);
+  const top = services.length > 0 ? CHIP.height + LANE * 2 : 0;
 
   const hosts = of("host").map((host) => box(host, all.filter((node) => node.kind === "container" && node.host === host.key)));
   const across = Math.ceil(Math.sqrt(hosts.length));

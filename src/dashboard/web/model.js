@@ -29,15 +29,20 @@ function latencySince(now, before) {
   return (now.connect_micros - before.connect_micros) / connects / 1000;
 }
 
-function figuresNow(link, time) {
+/** Several hosts may have a link of one name. */
+export function keyOf(link, map) {
+  return link.host === map.host ? link.id : `${link.id}@${link.host}`;
+}
+
+function figuresNow(link, key, time) {
   if (!link.carried) return null;
-  const last = seen.get(link.id);
+  const last = seen.get(key);
   const { carried } = link;
   const changed = last && carried.connects !== last.carried.connects && carried.connects >= last.carried.connects;
   const latency = changed ? latencySince(carried, last.carried) : last?.latency ?? meanLatency(carried);
   let failed = last?.failed ?? -Infinity;
   if (last && carried.errors > last.carried.errors) failed = time;
-  seen.set(link.id, { carried, latency, failed });
+  seen.set(key, { carried, latency, failed });
   return { ...carried, rate: link.rate, latency, failing: time - failed < RECENT };
 }
 
@@ -46,8 +51,10 @@ function figuresThen(link, time) {
   const none = { open: 0, flows: 0, bytes_in: 0, bytes_out: 0, errors: 0, connects: 0, connect_micros: 0 };
   const then = carriedAt(link.samples ?? [], time);
   if (!then) return { ...none, rate: null, latency: null, failing: false, unknown: true };
-  const before = carriedAt(link.samples, time - STEP);
-  const per = (key) => (before ? Math.max(0, then[key] - before[key]) / (STEP / 1000) : 0);
+  // Samples that came from elsewhere may have been thinned out.
+  const step = STEP * (link.every ?? 1);
+  const before = carriedAt(link.samples, time - step);
+  const per = (key) => (before ? Math.max(0, then[key] - before[key]) / (step / 1000) : 0);
   const rate = { bytes_in: per("bytes_in"), bytes_out: per("bytes_out"), flows: per("flows") };
   const failing = before !== null && then.errors > before.errors;
   return { ...then, rate, latency: latencySince(then, before), failing };
@@ -86,16 +93,12 @@ export function build(map, at) {
   for (const link of map.links) {
     const from = link.from.map((id) => end(id, link, nodes, add));
     const to = link.to.map((name) => target(name, link, nodes, byName, add));
-    if (link.kind === "service" && from.length === 0) {
-      const [, network] = link.to[0]?.split("/") ?? [];
-      const key = `network/${network}`;
-      add({ key, kind: "network", name: network });
-      from.push(key);
-    }
-    const figures = at === null ? figuresNow(link, time) : figuresThen(link, at);
-    edges.push({ key: link.id, kind: link.kind, alias: link.alias, way: link.way, from, to, figures, link });
+    // Of a service it is known which host asked for it, not which container.
+    if (link.kind === "service" && from.length === 0) from.push(`host/${link.host}`);
+    const figures = at === null ? figuresNow(link, keyOf(link, map), time) : figuresThen(link, at);
+    edges.push({ key: keyOf(link, map), kind: link.kind, alias: link.alias, way: link.way, from, to, figures, link });
   }
-  const live = new Set(map.links.map((link) => link.id));
+  const live = new Set(map.links.map((link) => keyOf(link, map)));
   for (const id of seen.keys()) if (!live.has(id)) seen.delete(id);
   return { nodes, edges: edges.filter((edge) => edge.from.length > 0 || edge.to.length > 0) };
 }

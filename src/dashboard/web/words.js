@@ -39,11 +39,15 @@ export function clock(time) {
 export function passes(edge) {
   const { figures } = edge;
   if (!figures) return ["straight, not counted"];
-  const rate = figures.rate
-    ? `↑ ${size(figures.rate.bytes_in)}/s  ↓ ${size(figures.rate.bytes_out)}/s`
-    : "no rate yet";
   const rest = [`${figures.open} open`, milliseconds(figures.latency), plural(figures.errors, "error")];
-  return [rate, rest.join(" · ")];
+  return [rateOf(figures), rest.join(" · ")];
+}
+
+/** What goes straight to a service's containers is counted by its connections alone. */
+function rateOf({ rate }) {
+  if (!rate) return "no rate yet";
+  if (rate.bytes_in + rate.bytes_out === 0 && rate.flows > 0) return `${rate.flows.toFixed(1)} flows/s`;
+  return `↑ ${size(rate.bytes_in)}/s  ↓ ${size(rate.bytes_out)}/s`;
 }
 
 /** A link as a sentence, for who hears the map. */
