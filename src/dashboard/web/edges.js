@@ -5,6 +5,9 @@ const LABEL = { width: 206, height: 36 };
 /** Which sides of two rectangles an edge joins, by how they lie. */
 function sides(from, to) {
   const gap = 40;
+  // Past what stands between them in one column.
+  const between = Math.max(to.y - from.y - from.height, from.y - to.y - to.height);
+  if (from.x === to.x && between > gap) return ["right", "right"];
   if (to.x > from.x + from.width + gap) return ["right", "left"];
   if (to.x + to.width + gap < from.x) return ["left", "right"];
   if (to.y > from.y + from.height + gap) return ["bottom", "top"];

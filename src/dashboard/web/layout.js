@@ -41,7 +41,7 @@ export function place(nodes) {
   const top = services.length > 0 ? CHIP.height + LANE * 2 : 0;
 
   const hosts = of("host").map((host) => box(host, all.filter((node) => node.kind === "container" && node.host === host.key)));
-  const across = Math.ceil(Math.sqrt(hosts.length));
+  const across = Math.max(3, Math.ceil(Math.sqrt(hosts.length)));
   let [x, y, tallest, right] = [left, top, 0, left];
   hosts.forEach((one, index) => {
     if (index > 0 && index % across === 0) {
