@@ -67,6 +67,7 @@ async fn enter(registry: Registry, host: u32, endpoints: u32) -> Result<Presence
         fallback: None,
         links: None,
         peek: None,
+        machine: None,
     };
     registry.register_node(&node).await?;
     let networks = registry.networks().await?;

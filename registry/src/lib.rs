@@ -46,8 +46,8 @@ pub use migrate::{MigrateError, Migrated};
 pub use mirror::Mirror;
 pub use model::{
     BlockRecord, CheckRecord, EndpointHealth, EndpointRecord, FallbackRecord, Fittest,
-    ImportRecord, LinksRecord, NetworkRecord, NodeRecord, PeekRecord, PortRecord, Protocol,
-    ServiceHealthRecord, ServiceOffer, ServiceRecord, Upstream, WireguardRecord,
+    ImportRecord, LinksRecord, MachineRecord, NetworkRecord, NodeRecord, PeekRecord, PortRecord,
+    Protocol, ServiceHealthRecord, ServiceOffer, ServiceRecord, Upstream, WireguardRecord,
 };
 pub use networks::{CreateNetworkError, NetworkRequest, RemoveNetworkError};
 pub use nodes::RegisterNodeError;

@@ -7,6 +7,7 @@ use std::num::NonZeroU16;
 use std::time::Duration;
 
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
+use serde::{Deserialize, Serialize};
 
 /// A host of the mesh.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -29,6 +30,8 @@ pub struct NodeRecord {
     pub fallback: Option<FallbackRecord>,
     /// How links between hosts are encrypted; absent, if they are not.
     pub links: Option<LinksRecord>,
+    /// What it is made of; `None`: a daemon that does not say.
+    pub machine: Option<MachineRecord>,
     /// Where other hosts are told what happens there; absent, if they are not.
     pub peek: Option<PeekRecord>,
 }
@@ -49,6 +52,24 @@ pub struct LinksRecord {
     pub port: u16,
     /// Whether containers there have links that are not encrypted.
     pub plain: bool,
+}
+
+/// What a node is made of, for who decides what runs on it.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct MachineRecord {
+    /// CPUs, in billionths of one.
+    pub nano_cpus: u64,
+    /// Memory, in bytes.
+    pub memory: u64,
+    /// Operating system, as `linux`.
+    pub os: String,
+    /// Processor, as `x86_64`.
+    pub arch: String,
+    /// Version of its daemon.
+    pub version: String,
+    /// Labels of its daemon.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
 }
 
 /// Where and by which keys a node takes packets of encrypted networks.

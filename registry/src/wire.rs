@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::model::{
-    BlockRecord, FallbackRecord, LinksRecord, NetworkRecord, NodeRecord, PeekRecord,
+    BlockRecord, FallbackRecord, LinksRecord, MachineRecord, NetworkRecord, NodeRecord, PeekRecord,
     WireguardRecord,
 };
 
@@ -121,6 +121,7 @@ struct NodeWire {
     #[serde(default)]
     links: Option<LinksWire>,
     #[serde(default)]
+    machine: Option<MachineRecord>,
     peek: Option<PeekWire>,
 }
 
@@ -171,6 +172,7 @@ impl Record for NodeRecord {
             fallback,
             links,
             peek,
+            machine,
             ..
         } = wire;
         let wireguard =
@@ -193,6 +195,7 @@ impl Record for NodeRecord {
             fallback,
             links,
             peek,
+            machine,
         })
     }
 
@@ -222,6 +225,7 @@ impl Record for NodeRecord {
                 port: record.port,
                 plain: record.plain,
             }),
+            machine: self.machine.clone(),
         })
     }
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::body::JsonBody;
 use super::{Answer, Server, json};
+use crate::daemon::Daemon;
 use crate::daemon::mesh::NewToken;
 
 /// A token to be made.
@@ -108,6 +109,11 @@ pub(crate) async fn remove_token(State(daemon): Server, Path(id): Path<String>) 
 }
 
 pub(crate) async fn remove_node(State(daemon): Server, Path(wanted): Path<String>) -> Answer {
-    daemon.remove_node(&wanted).await?;
+    remove_from_mesh(&daemon, &wanted).await
+}
+
+/// Has a host be none of the mesh any more.
+pub(super) async fn remove_from_mesh(daemon: &Daemon, wanted: &str) -> Answer {
+    daemon.remove_node(wanted).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

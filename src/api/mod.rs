@@ -59,6 +59,7 @@ mod services;
 mod slow;
 mod stats;
 mod steps;
+mod swarm;
 mod system;
 mod top;
 mod unbuilt;
@@ -70,6 +71,7 @@ mod volumes;
 mod wait;
 mod why;
 
+pub(crate) use container_create::parse as container_config;
 pub(crate) use peek::router as peek_router;
 
 #[cfg(test)]
@@ -109,6 +111,7 @@ fn routes() -> Router<Arc<Daemon>> {
         .merge(image_routes())
         .merge(network_routes())
         .merge(volume_routes())
+        .merge(swarm::routes())
         .merge(unbuilt_routes())
         .merge(dashboard::routes())
         .fallback(not_found)

@@ -5,9 +5,8 @@ use axum::extract::{Path, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, PRAGMA};
 use axum::response::{IntoResponse, Response};
 use bollard_stubs::models::{
-    IndexInfo, LocalNodeState, PluginsInfo, RegistryServiceConfig, Runtime, SwarmInfo, SystemInfo,
-    SystemInfoCgroupDriverEnum, SystemInfoCgroupVersionEnum, SystemVersion,
-    SystemVersionComponents, SystemVersionPlatform,
+    IndexInfo, PluginsInfo, RegistryServiceConfig, Runtime, SystemInfo, SystemInfoCgroupDriverEnum,
+    SystemInfoCgroupVersionEnum, SystemVersion, SystemVersionComponents, SystemVersionPlatform,
 };
 use jiff::Timestamp;
 use nuncio_runtime::image::{InsecureRegistry, RegistrySettings};
@@ -16,7 +15,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::version::{CURRENT, MINIMUM};
-use super::{Answer, Server, json};
+use super::{Answer, Server, json, swarm};
 use crate::daemon::refusal::Refusal;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -112,6 +111,8 @@ pub(crate) async fn info(State(daemon): Server) -> Answer {
         mem_total: Some(i64::try_from(info.memory).unwrap_or(i64::MAX)),
         warnings: Some(warnings),
         registry_config: Some(registries(daemon.registries())),
+        swarm: Some(swarm::info(&daemon)),
+        labels: Some(info.labels),
         ..abilities()
     })
 }
@@ -174,15 +175,10 @@ fn abilities() -> SystemInfo {
         os_type: some("linux"),
         architecture: some(std::env::consts::ARCH),
         index_server_address: some("https://index.docker.io/v1/"),
-        labels: Some(Vec::new()),
         experimental_build: Some(false),
         server_version: some(VERSION),
         runtimes: Some([("nuncio".to_owned(), runtime)].into()),
         default_runtime: some("nuncio"),
-        swarm: Some(SwarmInfo {
-            local_node_state: Some(LocalNodeState::INACTIVE),
-            ..SwarmInfo::default()
-        }),
         live_restore_enabled: Some(true),
         security_options: names(&["name=seccomp,profile=builtin"]),
         ..SystemInfo::default()

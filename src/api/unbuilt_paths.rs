@@ -18,27 +18,7 @@ pub(crate) const UNBUILT: &[(&str, &str)] = &[
     ("/plugins/{name}/{what}", "plugins"),
     ("/secrets", "secrets"),
     ("/secrets/{id}", "secrets"),
-    ("/services", "services"),
-    ("/services/{*path}", "services"),
     ("/session", "build"),
-    (
-        "/swarm",
-        "swarm mode: daemons that share a registry are one mesh without it",
-    ),
-    (
-        "/swarm/{what}",
-        "swarm mode: daemons that share a registry are one mesh without it",
-    ),
-    (
-        "/nodes",
-        "swarm mode: the mesh's hosts are at /nuncio/v1/nodes",
-    ),
-    (
-        "/nodes/{*path}",
-        "swarm mode: the mesh's hosts are at /nuncio/v1/nodes",
-    ),
-    ("/tasks", "services"),
-    ("/tasks/{*path}", "services"),
 ];
 
 pub(crate) fn refuse(what: &str) -> ApiError {

@@ -65,6 +65,10 @@ pub(crate) struct DaemonArgs {
     #[arg(long = "advertise-addr", value_name = "IP")]
     advertise: Option<IpAddr>,
 
+    /// A label of this host, by which services are placed: engine.labels.KEY (may be repeated)
+    #[arg(long = "label", value_name = "KEY=VALUE")]
+    labels: Vec<String>,
+
     /// The name of this host among the others (default: its host name)
     #[arg(long, value_name = "NAME")]
     node_name: Option<String>,
@@ -246,6 +250,8 @@ pub(crate) struct DaemonOptions {
     pub(crate) host_access: bool,
     /// First and last port of this host for those who ask for none.
     pub(crate) publish_range: (u16, u16),
+    /// This host's labels, by which services are placed.
+    pub(crate) labels: std::collections::BTreeMap<String, String>,
     /// Whether connections to services may go straight to their containers.
     pub(crate) direct: bool,
     /// Where names of services are told to who is in no container.
@@ -321,6 +327,7 @@ impl TryFrom<DaemonArgs> for DaemonOptions {
             icc: args.icc,
             host_access: args.host_access,
             publish_range: (args.publish_range.first, args.publish_range.last),
+            labels: labels(&args.labels),
             direct: !args.no_direct,
             dns: args.dns,
             gateway: args.gateway,
@@ -521,4 +528,13 @@ mod tests {
             assert!(wrong.parse::<AddressPool>().is_err(), "{wrong}");
         }
     }
+}
+
+/// A label without a value has an empty one, as Docker's daemon has it.
+fn labels(given: &[String]) -> std::collections::BTreeMap<String, String> {
+    let pair = |label: &String| {
+        let (key, value) = label.split_once('=').unwrap_or((label, ""));
+        (key.to_owned(), value.to_owned())
+    };
+    given.iter().map(pair).collect()
 }

@@ -65,6 +65,8 @@ impl Daemon {
             let specs = self.service_forwards(sight, service).into_iter();
             forwards.extend(specs.map(|spec| (spec.name.clone(), spec)));
         }
+        let ingress = self.ingress_forwards(sight).into_iter();
+        forwards.extend(ingress.map(|spec| (spec.name.clone(), spec)));
         let gateway = self.gateway_forwards(sight).into_iter();
         forwards.extend(gateway.map(|spec| (spec.name.clone(), spec)));
         for record in &sight.active {

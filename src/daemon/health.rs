@@ -185,6 +185,9 @@ impl Plan {
 
     /// What the container's health check says, else what its labels say of its services.
     fn of_container(config: &ContainerConfig) -> Option<Self> {
+        /// A service that has only begun is looked at more often, and may not listen yet.
+        const STARTS: Duration = Duration::from_secs(5);
+        const EAGER: Duration = Duration::from_millis(200);
         /// Checks of a service that fail in a row, before it is taken for down.
         const RETRIES: u32 = 2;
         let of_docker = config.healthcheck.as_ref().and_then(Self::of);
@@ -213,8 +216,8 @@ impl Plan {
             interval: check.interval,
             timeout: check.timeout,
             retries: RETRIES,
-            start_period: Duration::ZERO,
-            start_interval: check.interval,
+            start_period: STARTS,
+            start_interval: check.interval.min(EAGER),
         })
     }
 

@@ -44,6 +44,7 @@ mod news;
 pub(crate) mod node;
 mod offering;
 mod offers;
+pub(crate) mod orchestrator;
 mod outfit;
 pub(crate) mod outside;
 mod paths;

@@ -10,6 +10,8 @@ use super::services::{self, LABEL};
 
 /// The label that tells some of a service from others.
 const TAGS_LABEL: &str = "nuncio.service.tags";
+/// The label of a task's container that gives its service other names, between commas.
+pub(super) const ALSO: &str = "nuncio.service.also";
 /// The label that other hosts see on who is to be found by nobody, whether a label or the environment said so.
 pub(super) const IGNORED: &str = "nuncio.service.ignored";
 /// Registrator's variables and labels begin with it.
@@ -77,6 +79,17 @@ pub(super) fn services_of(config: &ContainerConfig) -> Vec<ServiceOffer> {
         let (ports, all) = offers.entry(name).or_default();
         ports.push(*port);
         all.extend(tags_of(said.of_port(*port, "tags").unwrap_or(tags)));
+    }
+    if let Some(name) = &named
+        && let Some(main) = offers.get(name).cloned()
+    {
+        let also = config.labels.get(ALSO).into_iter();
+        let also = also
+            .flat_map(|names| names.split(','))
+            .filter_map(service_name);
+        for other in also {
+            offers.entry(other).or_insert_with(|| main.clone());
+        }
     }
     let offer = |(name, (ports, tags)): (String, (Vec<Port>, BTreeSet<String>))| ServiceOffer {
         name,

@@ -61,6 +61,7 @@ impl Daemon {
             fallback: self.fallback_record(ring),
             links: self.links_record(),
             peek: self.peek_record(),
+            machine: Some(self.machine()),
         }
     }
 

@@ -14,7 +14,9 @@ use tokio_util::sync::CancellationToken;
 use super::api_connection::{Caller, Cuttable};
 use super::api_tls::{ApiListener, Papers};
 use super::outfit::CGROUP_PARENT;
-use super::{Daemon, api_socket, api_tls, dashboard, drift, map, metrics, state_file};
+use super::{
+    Daemon, api_socket, api_tls, dashboard, drift, map, metrics, orchestrator, state_file,
+};
 use crate::cli::daemon::DaemonOptions;
 use crate::cli::host::Host;
 
@@ -93,6 +95,8 @@ pub(crate) async fn run(options: DaemonOptions) -> anyhow::Result<()> {
             () = answers => {}
         }
     });
+    tasks.spawn(orchestrator::run_tasks(Arc::clone(&daemon), stop.clone()));
+    tasks.spawn(orchestrator::lead(Arc::clone(&daemon), stop.clone()));
     let restarts = Arc::clone(&daemon);
     tokio::spawn(async move { restarts.start_with_daemon().await });
     tracing::info!(node = daemon.node.name, address = %daemon.node.address, "ready");
@@ -246,8 +250,19 @@ async fn keep_in_step(daemon: Arc<Daemon>, drift: Arc<Notify>, stop: Cancellatio
             _ = fallback.tick() => if !daemon.look_at_fallback().await { continue },
             _ = look_after.tick() => if daemon.processes_answer().await { continue },
         }
-        if let Err(error) = daemon.sync().await {
-            tracing::error!(error = format!("{error:#}"), "bring the host in step");
+        if let Err(error) = daemon.enter_ingress().await {
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "join the network of published ports"
+            );
+        }
+        // What is known now is what the host is brought in step with, or more.
+        let known = daemon.catalog();
+        match daemon.sync().await {
+            Ok(()) => daemon.acknowledge(&known).await,
+            Err(error) => {
+                tracing::error!(error = format!("{error:#}"), "bring the host in step");
+            }
         }
         if let Err(error) = daemon.kernel.lock().await.settle().await {
             tracing::warn!(%error, "list the rules");

@@ -394,6 +394,14 @@ impl Daemon {
         }
     }
 
+    /// Where this host's containers find a service, if it has an address here.
+    pub(super) fn held_address(&self, network: &str, name: &str) -> Option<IpAddr> {
+        let owner = owner(network, name);
+        let held = locked(&self.addresses).held(network);
+        held.into_iter()
+            .find_map(|(address, holder)| (holder == owner).then_some(address))
+    }
+
     fn keep_services(&self, known: &KnownServices) {
         let path = self.options.data_root.join(SERVICES);
         if let Err(error) = state_file::write(&path, known) {

@@ -47,6 +47,8 @@ pub(crate) struct DaemonInfo {
     pub(crate) memory: u64,
     pub(crate) cgroup_version: String,
     pub(crate) warnings: Vec<String>,
+    /// As `KEY=VALUE`.
+    pub(crate) labels: Vec<String>,
 }
 
 impl Daemon {
@@ -274,6 +276,12 @@ impl Daemon {
         let system = rustix::system::sysinfo();
         let v2 = std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
         Ok(DaemonInfo {
+            labels: self
+                .options
+                .labels
+                .iter()
+                .map(|(key, value)| format!("{key}={value}"))
+                .collect(),
             id: self.node.id.clone(),
             name: self.node.name.clone(),
             containers: (running - paused, paused, containers.len() - running),

@@ -146,7 +146,7 @@ proptest! {
         let fallback = other.map(|(port, key, former)| FallbackRecord { port, key, former });
         let links = links.map(|(port, plain)| LinksRecord { port, plain });
         let peek = peek.map(|(port, plain)| PeekRecord { port, plain });
-        let record = NodeRecord { id, name, address, mac, port, incarnation, wireguard, fallback, links, peek };
+        let record = NodeRecord { id, name, address, mac, port, incarnation, wireguard, fallback, links, peek, machine: None };
         prop_assert_eq!(NodeRecord::decode(&record.encode(None)).unwrap(), record);
     }
 

@@ -376,6 +376,7 @@ fn node(id: &str, name: &str, last: u8, incarnation: u64) -> NodeRecord {
         fallback: None,
         links: None,
         peek: None,
+        machine: None,
     }
 }
 

@@ -238,6 +238,7 @@ async fn what_is_there_is_not_overwritten_unasked() -> Result<()> {
         fallback: None,
         links: None,
         peek: None,
+        machine: None,
     };
     assert!(other.register_node(&node).await.is_err());
     // To move on from where it no longer is.

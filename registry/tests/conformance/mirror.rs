@@ -56,6 +56,7 @@ async fn follows(backend: Backend) -> Result<()> {
         fallback: None,
         links: None,
         peek: None,
+        machine: None,
     };
     registry.register_node(&node).await?;
     let block = registry

@@ -89,6 +89,7 @@ fn record(node: &str, address: [u8; 4]) -> NodeRecord {
         fallback: None,
         links: None,
         peek: None,
+        machine: None,
     }
 }
 

@@ -1,0 +1,213 @@
+//! The mesh as the scheduler sees it: what is wanted and what there is, out of the registry.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::SystemTime;
+
+use jiff::Timestamp;
+use nuncio_orchestration::{
+    Availability, Cluster, Desired, Node, Service, Spec, Task, TaskState, Update,
+};
+use nuncio_registry::{Catalog, DesiredKind, DesiredRecord, TaskRecord, TaskStatusRecord};
+use serde::{Deserialize, Serialize};
+
+use super::services::ServiceState;
+use super::spec;
+
+/// How long after a host's lease has ended its fenced tasks may still run there: the host notices by itself that it has
+/// lost the registry, and ends them.
+const FENCE_GRACE: u64 = 20_000;
+
+/// How an operator wants a host to be used.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub(crate) struct NodeWish {
+    pub(crate) availability: Availability,
+    pub(crate) labels: BTreeMap<String, String>,
+}
+
+impl NodeWish {
+    pub(crate) fn of(catalog: &Catalog, node: &str) -> Self {
+        let record = catalog.desired.get(DesiredKind::Node, node);
+        record
+            .and_then(|record| serde_json::from_value(record.spec.clone()).ok())
+            .unwrap_or_default()
+    }
+}
+
+/// Since when hosts have been heard of, or not, as this daemon saw it.
+#[derive(Debug, Default)]
+pub(super) struct Lives(BTreeMap<String, (bool, u64)>);
+
+impl Lives {
+    /// Notes who lives now.
+    pub(super) fn note(&mut self, catalog: &Catalog, now: u64) {
+        self.0.retain(|node, _| catalog.nodes.contains_key(node));
+        for node in catalog.nodes.keys() {
+            let alive = catalog.alive.contains(node);
+            let known = self.0.entry(node.clone()).or_insert((alive, now));
+            if known.0 != alive {
+                *known = (alive, now);
+            }
+        }
+    }
+
+    fn since(&self, node: &str, now: u64) -> u64 {
+        self.0.get(node).map_or(now, |(_, since)| *since)
+    }
+}
+
+/// Milliseconds since 1970.
+pub(super) fn now() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Milliseconds since 1970 of a time in RFC 3339.
+fn millis(text: &str) -> Option<u64> {
+    let time: Timestamp = text.parse().ok()?;
+    u64::try_from(time.as_millisecond()).ok()
+}
+
+/// A time in RFC 3339 of milliseconds since 1970.
+pub(crate) fn timestamp(millis: u64) -> String {
+    let millis = i64::try_from(millis).unwrap_or(i64::MAX);
+    Timestamp::from_millisecond(millis)
+        .unwrap_or_default()
+        .to_string()
+}
+
+/// The mesh at this moment.
+pub(super) fn cluster(catalog: &Catalog, lives: &Lives) -> Cluster {
+    let now = now();
+    let nodes = catalog.nodes.values().map(|node| {
+        let wish = NodeWish::of(catalog, &node.id);
+        let machine = node.machine.clone().unwrap_or_default();
+        let node = Node {
+            id: node.id.clone(),
+            name: node.name.clone(),
+            address: Some(node.address),
+            alive: catalog.alive.contains(&node.id),
+            since: lives.since(&node.id, now),
+            availability: wish.availability,
+            role_manager: true,
+            labels: wish.labels,
+            engine_labels: machine.labels,
+            os: machine.os,
+            arch: machine.arch,
+            cpus: machine.nano_cpus,
+            memory: machine.memory,
+        };
+        (node.id.clone(), node)
+    });
+    let services = catalog.desired.all(DesiredKind::Service);
+    let services = services.filter_map(|record| {
+        let service = service(catalog, record)?;
+        Some((service.id.clone(), service))
+    });
+    let tasks = catalog.desired.tasks.values();
+    let tasks = tasks.filter_map(|record| Some((record.id.clone(), task(catalog, record)?)));
+    Cluster {
+        now,
+        frozen: catalog.stale.is_some(),
+        fence_grace: FENCE_GRACE,
+        nodes: nodes.collect(),
+        services: services.collect(),
+        tasks: tasks.collect(),
+    }
+}
+
+fn service(catalog: &Catalog, record: &DesiredRecord) -> Option<Service> {
+    let state = ServiceState::of(record);
+    let read = |value: &serde_json::Value, version: u64| -> Option<Spec> {
+        let parsed = spec::parse(value).ok()?;
+        spec::scheduled(&parsed, version).ok()
+    };
+    let parsed = spec::parse(&record.spec).ok()?;
+    let previous = state
+        .previous
+        .filter(|_| !state.rolling_back)
+        .and_then(|previous| read(&previous.spec, previous.spec_version));
+    Some(Service {
+        id: record.id.clone(),
+        name: record.name.clone(),
+        spec: spec::scheduled(&parsed, state.spec_version).ok()?,
+        previous,
+        update: update(catalog, record),
+        rebalance: state.rebalance,
+        auto_rebalance: spec::rebalances(&parsed),
+    })
+}
+
+/// How far the service's update has come; of what was wanted before it tells nothing any more.
+pub(crate) fn update(catalog: &Catalog, record: &DesiredRecord) -> Option<Update> {
+    let update = catalog.desired.get(DesiredKind::Update, &record.id)?;
+    if update.version != record.version {
+        return None;
+    }
+    serde_json::from_value(update.state.clone()).ok()
+}
+
+/// A task, as the leader wrote it and its host tells of it.
+pub(crate) fn task(catalog: &Catalog, record: &TaskRecord) -> Option<Task> {
+    let mut task: Task = serde_json::from_value(record.task.clone()).ok()?;
+    if let Some(status) = catalog.desired.status(record)
+        && task.state != TaskState::Orphaned
+    {
+        take_over(&mut task, status);
+    }
+    let found = spec::parse(&record.spec).is_ok_and(|spec| spec::is_found(&spec));
+    // What all hosts have seen once is written down, so that they need not say it for ever.
+    task.announced |= !found || is_announced(catalog, &task);
+    task.drained = task.ended();
+    Some(task)
+}
+
+fn take_over(task: &mut Task, status: &TaskStatusRecord) {
+    let state = serde_json::from_value(status.state.clone().into()).unwrap_or(task.state);
+    if state < task.state {
+        return;
+    }
+    task.state = state;
+    task.changed = millis(&status.since).unwrap_or(task.changed);
+    task.started = status.started.as_deref().and_then(millis);
+    task.exit_code = status.exit_code;
+    task.healthy = status.healthy;
+    task.message = Some(status.message.clone()).filter(|text| !text.is_empty());
+    task.err = Some(status.error.clone()).filter(|text| !text.is_empty());
+}
+
+/// Whether every host that lives sees the task, or that it is no more.
+fn is_announced(catalog: &Catalog, task: &Task) -> bool {
+    catalog.alive.iter().all(|node| {
+        let ack = catalog.desired.acks.get(node);
+        ack.is_some_and(|ack| match task.desired {
+            Desired::Running => ack.present.contains(&task.id),
+            Desired::Shutdown | Desired::Remove => ack.gone.contains(&task.id),
+        })
+    })
+}
+
+/// Tasks whose coming or going somebody waits for: all hosts say what they see of them.
+pub(super) fn awaited(catalog: &Catalog) -> BTreeSet<(String, bool)> {
+    let tasks = catalog.desired.tasks.values();
+    tasks
+        .filter_map(|record| {
+            let task: Task = serde_json::from_value(record.task.clone()).ok()?;
+            let state = catalog
+                .desired
+                .status(record)
+                .map(|status| status.state.as_str());
+            let ended = state.is_some_and(|state| {
+                [
+                    "complete", "shutdown", "failed", "rejected", "remove", "orphaned",
+                ]
+                .contains(&state)
+            });
+            let comes = task.desired == Desired::Running;
+            let is_given = task.node.is_some() && task.state != TaskState::Orphaned;
+            (!ended && is_given && !(comes && task.announced)).then_some((task.id, comes))
+        })
+        .collect()
+}

@@ -1,0 +1,384 @@
+//! Services as they are wanted: made, changed and taken back by whoever asks, on any host.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use nuncio_registry::{DesireError, DesiredKind, DesiredRecord};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::outfit::INGRESS;
+use super::{drain, ingress, new_short_id, spec};
+use crate::daemon::Daemon;
+use crate::daemon::network_edit::NetworkCreate;
+use crate::daemon::refusal::Refusal;
+
+/// Docker's words for a change that is based on what has changed meanwhile.
+const OUT_OF_SEQUENCE: &str = "update out of sequence";
+
+/// What is known of a service beside its specification.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub(crate) struct ServiceState {
+    /// Changes when its tasks are to be replaced; never comes again, but for going back to what was before.
+    pub(crate) spec_version: u64,
+    /// The greatest that there has been.
+    pub(crate) last_version: u64,
+    /// What was wanted before, and its version.
+    pub(crate) previous: Option<Previous>,
+    /// Its tasks are to be spread anew.
+    pub(crate) rebalance: bool,
+    /// Numbers that were chosen for ports published without, as `80/tcp`.
+    pub(crate) ports: BTreeMap<String, u16>,
+    /// It was gone back to what was before: by request, or because an update failed.
+    pub(crate) rolling_back: bool,
+}
+
+/// What was wanted before.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Previous {
+    pub(crate) spec: Value,
+    pub(crate) spec_version: u64,
+}
+
+impl ServiceState {
+    pub(crate) fn of(record: &DesiredRecord) -> Self {
+        serde_json::from_value(record.state.clone()).unwrap_or_default()
+    }
+
+    fn store(&self, record: &mut DesiredRecord) {
+        record.state = serde_json::to_value(self).unwrap_or_default();
+    }
+}
+
+/// What is asked of a service that is there.
+#[derive(Debug, Default)]
+pub(crate) struct ServiceChange {
+    /// The version that the asker saw.
+    pub(crate) version: u64,
+    /// `None`: what was wanted before.
+    pub(crate) spec: Option<Value>,
+    /// Its tasks are to be spread anew.
+    pub(crate) rebalance: bool,
+}
+
+impl Daemon {
+    /// Wants a service; its identifier.
+    pub(crate) async fn service_create(&self, wanted: Value) -> anyhow::Result<String> {
+        let name = self.check_service(&wanted, None).await?;
+        let state = ServiceState {
+            spec_version: 1,
+            last_version: 1,
+            ports: self.choose_ports(&wanted, None, &BTreeMap::new())?,
+            ..ServiceState::default()
+        };
+        let now = Timestamp::now().to_string();
+        let mut record = DesiredRecord {
+            id: new_short_id(),
+            name,
+            version: 1,
+            created: now.clone(),
+            updated: now,
+            spec: wanted,
+            state: Value::Null,
+        };
+        state.store(&mut record);
+        match self.registry.desire(DesiredKind::Service, &record).await {
+            Ok(revision) => self.know(revision).await,
+            Err(DesireError::NameTaken { name, .. }) => {
+                return Err(Refusal::conflict(format!(
+                    "name conflicts with an existing object: service {name} already exists"
+                ))
+                .into());
+            }
+            Err(error) => return Err(error.into()),
+        }
+        Ok(record.id)
+    }
+
+    /// The service of that name, id or beginning of an id.
+    pub(crate) fn service(&self, wanted: &str) -> anyhow::Result<Arc<DesiredRecord>> {
+        self.desired_one(DesiredKind::Service, wanted, "service")
+    }
+
+    /// Wants something else of a service.
+    pub(crate) async fn service_update(
+        &self,
+        wanted: &str,
+        change: ServiceChange,
+    ) -> anyhow::Result<()> {
+        let service = self.service(wanted)?;
+        if let Some(spec) = &change.spec {
+            let name = self.check_service(spec, Some(&service.id)).await?;
+            if name != service.name {
+                return Err(Refusal::unsupported("renaming services is not supported").into());
+            }
+        }
+        let changed = self
+            .registry
+            .redesire(DesiredKind::Service, &service.id, |before| {
+                let Some(mut record) = before else {
+                    return Err(no_such("service", wanted));
+                };
+                if record.version != change.version {
+                    return Err(Refusal::invalid(OUT_OF_SEQUENCE));
+                }
+                let mut state = ServiceState::of(&record);
+                let next = match &change.spec {
+                    Some(spec) => spec.clone(),
+                    None => match &state.previous {
+                        Some(previous) => previous.spec.clone(),
+                        None => {
+                            return Err(Refusal::invalid(
+                                "rpc error: code = FailedPrecondition desc = service does not have a previous spec",
+                            ));
+                        }
+                    },
+                };
+                state.ports = self.choose_ports(&next, Some(&record.id), &state.ports)?;
+                turn_to(&mut record, &mut state, next, change.spec.is_none());
+                state.rebalance |= change.rebalance;
+                state.store(&mut record);
+                Ok(record)
+            })
+            .await;
+        self.settle_desire(changed).await
+    }
+
+    /// Wants a service no more; its tasks end.
+    pub(crate) async fn service_remove(&self, wanted: &str) -> anyhow::Result<()> {
+        let service = self.service(wanted)?;
+        let undesired = self
+            .registry
+            .undesire(DesiredKind::Service, &service.id, &service.name);
+        match undesired.await? {
+            Some(revision) => {
+                self.know(revision).await;
+                Ok(())
+            }
+            None => Err(no_such("service", wanted).into()),
+        }
+    }
+
+    /// Goes back to what was wanted of a service before, because its update failed; whether that was still to be done.
+    pub(super) async fn roll_back(&self, id: &str, version: u64) -> anyhow::Result<bool> {
+        let mut done = false;
+        let changed = self
+            .registry
+            .redesire(DesiredKind::Service, id, |before| {
+                let mut record = before.ok_or_else(|| no_such("service", id))?;
+                let mut state = ServiceState::of(&record);
+                done = false;
+                if let Some(previous) = state.previous.clone()
+                    && previous.spec_version == version
+                    && !state.rolling_back
+                {
+                    turn_to(&mut record, &mut state, previous.spec, true);
+                    state.store(&mut record);
+                    done = true;
+                }
+                Ok::<_, Refusal>(record)
+            })
+            .await;
+        self.settle_desire(changed).await?;
+        Ok(done)
+    }
+
+    /// Notes that a service's tasks are spread anew.
+    pub(super) async fn note_rebalanced(&self, id: &str) -> anyhow::Result<()> {
+        let changed = self
+            .registry
+            .redesire(DesiredKind::Service, id, |before| {
+                let mut record = before.ok_or_else(|| no_such("service", id))?;
+                let mut state = ServiceState::of(&record);
+                state.rebalance = false;
+                state.store(&mut record);
+                Ok::<_, Refusal>(record)
+            })
+            .await;
+        self.settle_desire(changed).await
+    }
+
+    /// Waits until this host knows of a change.
+    pub(super) async fn settle_desire(
+        &self,
+        changed: Result<(DesiredRecord, i64), DesireError<Refusal>>,
+    ) -> anyhow::Result<()> {
+        match changed {
+            Ok((_, revision)) => {
+                self.know(revision).await;
+                Ok(())
+            }
+            Err(DesireError::Refused(refusal)) => Err(refusal.into()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Refuses a specification that names what there is not, or takes what another service has; the service's name.
+    async fn check_service(&self, wanted: &Value, id: Option<&str>) -> anyhow::Result<String> {
+        let parsed = spec::parse(wanted)?;
+        spec::check(&parsed)?;
+        let labels = spec::labels(&parsed);
+        ingress::proxy(&labels)?;
+        drain::check(&labels)?;
+        for network in spec::networks(&parsed) {
+            let target = network.target.unwrap_or_default();
+            if ["host", "none"].contains(&target.as_str()) {
+                continue;
+            }
+            let found = self.network(&target).await?;
+            if found.scope != "swarm" && !["host", "null"].contains(&found.driver.as_str()) {
+                return Err(Refusal::invalid(format!(
+                    "The network {target} cannot be used with services. Only networks scoped to the swarm can be used, such as those created with the overlay driver."
+                ))
+                .into());
+            }
+        }
+        self.check_published(&parsed, id)?;
+        if spec::ports(&parsed).iter().any(spec::is_ingress) {
+            self.ensure_ingress().await?;
+        }
+        Ok(parsed.name.unwrap_or_default())
+    }
+
+    /// Each published port leads to one service.
+    fn check_published(
+        &self,
+        wanted: &bollard_stubs::models::ServiceSpec,
+        id: Option<&str>,
+    ) -> Result<(), Refusal> {
+        let catalog = self.catalog();
+        let others = catalog.desired.all(DesiredKind::Service);
+        for other in others.filter(|other| id != Some(&other.id)) {
+            for theirs in ingress::published(other) {
+                let same = spec::ports(wanted).into_iter().find(|port| {
+                    let number = port.published_port.unwrap_or_default();
+                    number != 0
+                        && theirs.published_port == Some(number)
+                        && spec::protocol(port) == spec::protocol(&theirs)
+                        && (spec::is_ingress(port) || spec::is_ingress(&theirs))
+                });
+                if let Some(port) = same {
+                    let how = match spec::is_ingress(&theirs) {
+                        true => "an ingress",
+                        false => "a host-published",
+                    };
+                    return Err(Refusal::invalid(format!(
+                        "port '{}' is already in use by service '{}' ({}) as {how} port",
+                        port.published_port.unwrap_or_default(),
+                        other.name,
+                        other.id
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn choose_ports(
+        &self,
+        wanted: &Value,
+        id: Option<&str>,
+        before: &BTreeMap<String, u16>,
+    ) -> Result<BTreeMap<String, u16>, Refusal> {
+        let ports = spec::ports(&spec::parse(wanted)?);
+        ingress::choose(&self.catalog(), id, &ports, before)
+    }
+
+    /// Makes the network by which published ports lead to tasks, once for the mesh.
+    async fn ensure_ingress(&self) -> anyhow::Result<()> {
+        if self.find_network(INGRESS).await.is_ok() {
+            return Ok(());
+        }
+        let request = NetworkCreate {
+            name: INGRESS.to_owned(),
+            driver: "overlay".to_owned(),
+            labels: [("nuncio.ingress".to_owned(), String::new())].into(),
+            ..NetworkCreate::default()
+        };
+        match self.network_create(request).await {
+            Ok(_) => Ok(()),
+            // somebody else made it at the same time
+            Err(error) if Refusal::is_conflict(&error) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Wants `next` of a service from now on.
+fn turn_to(record: &mut DesiredRecord, state: &mut ServiceState, next: Value, back: bool) {
+    let previous = Previous {
+        spec: record.spec.clone(),
+        spec_version: state.spec_version,
+    };
+    let same = spec::substance(&record.spec) == spec::substance(&next);
+    let before = state.previous.take();
+    if !same {
+        let known = before.filter(|before| spec::substance(&before.spec) == spec::substance(&next));
+        state.spec_version = match known.filter(|_| back) {
+            Some(before) => before.spec_version,
+            None => {
+                state.last_version += 1;
+                state.last_version
+            }
+        };
+    }
+    state.previous = Some(previous);
+    state.rolling_back = back;
+    record.version += 1;
+    record.updated = Timestamp::now().to_string();
+    record.spec = next;
+}
+
+pub(crate) fn no_such(what: &str, wanted: &str) -> Refusal {
+    Refusal::not_found(format!("{what} {wanted} not found"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn record(image: &str) -> (DesiredRecord, ServiceState) {
+        let record = DesiredRecord {
+            version: 1,
+            spec: of(image, 1),
+            ..DesiredRecord::default()
+        };
+        let state = ServiceState {
+            spec_version: 1,
+            last_version: 1,
+            ..ServiceState::default()
+        };
+        (record, state)
+    }
+
+    fn of(image: &str, replicas: u64) -> Value {
+        json!({
+            "Name": "web", "TaskTemplate": {"ContainerSpec": {"Image": image}},
+            "Mode": {"Replicated": {"Replicas": replicas}},
+        })
+    }
+
+    #[test]
+    fn only_what_a_task_would_notice_makes_another_version() {
+        let (mut record, mut state) = record("a");
+        turn_to(&mut record, &mut state, of("a", 5), false);
+        assert_eq!((record.version, state.spec_version), (2, 1));
+        turn_to(&mut record, &mut state, of("b", 5), false);
+        assert_eq!((record.version, state.spec_version), (3, 2));
+    }
+
+    #[test]
+    fn going_back_is_the_version_that_was_and_going_on_another() {
+        let (mut record, mut state) = record("a");
+        turn_to(&mut record, &mut state, of("b", 1), false);
+        let previous = state.previous.clone().expect("there was one");
+        turn_to(&mut record, &mut state, previous.spec, true);
+        assert_eq!((state.spec_version, state.last_version), (1, 2));
+        turn_to(&mut record, &mut state, of("b", 1), false);
+        assert_eq!((state.spec_version, state.last_version), (3, 3));
+    }
+}
