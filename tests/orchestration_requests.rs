@@ -5,7 +5,7 @@ mod support;
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
-use support::{Asked, Client, Recorder};
+use support::{Asked, Client, Finished, Recorder};
 
 /// A service that has something of all that can be changed.
 fn service() -> Value {
@@ -78,7 +78,7 @@ fn set_up(api: &Recorder) {
     std::fs::write(api.scratch().join("password"), "hunter2\n").expect("write a file");
 }
 
-/// What changes something, as it came; and what was only looked at, in any order and once.
+/// What changes something, and what was only looked at, once: Docker's client keeps files' services in maps.
 fn sorted(asked: Vec<Asked>) -> (Vec<Asked>, BTreeSet<Asked>) {
     let (looks, changes) = asked
         .into_iter()
@@ -89,7 +89,9 @@ fn sorted(asked: Vec<Asked>) -> (Vec<Asked>, BTreeSet<Asked>) {
         ..asked
     });
     let looks: Vec<Asked> = looks;
-    (changes.collect(), looks.into_iter().collect())
+    let mut changes: Vec<Asked> = changes.collect();
+    changes.sort();
+    (changes, looks.into_iter().collect())
 }
 
 /// Docker's client keeps these in maps, and sends them in whatever order comes out.
@@ -114,8 +116,13 @@ fn difference(api: &Recorder, line: &str) -> Option<String> {
         let (done, asked) = api.run(client, &words);
         (done, sorted(asked))
     });
+    let said = |done: &Finished| {
+        let mut lines: Vec<String> = done.stdout.lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
     let is_same = docker.0.code.min(1) == nuncio.0.code.min(1)
-        && docker.0.stdout == nuncio.0.stdout
+        && said(&docker.0) == said(&nuncio.0)
         && docker.1 == nuncio.1;
     (!is_same).then(|| format!("{line}\n{docker:#?}\n{nuncio:#?}"))
 }
@@ -264,4 +271,86 @@ fn secrets_and_configs() {
     let asked = api.asked();
     assert_eq!(asked[0], asked[1]);
     assert!(asked[0].body.contains("ZnJvbSBhIHBpcGU="), "{asked:?}");
+}
+
+/// Files that both clients take, from simple to all that a stack can have.
+const STACKS: [(&str, &str); 5] = [
+    (
+        "voting",
+        include_str!("../corpus/compose/valid-stack-voting.yml"),
+    ),
+    (
+        "redis",
+        include_str!("../corpus/compose/valid-stack-redis.yml"),
+    ),
+    (
+        "wordpress",
+        include_str!("../corpus/compose/valid-stack-wordpress.yml"),
+    ),
+    (
+        "traefik",
+        include_str!("../corpus/compose/valid-stack-traefik.yml"),
+    ),
+    (
+        "prometheus",
+        include_str!("../corpus/compose/valid-stack-prometheus.yml"),
+    ),
+];
+
+#[test]
+fn stack_deploy() {
+    let api = Recorder::new();
+    set_up(&api);
+    let missing = json!({"message": "not found"});
+    for name in [
+        "secrets/shop_db_root",
+        "configs/shop_dynamic",
+        "configs/shared_plain",
+    ] {
+        api.set(&format!("GET /{name}"), 404, missing.clone());
+    }
+    let lines = STACKS.map(|(name, text)| {
+        std::fs::write(api.scratch().join(format!("{name}.yml")), text).expect("write a file");
+        format!("stack deploy --detach=true -c {name}.yml shop")
+    });
+    std::fs::write(
+        api.scratch().join("over.yml"),
+        "version: '3.8'\nservices:\n  vote:\n    image: nginx:1.29\n    environment: {A: '1'}\n    deploy: {replicas: 5}\n",
+    )
+    .expect("write a file");
+    let others = [
+        "stack deploy --detach=true -c voting.yml -c over.yml shop",
+        "stack deploy --detach=true --resolve-image never --with-registry-auth -c redis.yml shop",
+        "stack deploy --detach=true -c nosuch.yml shop",
+    ];
+    same(&api, lines.iter().map(String::as_str).chain(others));
+    // The same where much of it is there already, and something that is not in the file any more.
+    let label = json!({"com.docker.stack.namespace": "shop"});
+    let running = |id: &str, name: &str, image: &str| {
+        let mut labels = label.clone();
+        labels["com.docker.stack.image"] = json!(image);
+        json!({"ID": id, "Version": {"Index": 9}, "Spec": {
+            "Name": name, "Labels": labels, "Mode": {"Replicated": {"Replicas": 1}},
+            "TaskTemplate": {"ForceUpdate": 4, "ContainerSpec": {"Image": format!("{image}@sha256:{}", "3".repeat(64))}},
+        }})
+    };
+    let services = json!([
+        running("id-web", "shop_web", "nginx:1.29"),
+        running("id-redis", "shop_redis", "redis:6"),
+        running("id-old", "shop_old", "nginx:1.29"),
+    ]);
+    api.set("GET /services", 200, services);
+    let networks = json!([{"Id": "id-net", "Name": "shop_default", "Labels": label, "Scope": "swarm", "Driver": "overlay"}]);
+    api.set("GET /networks", 200, networks);
+    same(
+        &api,
+        [
+            "stack deploy --detach=true -c redis.yml shop",
+            "stack deploy --detach=true --prune -c redis.yml shop",
+            "stack deploy --detach=true --resolve-image changed -c redis.yml shop",
+            "stack deploy --detach=true --resolve-image never -c redis.yml shop",
+            "stack rm shop",
+            "stack ls",
+        ],
+    );
 }

@@ -11,8 +11,8 @@ use super::host::Host;
 use super::{
     archive, cert, changes, commit, completion, cp, dashboard, disk, doctor, events, exec, history,
     images, import, inspect, lifecycle, login, logs, map, mesh, network, node, pause, peer, port,
-    prune, ps, pull, push, registry, registry_migrate, remove, run, search, service, start, stats,
-    stored, system, token, top, tunnel, update, volume, wait, why,
+    prune, ps, pull, push, registry, registry_migrate, remove, run, search, service, stack, start,
+    stats, stored, system, token, top, tunnel, update, volume, wait, why,
 };
 use crate::client::Client;
 
@@ -61,6 +61,9 @@ pub(super) enum ClientCommand {
     /// Show services, and manage those that nuncio does not run
     #[command(arg_required_else_help = true)]
     Service(service::ServiceArgs),
+    /// Manage stacks: what compose files describe, on all of the mesh
+    #[command(arg_required_else_help = true)]
+    Stack(stack::StackArgs),
     /// Manage secrets, which services' containers have as files
     #[command(arg_required_else_help = true)]
     Secret(stored::SecretArgs),
@@ -362,6 +365,7 @@ impl ClientCommand {
             Self::Registry(args) => registry::run(args, client).await?,
             Self::Peer(args) => peer::run(args, client).await?,
             Self::Service(args) => service::run(args, client).await?,
+            Self::Stack(args) => stack::run(args, client).await?,
             Self::Secret(args) => stored::secrets(args, client).await?,
             Self::Config(args) => stored::configs(args, client).await?,
             Self::Cert(args) => cert::run(args, client).await?,

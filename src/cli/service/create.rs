@@ -330,7 +330,7 @@ pub(super) fn preference(spread: &Spread) -> TaskSpecPlacementPreferences {
 }
 
 /// In full and in capitals, as `CAP_NET_ADMIN`, sorted.
-pub(super) fn capabilities(given: &[String]) -> Vec<String> {
+pub(in crate::cli) fn capabilities(given: &[String]) -> Vec<String> {
     let full = given.iter().map(|name| {
         let name = name.trim().to_ascii_uppercase();
         match name.as_str() {
@@ -363,7 +363,7 @@ pub(super) fn generic(pair: &KeyValue) -> anyhow::Result<GenericResourcesInner> 
 }
 
 /// Absent rather than empty.
-pub(super) fn some_list<T>(list: Vec<T>) -> Option<Vec<T>> {
+pub(in crate::cli) fn some_list<T>(list: Vec<T>) -> Option<Vec<T>> {
     (!list.is_empty()).then_some(list)
 }
 

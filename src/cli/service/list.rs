@@ -11,7 +11,7 @@ use super::wire;
 use crate::cli::human;
 use crate::cli::list::{List, filters, labelled, row};
 use crate::cli::output::line;
-use crate::client::{Client, ClientError};
+use crate::client::{Call, Client, ClientError};
 
 /// Flags of `service ls`.
 #[derive(Args, Debug)]
@@ -63,7 +63,7 @@ pub(super) async fn run(args: LsArgs, client: &Client) -> anyhow::Result<u8> {
         }
         return Ok(0);
     }
-    let services = match services(&listed.filter, client).await {
+    let services = match with_status(&listed.filter, client).await {
         Err(error) if is_not_built(&error) => {
             catalog::list(&catalog, &[], client)
                 .await?
@@ -85,7 +85,7 @@ pub(super) async fn run(args: LsArgs, client: &Client) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-/// Those for which all `filter` hold, with how many tasks they have.
+/// Those for which all `filter` hold.
 ///
 /// # Errors
 ///
@@ -94,10 +94,23 @@ pub(in crate::cli) async fn services(
     filter: &[String],
     client: &Client,
 ) -> anyhow::Result<Vec<Service>> {
-    let call = client
-        .get("/services")
-        .query("status", "true")
-        .optional("filters", filters(filter)?);
+    ask(client.get("/services"), filter).await
+}
+
+/// The same, with how many tasks they have.
+///
+/// # Errors
+///
+/// As [`services`].
+pub(in crate::cli) async fn with_status(
+    filter: &[String],
+    client: &Client,
+) -> anyhow::Result<Vec<Service>> {
+    ask(client.get("/services").query("status", "true"), filter).await
+}
+
+async fn ask(call: Call<'_>, filter: &[String]) -> anyhow::Result<Vec<Service>> {
+    let call = call.optional("filters", filters(filter)?);
     let found: Vec<Value> = call.send().await?.json().await?;
     let mut services = found
         .into_iter()

@@ -21,7 +21,9 @@ use super::output::line;
 use super::tasks;
 use crate::client::Client;
 
-pub(super) use list::{services, without_digest};
+pub(super) use create::{capabilities, some_list};
+pub(super) use list::{ListedFlags, print as print_list, services, with_status, without_digest};
+pub(super) use progress::wait;
 
 /// `nuncio service`.
 #[derive(Args, Debug)]
