@@ -354,3 +354,53 @@ fn stack_deploy() {
         ],
     );
 }
+
+#[test]
+fn nodes_and_tasks() {
+    let api = Recorder::new();
+    let node = json!({
+        "ID": "n1", "Version": {"Index": 5},
+        "Spec": {"Role": "manager", "Availability": "active", "Labels": {"old": "1"}},
+        "Description": {"Hostname": "host-1"}, "Status": {"State": "ready"},
+    });
+    for name in ["n1", "host-1"] {
+        api.set(&format!("GET /nodes/{name}"), 200, node.clone());
+    }
+    same(
+        &api,
+        [
+            "node update --availability drain host-1",
+            "node update --availability pause --label-add a=b --label-add c --label-rm old host-1",
+            "node update --label-rm nosuch host-1",
+            "node inspect host-1",
+            "node inspect -f {{.Spec.Role}} host-1",
+            "node inspect nosuch",
+        ],
+    );
+    // What only nuncio has, and what it refuses.
+    let why = json!({"Task": "t1", "State": "pending", "Reason": "no suitable node", "Nodes": [{"Node": "host-1", "Why": "is drained"}]});
+    api.set("GET /nuncio/v1/tasks/t1/why-pending", 200, why);
+    let told = api
+        .run(Client::Nuncio, &["task", "why-pending", "t1"])
+        .0
+        .ok();
+    assert!(
+        told.starts_with("task t1 is pending: no suitable node"),
+        "{told}"
+    );
+    assert!(told.ends_with("host-1    is drained"), "{told}");
+    for (words, expected) in [
+        ("node promote host-1", "promote host-1: not built: "),
+        ("node update --role manager host-1", "--role: not built: "),
+        ("swarm unlock", "swarm unlock: not built: nothing is locked"),
+        ("swarm ca --rotate", "swarm ca: not built: "),
+        (
+            "swarm join-token manager",
+            "there are no tokens for managers",
+        ),
+    ] {
+        let words: Vec<&str> = words.split(' ').collect();
+        let message = api.run(Client::Nuncio, &words).0.refused(1);
+        assert!(message.contains(expected), "{message}");
+    }
+}

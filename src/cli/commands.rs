@@ -9,10 +9,11 @@ use super::daemon::{DaemonArgs, DaemonOptions};
 use super::failure::{DAEMON_FAILED, Failure};
 use super::host::Host;
 use super::{
-    archive, cert, changes, commit, completion, cp, dashboard, disk, doctor, events, exec, history,
-    images, import, inspect, lifecycle, login, logs, map, mesh, network, node, pause, peer, port,
-    prune, ps, pull, push, registry, registry_migrate, remove, run, search, service, stack, start,
-    stats, stored, system, token, top, tunnel, update, volume, wait, why,
+    archive, cert, changes, commit, completion, compose, cp, dashboard, disk, doctor, events, exec,
+    history, images, import, inspect, lifecycle, login, logs, map, mesh, network, node, pause,
+    peer, port, prune, ps, pull, push, registry, registry_migrate, remove, run, search, service,
+    stack, start, stats, stored, swarm, system, task, token, top, tunnel, update, volume, wait,
+    why,
 };
 use crate::client::Client;
 
@@ -64,6 +65,15 @@ pub(super) enum ClientCommand {
     /// Manage stacks: what compose files describe, on all of the mesh
     #[command(arg_required_else_help = true)]
     Stack(stack::StackArgs),
+    /// Manage tasks: what services come to on nodes
+    #[command(arg_required_else_help = true)]
+    Task(task::TaskArgs),
+    /// Bring up what a compose file describes, on this daemon's host
+    #[command(arg_required_else_help = true)]
+    Compose(compose::ComposeArgs),
+    /// Docker's words for making, joining and leaving a mesh
+    #[command(arg_required_else_help = true)]
+    Swarm(swarm::SwarmArgs),
     /// Manage secrets, which services' containers have as files
     #[command(arg_required_else_help = true)]
     Secret(stored::SecretArgs),
@@ -287,6 +297,10 @@ impl Command {
             Self::Client(ClientCommand::Registry(registry::RegistryArgs {
                 command: registry::RegistryCommand::Migrate(args),
             })) => Ok(registry_migrate::run(args).await?),
+            // A mesh is made, joined and left while no daemon runs.
+            Self::Client(ClientCommand::Swarm(args)) if args.is_offline() => {
+                Ok(swarm::run_offline(args.command).await?)
+            }
             Self::Client(command) => {
                 let code = if command.is_run() || matches!(command, ClientCommand::Why(_)) {
                     DAEMON_FAILED
@@ -366,6 +380,12 @@ impl ClientCommand {
             Self::Peer(args) => peer::run(args, client).await?,
             Self::Service(args) => service::run(args, client).await?,
             Self::Stack(args) => stack::run(args, client).await?,
+            Self::Task(args) => task::run(args, client).await?,
+            Self::Compose(args) => compose::run(args, client).await?,
+            Self::Swarm(args) => match args.command {
+                swarm::SwarmCommand::JoinToken(args) => swarm::join_token(args, client).await?,
+                command => swarm::run_offline(command).await?,
+            },
             Self::Secret(args) => stored::secrets(args, client).await?,
             Self::Config(args) => stored::configs(args, client).await?,
             Self::Cert(args) => cert::run(args, client).await?,

@@ -64,19 +64,19 @@ pub(super) struct InitArgs {
   nuncio join - mesh.example.org:2379 < token")]
 pub(super) struct JoinArgs {
     /// As `nuncio init` or `nuncio token create` printed it; - reads it from standard input
-    token: String,
+    pub(super) token: String,
 
     /// The mesh's manager
     #[arg(value_name = "HOST[:PORT]")]
-    host: String,
+    pub(super) host: String,
 
     /// The address by which other hosts reach this one (default: that of the default route)
     #[arg(long, value_name = "IP")]
-    advertise_addr: Option<IpAddr>,
+    pub(super) advertise_addr: Option<IpAddr>,
 
     /// Where images, containers and networks are kept
     #[arg(long, value_name = "DIR", default_value = "/var/lib/nuncio")]
-    data_root: PathBuf,
+    pub(super) data_root: PathBuf,
 }
 
 /// Flags of `nuncio leave`.

@@ -117,6 +117,20 @@ pub(super) async fn run(args: TokenArgs, client: &Client) -> anyhow::Result<u8> 
     }
 }
 
+/// Makes a token as `token create` and `token rotate` do unless told more.
+///
+/// # Errors
+///
+/// The daemon's words.
+pub(super) async fn make(quiet: bool, rotate: bool, client: &Client) -> anyhow::Result<u8> {
+    let args = NewArgs {
+        ttl: "24h".parse().expect("a duration"),
+        uses: 0,
+        quiet,
+    };
+    create(args, rotate, client).await
+}
+
 async fn create(args: NewArgs, rotate: bool, client: &Client) -> anyhow::Result<u8> {
     let ttl = span(args.ttl).as_secs();
     let wanted = Wanted {

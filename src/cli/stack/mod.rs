@@ -15,6 +15,8 @@ use super::service;
 use super::tasks;
 use crate::client::Client;
 
+pub(super) use convert::environment;
+
 /// Marks what belongs to a stack.
 const NAMESPACE: &str = "com.docker.stack.namespace";
 /// The image as the file says it, on a service.

@@ -1,13 +1,15 @@
 //! `node`.
 
+mod orchestration;
+
 use clap::{Args, Subcommand};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::failure::each;
-use super::human;
-use super::list::{List, row};
-use super::output::line;
+use crate::cli::failure::each;
+use crate::cli::human;
+use crate::cli::list::{List, row};
+use crate::cli::output::line;
 use crate::client::Client;
 
 /// `nuncio node`.
@@ -22,6 +24,16 @@ enum NodeCommand {
     /// List the hosts
     #[command(visible_alias = "list")]
     Ls(LsArgs),
+    /// Show all there is to know of nodes
+    Inspect(orchestration::InspectArgs),
+    /// Say which tasks a node takes, and label it
+    Update(orchestration::UpdateArgs),
+    /// List the tasks on nodes
+    Ps(orchestration::PsArgs),
+    /// Refused, with the reason
+    Promote(RoleArgs),
+    /// Refused, with the reason
+    Demote(RoleArgs),
     /// Remove hosts from the mesh, and cut them off at once
     #[command(visible_alias = "remove")]
     Rm(RmArgs),
@@ -57,6 +69,13 @@ struct RmArgs {
     force: bool,
 
     /// Hosts by id, the beginning of it, or name
+    #[arg(value_name = "NODE", required = true)]
+    nodes: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+struct RoleArgs {
+    /// Hosts by id or name
     #[arg(value_name = "NODE", required = true)]
     nodes: Vec<String>,
 }
@@ -147,10 +166,20 @@ const FIELDS: &[(&str, &str)] = &[
 pub(super) async fn run(args: NodeArgs, client: &Client) -> anyhow::Result<u8> {
     match args.command {
         NodeCommand::Ls(args) => list(args, client).await,
+        NodeCommand::Inspect(args) => orchestration::inspect(args, client).await,
+        NodeCommand::Update(args) => orchestration::update(args, client).await,
+        NodeCommand::Ps(args) => orchestration::ps(args, client).await,
+        NodeCommand::Promote(args) => refuse("promote", &args),
+        NodeCommand::Demote(args) => refuse("demote", &args),
         NodeCommand::Rm(args) => remove(args, client).await,
         NodeCommand::Tunnels(args) => tunnels(args, client).await,
         NodeCommand::RotateKeys => rotate_keys(client).await,
     }
+}
+
+fn refuse(what: &str, args: &RoleArgs) -> anyhow::Result<u8> {
+    let nodes = args.nodes.join(", ");
+    anyhow::bail!("{what} {nodes}: not built: {}", orchestration::ROLES)
 }
 
 async fn remove(args: RmArgs, client: &Client) -> anyhow::Result<u8> {
