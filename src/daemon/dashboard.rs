@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context;
+use bytes::Bytes;
 use tokio::net::TcpListener;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
@@ -37,8 +38,8 @@ const SECRET: &str = "dashboard.json";
 pub(crate) struct Pages {
     room: Arc<Semaphore>,
     terminals: Arc<Semaphore>,
-    /// The last map, as JSON; none until a page was open.
-    maps: watch::Sender<Option<Arc<str>>>,
+    /// The last map, as all pages are told of it; none until one was open.
+    maps: watch::Sender<Option<Bytes>>,
     opened: Notify,
     /// What other hosts have told of the map.
     pub(super) parts: Mutex<Parts>,
@@ -64,7 +65,7 @@ impl Default for Pages {
 
 /// A page that is open.
 pub(crate) struct Page {
-    pub(crate) maps: watch::Receiver<Option<Arc<str>>>,
+    pub(crate) maps: watch::Receiver<Option<Bytes>>,
     _room: OwnedSemaphorePermit,
 }
 
@@ -122,7 +123,11 @@ pub(super) async fn draw(daemon: Arc<Daemon>, stop: CancellationToken) {
             asking.spawn(Arc::clone(&daemon).hear_of_others());
         }
         match daemon.map_of_all().await {
-            Ok(map) => drop(pages.maps.send_replace(Some(map.to_string().into()))),
+            Ok(map) => drop(
+                pages
+                    .maps
+                    .send_replace(Some(format!("{{\"map\":{map}}}").into())),
+            ),
             Err(error) => tracing::warn!(error = format!("{error:#}"), "draw the map"),
         }
         let change = async {

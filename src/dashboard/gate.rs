@@ -78,9 +78,8 @@ impl Gate {
         let host = self.check_host(request.headers())?;
         check_page(request.headers(), &host)?;
         let path = request.uri().path();
-        if let Some(part) = DOOR.iter().find(|part| path[1..] == *part.name)
-            && !part.name.is_empty()
-        {
+        let named = path.strip_prefix('/').filter(|name| !name.is_empty());
+        if let Some(part) = DOOR.iter().find(|part| named == Some(part.name)) {
             return Ok(asset(part));
         }
         if path == "/login" && request.method() == Method::POST {

@@ -1,5 +1,7 @@
 //! The page, as its user sees it.
 
+use std::time::Instant;
+
 use super::support::{Browser, Host, Image, wait_until};
 use super::{ADDRESS, id_of, one_host, two_hosts};
 
@@ -71,7 +73,9 @@ fn a_link_across_hosts_is_drawn_and_tells_what_passes_and_who_ends() {
         "x",
     ];
     let _flow = b.spawn(&subscribe[..]);
+    let began = Instant::now();
     browser.until(&format!("{label}.textContent.includes('1 open')"));
+    println!("a flow was seen after {:?}", began.elapsed());
     browser.until(&format!("/[0-9] ms/.test({label}.textContent)"));
     let redis = format!("container/{}", id_of(&a, "redis-server"));
     let inside = |inner: &str, outer: &str| {
@@ -90,10 +94,12 @@ fn a_link_across_hosts_is_drawn_and_tells_what_passes_and_who_ends() {
     let before = browser.eval(stands);
     b.ok("exec client redis-cli -h redis set colour green");
     b.ok("kill client");
+    let began = Instant::now();
     browser.until(&format!(
         "{}.getAttribute('aria-label') == 'Container client, exited'",
         element(&client)
     ));
+    println!("an end was seen after {:?}", began.elapsed());
     browser
         .until("document.querySelector('#events').textContent.includes('container client: die')");
     assert_eq!(browser.eval(stands), before);
@@ -189,8 +195,9 @@ fn colours_are_the_systems_until_they_are_switched() {
     assert_eq!(browser.eval(ground), dark);
     browser.prefer("dark");
     browser.prefer("light");
+    browser.eval("window.before = true");
     browser.eval("location.reload()");
-    browser.until(&theme("dark"));
+    browser.until(&format!("!window.before && {}", theme("dark")));
     kept_to_itself(&mut browser);
 }
 

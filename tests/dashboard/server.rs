@@ -572,3 +572,67 @@ fn a_page_that_takes_nothing_is_let_go_and_holds_nobody_up() {
     assert!(maps > 3, "the other one was told on: {maps}");
     host.ok("kill loud");
 }
+
+#[test]
+fn it_ends_at_ctrl_c_and_opens_a_browser_by_a_token_for_once() {
+    let host = one_host(&[]);
+    let programs = host.scratch().join("programs");
+    std::fs::create_dir(&programs).expect("make a directory");
+    let opened = programs.join("opened");
+    let script = format!(
+        "#!/bin/sh\necho \"$1\" >{0}.new && mv {0}.new {0}\n",
+        opened.display()
+    );
+    let program = programs.join("xdg-open");
+    std::fs::write(&program, script).expect("write a program");
+    let may_run = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(&program, may_run).expect("let it be run");
+    let mut command = host.client("dashboard --listen 127.0.0.1:0");
+    let path = format!("{}:/usr/bin:/bin", programs.display());
+    command.env("PATH", path).env("DISPLAY", ":0");
+    let mut running = Spawned::new(command, None);
+    running.until("\n");
+    let printed = running.output();
+    wait_until("a browser is opened", || opened.exists());
+    let given = std::fs::read_to_string(&opened).expect("an address");
+    let split = |url: &str| {
+        let (address, token) = url.trim().split_once("/#token=").expect("a token");
+        (address.to_owned(), token.to_owned())
+    };
+    let ((address, token), (same, once)) = (split(&printed), split(&given));
+    assert_eq!(address, same);
+    assert_ne!(token, once);
+    let log_in = |token: &str| {
+        let mut command = std::process::Command::new(super::support::tool("curl"));
+        command.args(["-sS", "-o", "/dev/null", "-w", "%{http_code}", "-d", token]);
+        command.arg(format!("{address}/login"));
+        Spawned::new(command, None).finish().ok()
+    };
+    assert_eq!(
+        [&once, &once, &token, &token].map(|token| log_in(token)),
+        ["204", "401", "204", "204"]
+    );
+    let pid = nix::unistd::Pid::from_raw(running.pid().try_into().expect("a process id"));
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).expect("signal it");
+    assert_eq!(running.finish().code, 0);
+}
+
+#[test]
+fn what_is_no_request_for_a_path_harms_nobody() {
+    let host = one_host(&[]);
+    let proxy = Proxy::new(&host, "");
+    for line in [
+        "CONNECT localhost:1 HTTP/1.1",
+        "OPTIONS * HTTP/1.1",
+        "GET http://localhost HTTP/1.1",
+        "\x16\x03\x01\0\0",
+    ] {
+        let mut stream = proxy.stream();
+        let asked = format!("{line}\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        stream.write_all(asked.as_bytes()).expect("sent");
+        let mut said = String::new();
+        let _ = stream.read_to_string(&mut said); // what is left unread may reset it
+        assert!(said.starts_with("HTTP/1.1 4"), "{line:?}: {said:?}");
+    }
+    assert_eq!(proxy.ask("/", &[]).0, 401);
+}

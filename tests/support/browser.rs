@@ -116,6 +116,13 @@ impl Browser {
     /// Calls a method, and waits for what it returns.
     #[track_caller]
     pub(crate) fn call(&mut self, method: &str, params: Value) -> Value {
+        let answered = self.attempt(method, params);
+        answered.unwrap_or_else(|error| panic!("{method}: {error}"))
+    }
+
+    /// The same; what the browser objects is the caller's to judge.
+    #[track_caller]
+    fn attempt(&mut self, method: &str, params: Value) -> Result<Value, Value> {
         self.next += 1;
         let id = self.next;
         let mut message = json!({ "id": id, "method": method, "params": params });
@@ -130,9 +137,11 @@ impl Browser {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.told.recv_timeout(left) {
-                Ok(told) if told["id"] == id => {
-                    assert!(told["error"].is_null(), "{method}: {told}");
-                    return told["result"].clone();
+                Ok(mut told) if told["id"] == id => {
+                    return match told["error"].take() {
+                        Value::Null => Ok(told["result"].take()),
+                        error => Err(error),
+                    };
                 }
                 Ok(told) => self.events.push(told),
                 Err(error) => panic!("{method}: {error}\n{}", self.log()),
@@ -170,7 +179,10 @@ impl Browser {
         loop {
             let asked =
                 json!({ "expression": format!("Boolean({expression})"), "returnByValue": true });
-            let told = self.call("Runtime.evaluate", asked);
+            // It is an error while one page takes the place of another.
+            let told = self
+                .attempt("Runtime.evaluate", asked)
+                .unwrap_or_else(|error| error);
             if told["result"]["value"] == true {
                 return;
             }

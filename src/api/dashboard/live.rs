@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
+use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade, close_code};
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
@@ -106,7 +106,7 @@ async fn tell(
         "version": env!("CARGO_PKG_VERSION"),
         "exec": exec,
     } });
-    send(socket, hello.to_string()).await?;
+    send(socket, hello.to_string().into()).await?;
     loop {
         let more = async {
             match &mut watched {
@@ -122,7 +122,7 @@ async fn tell(
                     None => { watched = None; continue }
                     Some(id) => match Watched::begin(daemon, &id) {
                         Ok(begun) => { watched = Some(begun); continue }
-                        Err(absent) => { watched = None; absent.to_string() }
+                        Err(absent) => { watched = None; absent.to_string().into() }
                     },
                 },
                 Some(Err(error)) => {
@@ -132,25 +132,25 @@ async fn tell(
             changed = page.maps.changed() => {
                 if changed.is_err() { return Ok(()) }
                 let map = page.maps.borrow_and_update().clone();
-                let Some(map) = map else { continue };
-                format!("{{\"map\":{map}}}")
+                let Some(map) = map.and_then(|map| Utf8Bytes::try_from(map).ok()) else { continue };
+                map
             }
             event = events.recv() => match event {
-                Ok(event) => json!({ "event": told(&event) }).to_string(),
+                Ok(event) => json!({ "event": told(&event) }).to_string().into(),
                 Err(RecvError::Closed) => return Ok(()),
                 Err(RecvError::Lagged(missed)) => return Err(Goodbye {
                     code: close_code::AGAIN,
                     reason: format!("this page did not keep up: {missed} events were missed"),
                 }),
             },
-            more = more => more.to_string(),
+            more = more => more.to_string().into(),
         };
         send(socket, message).await?;
     }
 }
 
-async fn send(socket: &mut WebSocket, text: String) -> Result<(), Goodbye> {
-    match timeout(PATIENCE, socket.send(Message::text(text))).await {
+async fn send(socket: &mut WebSocket, text: Utf8Bytes) -> Result<(), Goodbye> {
+    match timeout(PATIENCE, socket.send(Message::Text(text))).await {
         Ok(Ok(())) => Ok(()),
         // It has gone, which is what the next look at it tells.
         Ok(Err(_)) => Ok(()),

@@ -1,5 +1,6 @@
 use axum::Router;
 use axum::routing::get;
+use proptest::prelude::*;
 
 use super::*;
 
@@ -125,4 +126,41 @@ async fn neither_other_names_of_this_machine_nor_other_pages_are_let_in() {
         ("origin", origin.as_str()),
     ];
     assert_eq!(ask(&gate, "GET", "/live", &upgrade).await.0, 200);
+}
+
+#[tokio::test]
+async fn targets_that_are_no_paths_are_answered_too() {
+    let gate = gate();
+    let bearer = format!("Bearer {}", gate.secret.token());
+    let headers = [("authorization", bearer.as_str())];
+    for (method, target) in [
+        ("CONNECT", "127.0.0.1:8080"),
+        ("OPTIONS", "*"),
+        ("GET", "*"),
+        ("GET", "http://evil.example"),
+        ("GET", "//x/../y"),
+    ] {
+        assert_eq!(ask(&gate, method, target, &[]).await.0, 401, "{target}");
+        let (status, text) = ask(&gate, method, target, &headers).await;
+        assert!([200, 400, 405].contains(&status), "{target}: {text}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_host_but_loopback_is_let_in(host in "[ -~]{0,24}|[a-z0-9.\\[\\]:@-]{0,24}") {
+        let rest = host.trim_start_matches('[');
+        let begins = ["localhost", "127.", "::1", "0:", "::ffff:127.", "::"];
+        let begins = begins.iter().any(|name| rest.to_ascii_lowercase().starts_with(name));
+        prop_assert!(!is_loopback(&host) || begins, "{host}");
+    }
+
+    #[test]
+    fn any_cookie_is_read_and_none_of_them_opens(cookie in "[ -~]{0,64}", bearer in "[ -~]{0,64}") {
+        let gate = gate();
+        let mut headers = HeaderMap::new();
+        headers.insert(COOKIE, cookie.parse().expect("visible letters"));
+        headers.insert(AUTHORIZATION, bearer.parse().expect("visible letters"));
+        prop_assert!(gate.recognise(&headers).is_err());
+    }
 }
