@@ -127,7 +127,7 @@ fn service(catalog: &Catalog, record: &DesiredRecord) -> Option<Service> {
     let parsed = spec::parse(&record.spec).ok()?;
     let previous = state
         .previous
-        .filter(|_| !state.rolling_back)
+        .filter(|_| state.back.is_none())
         .and_then(|previous| read(&previous.spec, previous.spec_version));
     Some(Service {
         id: record.id.clone(),
@@ -142,11 +142,11 @@ fn service(catalog: &Catalog, record: &DesiredRecord) -> Option<Service> {
 
 /// How far the service's update has come; of what was wanted before it tells nothing any more.
 pub(crate) fn update(catalog: &Catalog, record: &DesiredRecord) -> Option<Update> {
-    let update = catalog.desired.get(DesiredKind::Update, &record.id)?;
-    if update.version != record.version {
-        return None;
+    let update = catalog.desired.get(DesiredKind::Update, &record.id);
+    match update.filter(|update| update.version == record.version) {
+        Some(update) => serde_json::from_value(update.state.clone()).ok(),
+        None => ServiceState::of(record).back,
     }
-    serde_json::from_value(update.state.clone()).ok()
 }
 
 /// A task, as the leader wrote it and its host tells of it.

@@ -136,7 +136,7 @@ impl Leading {
             }
             Err(error) => return Err(error.into()),
         }
-        self.change_services(fence, &planned.actions).await?;
+        self.change_services(&planned.actions).await?;
         Ok(Some(match several {
             true => Duration::from_millis(1),
             false => wake,
@@ -156,18 +156,11 @@ impl Leading {
     }
 
     /// What changes services themselves, which others may change at the same time.
-    async fn change_services(&self, fence: Fence, actions: &[Action]) -> anyhow::Result<()> {
+    async fn change_services(&self, actions: &[Action]) -> anyhow::Result<()> {
         for action in actions {
             match action {
                 Action::RollBack { service, update } => {
-                    if self.daemon.roll_back(service, update.version).await? {
-                        let catalog = self.daemon.catalog();
-                        if let Some(write) = progress(&catalog, service, update) {
-                            let registry = &self.daemon.registry;
-                            let revision = registry.write_as_leader(fence, &[write]).await?;
-                            self.daemon.know(revision).await;
-                        }
-                    }
+                    self.daemon.roll_back(service, update).await?;
                 }
                 Action::Rebalanced { service } => self.daemon.note_rebalanced(service).await?,
                 _ => {}

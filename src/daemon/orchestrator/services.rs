@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use nuncio_orchestration::Update;
 use nuncio_registry::{DesireError, DesiredKind, DesiredRecord};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::outfit::INGRESS;
-use super::{drain, ingress, new_short_id, spec};
+use super::{cluster, drain, ingress, new_short_id, spec};
 use crate::daemon::Daemon;
 use crate::daemon::network_edit::NetworkCreate;
 use crate::daemon::refusal::Refusal;
@@ -31,8 +32,8 @@ pub(crate) struct ServiceState {
     pub(crate) rebalance: bool,
     /// Numbers that were chosen for ports published without, as `80/tcp`.
     pub(crate) ports: BTreeMap<String, u16>,
-    /// It was gone back to what was before: by request, or because an update failed.
-    pub(crate) rolling_back: bool,
+    /// It is gone back to what was before, by request or because an update failed: how that began.
+    pub(crate) back: Option<Update>,
 }
 
 /// What was wanted before.
@@ -65,7 +66,8 @@ pub(crate) struct ServiceChange {
 
 impl Daemon {
     /// Wants a service; its identifier.
-    pub(crate) async fn service_create(&self, wanted: Value) -> anyhow::Result<String> {
+    pub(crate) async fn service_create(&self, mut wanted: Value) -> anyhow::Result<String> {
+        spec::normalize(&mut wanted);
         let name = self.check_service(&wanted, None).await?;
         let state = ServiceState {
             spec_version: 1,
@@ -106,8 +108,11 @@ impl Daemon {
     pub(crate) async fn service_update(
         &self,
         wanted: &str,
-        change: ServiceChange,
+        mut change: ServiceChange,
     ) -> anyhow::Result<()> {
+        if let Some(spec) = &mut change.spec {
+            spec::normalize(spec);
+        }
         let service = self.service(wanted)?;
         if let Some(spec) = &change.spec {
             let name = self.check_service(spec, Some(&service.id)).await?;
@@ -137,7 +142,9 @@ impl Daemon {
                     },
                 };
                 state.ports = self.choose_ports(&next, Some(&record.id), &state.ports)?;
-                turn_to(&mut record, &mut state, next, change.spec.is_none());
+                let back = change.spec.is_none();
+                turn_to(&mut record, &mut state, next, back);
+                state.back = back.then(|| Update::going_back(state.spec_version, cluster::now()));
                 state.rebalance |= change.rebalance;
                 state.store(&mut record);
                 Ok(record)
@@ -161,28 +168,25 @@ impl Daemon {
         }
     }
 
-    /// Goes back to what was wanted of a service before, because its update failed; whether that was still to be done.
-    pub(super) async fn roll_back(&self, id: &str, version: u64) -> anyhow::Result<bool> {
-        let mut done = false;
+    /// Goes back to what was wanted of a service before, because its update failed, unless somebody was quicker.
+    pub(super) async fn roll_back(&self, id: &str, update: &Update) -> anyhow::Result<()> {
         let changed = self
             .registry
             .redesire(DesiredKind::Service, id, |before| {
                 let mut record = before.ok_or_else(|| no_such("service", id))?;
                 let mut state = ServiceState::of(&record);
-                done = false;
                 if let Some(previous) = state.previous.clone()
-                    && previous.spec_version == version
-                    && !state.rolling_back
+                    && previous.spec_version == update.version
+                    && state.back.is_none()
                 {
                     turn_to(&mut record, &mut state, previous.spec, true);
+                    state.back = Some(update.clone());
                     state.store(&mut record);
-                    done = true;
                 }
                 Ok::<_, Refusal>(record)
             })
             .await;
-        self.settle_desire(changed).await?;
-        Ok(done)
+        self.settle_desire(changed).await
     }
 
     /// Notes that a service's tasks are spread anew.
@@ -325,7 +329,7 @@ fn turn_to(record: &mut DesiredRecord, state: &mut ServiceState, next: Value, ba
         };
     }
     state.previous = Some(previous);
-    state.rolling_back = back;
+    state.back = None;
     record.version += 1;
     record.updated = Timestamp::now().to_string();
     record.spec = next;

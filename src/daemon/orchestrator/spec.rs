@@ -41,6 +41,39 @@ pub(crate) fn parse(spec: &Value) -> Result<ServiceSpec, Refusal> {
     serde_json::from_value(spec).map_err(|error| Refusal::invalid(format!("invalid JSON: {error}")))
 }
 
+/// Writes down how many tasks are wanted where nobody said, as Docker does.
+pub(crate) fn normalize(spec: &mut Value) {
+    let Some(spec) = spec.as_object_mut() else {
+        return;
+    };
+    let mode = spec.entry("Mode").or_insert_with(|| json!({}));
+    let Some(mode) = mode.as_object_mut() else {
+        return;
+    };
+    mode.retain(|_, value| !value.is_null());
+    if mode.is_empty() {
+        mode.insert("Replicated".to_owned(), json!({}));
+    }
+    if let Some(replicated) = mode.get_mut("Replicated").and_then(Value::as_object_mut) {
+        let replicas = replicated.entry("Replicas").or_insert(Value::Null);
+        if replicas.is_null() {
+            *replicas = 1.into();
+        }
+    }
+    if let Some(job) = mode.get_mut("ReplicatedJob").and_then(Value::as_object_mut) {
+        let concurrent = job
+            .get("MaxConcurrent")
+            .and_then(Value::as_u64)
+            .unwrap_or(1);
+        job.insert("MaxConcurrent".to_owned(), concurrent.into());
+        let total = job.get("TotalCompletions").and_then(Value::as_u64);
+        job.insert(
+            "TotalCompletions".to_owned(),
+            total.unwrap_or(concurrent).into(),
+        );
+    }
+}
+
 /// Refuses what no service can be, in Docker's words.
 pub(crate) fn check(spec: &ServiceSpec) -> Result<(), Refusal> {
     let invalid = |message: String| Err(Refusal::invalid(message));
@@ -467,4 +500,82 @@ fn millis(what: &str, nanos: i64) -> Result<u64, Refusal> {
         .ok()
         .filter(|_| nanos >= 0)
         .ok_or_else(|| Refusal::invalid(format!("TaskSpec: {what} cannot be negative")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_said_is_written_down() {
+        for (given, expected) in [
+            (json!({}), json!({"Replicated": {"Replicas": 1}})),
+            (
+                json!({"Mode": {"Replicated": {}}}),
+                json!({"Replicated": {"Replicas": 1}}),
+            ),
+            (
+                json!({"Mode": {"Replicated": null, "Global": {}}}),
+                json!({"Global": {}}),
+            ),
+            (
+                json!({"Mode": {"ReplicatedJob": {"MaxConcurrent": 3}}}),
+                json!({"ReplicatedJob": {"MaxConcurrent": 3, "TotalCompletions": 3}}),
+            ),
+        ] {
+            let mut spec = given;
+            normalize(&mut spec);
+            assert_eq!(spec["Mode"], expected);
+        }
+    }
+
+    #[test]
+    fn what_no_service_can_be_is_refused_in_dockers_words() {
+        let image = json!({"ContainerSpec": {"Image": "busybox"}});
+        let port = |published: u64| json!({"TargetPort": 80, "PublishedPort": published});
+        for (spec, words) in [
+            (
+                json!({"Name": "-a", "TaskTemplate": image}),
+                "name must be valid as a DNS name component",
+            ),
+            (
+                json!({"Name": "a"}),
+                "ContainerSpec: image reference must be provided",
+            ),
+            (
+                json!({"Name": "a", "TaskTemplate": image, "Mode": {"Global": {}, "Replicated": {}}}),
+                "must specify only one service mode",
+            ),
+            (
+                json!({"Name": "a", "TaskTemplate": image, "EndpointSpec": {"Ports": [port(80), port(80)]}}),
+                "duplicate published ports",
+            ),
+            (
+                json!({"Name": "a", "TaskTemplate": image, "EndpointSpec": {"Ports": [port(70_000)]}}),
+                "invalid published port 70000",
+            ),
+            (
+                json!({"Name": "a", "TaskTemplate": image, "UpdateConfig": {"MaxFailureRatio": 2.0}}),
+                "bigger than 1",
+            ),
+            (
+                json!({"Name": "a", "TaskTemplate": image, "UpdateConfig": {"Delay": -1}}),
+                "cannot be negative",
+            ),
+        ] {
+            let parsed = parse(&spec).expect("a specification");
+            let refusal = check(&parsed).expect_err(words);
+            assert!(refusal.message.contains(words), "{}", refusal.message);
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_parsed_or_refused(text in "\\PC{0,64}") {
+            if let Ok(value) = serde_json::from_str::<Value>(&text) {
+                let _ = parse(&value).map(|spec| check(&spec));
+            }
+            let _ = check(&parse(&json!({"Name": text, "TaskTemplate": {"Placement": {"Constraints": [text]}}})).unwrap_or_default());
+        }
+    }
 }
