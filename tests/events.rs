@@ -177,3 +177,86 @@ fn checks_of_health_are_told_to_who_listens_and_not_remembered() {
     let told = past(&host, &["--filter", "type=container"]);
     assert!(told.iter().all(|line| !line.contains("exec")), "{told:?}");
 }
+
+/// What both clients print and end with, where nothing is left to their own words.
+#[track_caller]
+fn alike(host: &Host, words: &[&str]) -> (i32, String) {
+    let [ours, theirs] = [host.nuncio(words), host.docker(words)];
+    assert_eq!(ours.code, theirs.code, "{words:?}: {ours:?} {theirs:?}");
+    assert_eq!(ours.stdout, theirs.stdout, "{words:?}");
+    (ours.code, ours.stdout)
+}
+
+#[test]
+fn times_and_formats_are_dockers_and_so_is_what_is_wrong_with_them() {
+    let host = single(&[Image::Busybox]);
+    host.ok("run --name done --label a=b busybox echo hello");
+    host.ok("volume create data");
+    let until = now();
+    let events = ["events", "--since", "1h", "--until", &until];
+    for format in [
+        "{{.Type}} {{.Status}} {{.ID}} {{.From}} {{.Scope}} {{.Time}} {{.TimeNano}}",
+        "{{.Actor.ID}} {{.Actor.Attributes.name}} {{.Actor.Attributes.nobody}}",
+        "{{json .}}",
+        "json",
+    ] {
+        let (code, told) = alike(&host, &[&events[..], &["--format", format]].concat());
+        assert!(code == 0 && told.lines().count() > 5, "{format}: {told}");
+    }
+    assert!(!alike(&host, &events).1.is_empty(), "with the same times");
+    for wrong in ["{{.Nope}", "{{"] {
+        assert_eq!(
+            alike(&host, &[&events[..], &["--format", wrong]].concat()).0,
+            64
+        );
+    }
+    let logs = host.ok("logs -t done");
+    let time = logs
+        .split(' ')
+        .next()
+        .expect("a time")
+        .trim_end_matches('Z');
+    let minute = &time[..16];
+    let zoned = format!("{time}Z");
+    for given in [
+        "",
+        time,
+        minute,
+        &time[..10],
+        &zoned,
+        "1h",
+        "0s",
+        "1",
+        "-1",
+        "soon",
+        "1x",
+    ] {
+        for bound in ["--since", "--until"] {
+            let (code, _) = alike(&host, &["logs", bound, given, "done"]);
+            assert_eq!(
+                code,
+                i32::from(["-1", "soon", "1x"].contains(&given)),
+                "{given:?}"
+            );
+        }
+        if !["0s", "1h", "1"].contains(&given) {
+            alike(
+                &host,
+                &[
+                    "events",
+                    "--since",
+                    given,
+                    "--until",
+                    &until,
+                    "--format",
+                    "{{.Action}}",
+                ],
+            );
+        }
+    }
+    let words = ["stats", "--no-stream", "--format", "{{.Name}} {{.PIDs}}"];
+    host.ok("run -d --name one busybox sleep 1000");
+    host.ok("run -d --name two busybox sleep 1000");
+    let (_, told) = alike(&host, &[&words[..], &["two", "one", "done"]].concat());
+    assert_eq!(told, "two 1\none 1\ndone 0\n");
+}

@@ -5,6 +5,7 @@ mod explain;
 use clap::Args;
 use serde_json::Value;
 
+use super::failure::complain;
 use super::gather::{Gather, Next};
 use super::hosts::{Complaints, hosts};
 use super::list::filters;
@@ -12,6 +13,9 @@ use super::output::line;
 use super::parse::Moment;
 use super::template::Template;
 use crate::client::Client;
+
+/// Docker's exit status of a template that is none.
+const BAD_FORMAT: u8 = 64;
 
 /// Flags of `events`.
 #[derive(Args, Debug)]
@@ -24,12 +28,12 @@ use crate::client::Client;
   nuncio events --all-nodes --explain redis")]
 pub(super) struct EventsArgs {
     /// Show what happened since then: a time, or how long ago as 10m
-    #[arg(long, value_name = "TIME")]
-    since: Option<Moment>,
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    since: Option<String>,
 
     /// Show what happens before then, and end
-    #[arg(long, value_name = "TIME")]
-    until: Option<Moment>,
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    until: Option<String>,
 
     /// Show that for which this holds
     #[arg(short, long, value_name = "KEY=VALUE")]
@@ -50,21 +54,30 @@ pub(super) struct EventsArgs {
 
 /// Prints what happens, a line each.
 pub(super) async fn run(args: EventsArgs, client: &Client) -> anyhow::Result<u8> {
+    let since = Moment::asked("since", args.since.as_deref())?;
+    let until = Moment::asked("until", args.until.as_deref())?;
     if let Some(name) = &args.explain {
-        let since = args.since.map_or_else(|| "1".to_owned(), Moment::api);
+        let since = since.map_or_else(|| "1".to_owned(), Moment::api);
         return story(name, since, args.all_nodes, client).await;
     }
     let template = match args.format.as_deref() {
         None | Some("json") => None,
-        Some(format) => Some(Template::parse(format)?),
+        Some("{{json .}}") => None, // as it came
+        Some(format) => match Template::parse(format) {
+            Ok(template) => Some(template),
+            Err(error) => {
+                complain(&anyhow::Error::new(error).context("Error parsing format"));
+                return Ok(BAD_FORMAT);
+            }
+        },
     };
     if args.all_nodes {
-        return on_all(&args, template.as_ref(), client).await;
+        return on_all(&args, [since, until], template.as_ref(), client).await;
     }
     let call = client
         .get("/events")
-        .optional("since", args.since.map(Moment::api))
-        .optional("until", args.until.map(Moment::api))
+        .optional("since", since.map(Moment::api))
+        .optional("until", until.map(Moment::api))
         .optional("filters", filters(&args.filter)?);
     let mut lines = call.send().await?.lines();
     while let Some(event) = lines.next_json::<Value>().await? {
@@ -72,7 +85,7 @@ pub(super) async fn run(args: EventsArgs, client: &Client) -> anyhow::Result<u8>
             anyhow::bail!("{error}");
         }
         let text = match (&template, &args.format) {
-            (Some(template), _) => template.render(&event)?,
+            (Some(template), _) => template.render(&as_in_go(&event))?,
             (None, Some(_)) => event.to_string(),
             (None, None) => sentence(&event),
         };
@@ -108,19 +121,20 @@ async fn ask_all(query: Query, endless: bool, client: &Client) -> anyhow::Result
 /// Prints what happens on all hosts; one that does not answer is named, and the others are heard.
 async fn on_all(
     args: &EventsArgs,
+    [since, until]: [Option<Moment>; 2],
     template: Option<&Template>,
     client: &Client,
 ) -> anyhow::Result<u8> {
     let asked = [
-        ("since", args.since.map(Moment::api)),
-        ("until", args.until.map(Moment::api)),
+        ("since", since.map(Moment::api)),
+        ("until", until.map(Moment::api)),
         ("filters", filters(&args.filter)?),
     ];
     let asked = asked.into_iter();
     let query = asked.filter_map(|(key, value)| Some((key, value?)));
     // What is to come is waited for as long as it takes.
     let over = |until: Moment| until.timestamp() <= jiff::Timestamp::now();
-    let endless = !args.until.is_some_and(over);
+    let endless = !until.is_some_and(over);
     let mut gather = ask_all(query.collect(), endless, client).await?;
     let mut complaints = Complaints::default();
     while let Some(next) = gather.next().await? {
@@ -131,7 +145,7 @@ async fn on_all(
                     (template, _) => {
                         event["Node"] = host.as_str().into();
                         match template {
-                            Some(template) => template.render(&event)?,
+                            Some(template) => template.render(&as_in_go(&event))?,
                             None => event.to_string(),
                         }
                     }
@@ -175,12 +189,33 @@ async fn story(name: &str, since: String, all: bool, client: &Client) -> anyhow:
     Ok(0)
 }
 
+/// The event with its fields' names in Go, which templates go by.
+fn as_in_go(event: &Value) -> Value {
+    const NAMES: [(&str, &str); 6] = [
+        ("status", "Status"),
+        ("id", "ID"),
+        ("from", "From"),
+        ("scope", "Scope"),
+        ("time", "Time"),
+        ("timeNano", "TimeNano"),
+    ];
+    let mut named = event.clone();
+    for (wire, name) in NAMES {
+        let empty = || Value::String(String::new());
+        named[name] = event.get(wire).cloned().unwrap_or_else(empty);
+    }
+    named
+}
+
 /// With nine digits of the second, so that lines align.
 fn time(event: &Value) -> String {
     let nanos = event["timeNano"].as_i64().unwrap_or_default();
     let time = jiff::Timestamp::from_nanosecond(nanos.into()).unwrap_or_default();
     let time = time.to_zoned_datetime(jiff::tz::TimeZone::system());
-    time.strftime("%Y-%m-%dT%H:%M:%S.%9f%:z").to_string()
+    match time.offset().is_zero() {
+        true => time.strftime("%Y-%m-%dT%H:%M:%S.%9fZ").to_string(),
+        false => time.strftime("%Y-%m-%dT%H:%M:%S.%9f%:z").to_string(),
+    }
 }
 
 /// `2026-01-02T03:04:05.678000000+01:00 container start ID (image=redis, name=db)`.
@@ -224,5 +259,15 @@ mod tests {
             "{shown}"
         );
         assert!(shown.contains(":05.678000000"), "{shown}");
+        assert!(!shown.contains("+00:00"), "Z is for that: {shown}");
+    }
+
+    #[test]
+    fn templates_go_by_the_names_in_go() {
+        let event = json!({"status": "start", "id": "abc", "Type": "container", "timeNano": 7});
+        let named = as_in_go(&event);
+        let template = Template::parse("{{.Status}} {{.ID}} {{.Type}} {{.TimeNano}} [{{.From}}]");
+        let shown = template.expect("a template").render(&named);
+        assert_eq!(shown.expect("fields"), "start abc container 7 []");
     }
 }

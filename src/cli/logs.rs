@@ -38,12 +38,12 @@ pub(super) struct LogsArgs {
     details: bool,
 
     /// Show what was printed since then: a time, or how long ago as 10m
-    #[arg(long, value_name = "TIME")]
-    since: Option<Moment>,
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    since: Option<String>,
 
     /// Show what was printed before then
-    #[arg(long, value_name = "TIME")]
-    until: Option<Moment>,
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    until: Option<String>,
 
     /// How many lines to show from the end
     #[arg(
@@ -99,12 +99,12 @@ impl FromStr for Ends {
 
 /// Prints what a container printed, each stream to its own.
 pub(super) async fn run(args: LogsArgs, client: &Client) -> anyhow::Result<u8> {
-    let [container] = &args.containers[..] else {
-        return wide::run(&args, client).await;
+    let since = Moment::asked("since", args.since.as_deref())?;
+    let until = Moment::asked("until", args.until.as_deref())?;
+    let is_one = !args.all_nodes && args.link.is_none() && args.filter.is_empty();
+    let ([container], true) = (&args.containers[..], is_one) else {
+        return wide::run(&args, [since, until], client).await;
     };
-    if args.all_nodes || args.link.is_some() || !args.filter.is_empty() {
-        return wide::run(&args, client).await;
-    }
     let path = format!("/containers/{container}");
     let container: ContainerInspectResponse = client
         .get(&format!("{path}/json"))
@@ -123,8 +123,8 @@ pub(super) async fn run(args: LogsArgs, client: &Client) -> anyhow::Result<u8> {
         .flag("follow", args.follow)
         .flag("timestamps", args.timestamps)
         .flag("details", args.details)
-        .optional("since", args.since.map(Moment::api))
-        .optional("until", args.until.map(Moment::api))
+        .optional("since", since.map(Moment::api))
+        .optional("until", until.map(Moment::api))
         .query("tail", args.tail);
     let mut answer = call.send().await?;
     let mut printer = Printer::new(tty);

@@ -208,12 +208,22 @@ fn show(args: &StatsArgs, rows: &Rows) -> anyhow::Result<()> {
     let list = List {
         fields: FIELDS,
         columns: COLUMNS.to_vec(),
-        rows: rows
-            .iter()
+        rows: in_order(args, rows)
             .map(|(container, sample)| fields(container, sample.as_ref(), args.no_trunc))
             .collect(),
     };
     list.print(args.format.as_deref())
+}
+
+/// As they were asked for, else by id.
+fn in_order<'r>(
+    args: &StatsArgs,
+    rows: &'r Rows,
+) -> impl Iterator<Item = (&'r String, &'r Option<Value>)> {
+    let mut rows: Vec<_> = rows.iter().collect();
+    let place = |container: &String| args.containers.iter().position(|one| one == container);
+    rows.sort_by_key(|(container, _)| place(container));
+    rows.into_iter()
 }
 
 fn fields(container: &str, sample: Option<&Value>, whole: bool) -> Map<String, Value> {
@@ -260,7 +270,7 @@ fn number(value: &Value) -> u64 {
 }
 
 /// Of one processor; several can be more than 100.
-fn cpu(sample: &Value) -> f64 {
+pub(super) fn cpu(sample: &Value) -> f64 {
     let passed = |of: &dyn Fn(&Value) -> u64| {
         of(&sample["cpu_stats"]) as f64 - of(&sample["precpu_stats"]) as f64
     };
@@ -274,7 +284,7 @@ fn cpu(sample: &Value) -> f64 {
 }
 
 /// What is used without caches that can be dropped, and the limit.
-fn memory(sample: &Value) -> (u64, u64) {
+pub(super) fn memory(sample: &Value) -> (u64, u64) {
     let memory = &sample["memory_stats"];
     let usage = number(&memory["usage"]);
     let details = &memory["stats"];
@@ -286,14 +296,14 @@ fn memory(sample: &Value) -> (u64, u64) {
     (used, number(&memory["limit"]))
 }
 
-fn memory_percent(sample: &Value) -> f64 {
+pub(super) fn memory_percent(sample: &Value) -> f64 {
     match memory(sample) {
         (_, 0) => 0.0,
         (used, limit) => used as f64 / limit as f64 * 100.0,
     }
 }
 
-fn network(sample: &Value) -> (u64, u64) {
+pub(super) fn network(sample: &Value) -> (u64, u64) {
     let devices = sample["networks"].as_object();
     let sum = |name: &str| {
         let all = devices.into_iter().flat_map(Map::values);
@@ -302,7 +312,7 @@ fn network(sample: &Value) -> (u64, u64) {
     (sum("rx_bytes"), sum("tx_bytes"))
 }
 
-fn block(sample: &Value) -> (u64, u64) {
+pub(super) fn block(sample: &Value) -> (u64, u64) {
     let entries = sample["blkio_stats"]["io_service_bytes_recursive"].as_array();
     let sum = |op: &str| {
         let all = entries.into_iter().flatten();
@@ -316,12 +326,12 @@ fn block(sample: &Value) -> (u64, u64) {
     (sum("read"), sum("write"))
 }
 
-fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: u64) -> String {
     human::size(i64::try_from(bytes).unwrap_or(i64::MAX))
 }
 
 /// `bytes` with a unit of powers of 1024 and four significant digits, as `1.5GiB`.
-fn binary(bytes: u64) -> String {
+pub(super) fn binary(bytes: u64) -> String {
     const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     let mut value = bytes as f64;
     let mut unit = 0;

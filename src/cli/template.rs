@@ -149,6 +149,9 @@ fn parse_action(action: &str) -> Option<Piece> {
     })
 }
 
+/// Fields whose keys are the user's, so that one that is not there is no mistake of the template.
+const MAPS: [&str; 2] = ["Attributes", "Labels"];
+
 /// Docker takes `\t` and `\n` in templates from shells that do not.
 fn unescape(text: &str) -> String {
     text.replace("\\t", "\t").replace("\\n", "\n")
@@ -164,6 +167,10 @@ fn walk<'v>(value: &'v Value, path: &[String]) -> Result<&'v Value, TemplateErro
                 path: at(),
             });
         };
+        let is_map = depth > 0 && MAPS.contains(&path[depth - 1].as_str());
+        if is_map && !fields.contains_key(field) {
+            return Ok(&Value::Null);
+        }
         here = fields.get(field).ok_or_else(|| TemplateError::NoField {
             field: field.clone(),
             path: at(),
@@ -228,6 +235,7 @@ mod tests {
             ("{{json .Env}}", r#"["A=1","B=2"]"#),
             ("{{.Env}} {{.Labels}}", "[A=1 B=2] map[a:1 b:2]"),
             ("{{.State.Health}}", "<no value>"),
+            ("{{.Labels.c}}", "<no value>"),
             ("no action", "no action"),
         ];
         for (template, expected) in good {

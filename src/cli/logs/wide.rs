@@ -33,6 +33,7 @@ struct Log {
 /// What is read, and what is to be read later.
 struct Reading<'a> {
     args: &'a LogsArgs,
+    until: Option<Moment>,
     client: &'a Client,
     hosts: Vec<HostName>,
     /// Ids of the containers that are read.
@@ -44,13 +45,18 @@ struct Reading<'a> {
 }
 
 /// Prints what the containers print, each line after the name of who printed it.
-pub(super) async fn run(args: &LogsArgs, client: &Client) -> anyhow::Result<u8> {
+pub(super) async fn run(
+    args: &LogsArgs,
+    [since, until]: [Option<Moment>; 2],
+    client: &Client,
+) -> anyhow::Result<u8> {
     let mut hosts = hosts(client).await?;
     if !args.all_nodes && args.link.is_none() {
         hosts.truncate(1); // this one is the first
     }
     let mut reading = Reading {
         args,
+        until,
         client,
         hosts,
         read: BTreeSet::new(),
@@ -58,7 +64,7 @@ pub(super) async fn run(args: &LogsArgs, client: &Client) -> anyhow::Result<u8> 
         complaints: Complaints::default(),
         width: 0,
     };
-    reading.look(args.since).await?;
+    reading.look(since).await?;
     let mut look = interval_at(tokio::time::Instant::now() + LOOK, LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let looks = args.follow && !args.filter.is_empty() && args.containers.is_empty();
@@ -111,6 +117,7 @@ impl Reading<'_> {
             self.width = self.width.max(name.chars().count());
             let colour = coloured.then(|| COLOURS[(self.read.len() - 1) % COLOURS.len()]);
             let (client, one, args) = (self.client.clone(), one.clone(), self.args.clone());
+            let until = self.until;
             let ask = async move {
                 let path = format!("/nuncio/v1/containers/{}/logs", one.id);
                 let call = one.host.get(&client, &path);
@@ -118,7 +125,7 @@ impl Reading<'_> {
                     .query("stderr", "1")
                     .flag("follow", args.follow)
                     .optional("since", since.map(Moment::api))
-                    .optional("until", args.until.map(Moment::api))
+                    .optional("until", until.map(Moment::api))
                     .query("tail", args.tail)
                     .send()
                     .await

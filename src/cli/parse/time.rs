@@ -3,6 +3,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, civil};
 
@@ -19,6 +20,19 @@ impl Moment {
             nanoseconds.div_euclid(1_000_000_000),
             nanoseconds.rem_euclid(1_000_000_000)
         )
+    }
+
+    /// What a flag was given; nothing is no bound.
+    ///
+    /// # Errors
+    ///
+    /// In Docker's words, if it is no time: it is found out when the command runs, not among its flags.
+    pub(crate) fn asked(flag: &str, text: Option<&str>) -> anyhow::Result<Option<Self>> {
+        let parse = |text: &str| {
+            let moment = text.parse::<Self>();
+            moment.with_context(|| format!("invalid value for {flag:?}"))
+        };
+        text.filter(|text| !text.is_empty()).map(parse).transpose()
     }
 
     /// So long ago.
