@@ -197,7 +197,7 @@ fn the_table_leaves_out_no_command_and_no_flag_of_the_docker_client() {
 }
 
 /// Commands that are shown to work from both clients elsewhere, where there is what they need: a terminal, a registry.
-const ELSEWHERE: [(&str, &str); 10] = [
+const ELSEWHERE: [(&str, &str); 12] = [
     ("attach", include_str!("terminals.rs")),
     ("container attach", include_str!("terminals.rs")),
     ("login", include_str!("registry.rs")),
@@ -208,6 +208,8 @@ const ELSEWHERE: [(&str, &str); 10] = [
     ("search", include_str!("registry.rs")),
     ("node ls", "the docker client's ls is swarm's"),
     ("node rm", include_str!("mesh.rs")),
+    ("stack ps", include_str!("stacks.rs")),
+    ("stack rm", include_str!("stacks.rs")),
 ];
 
 /// Lines in an order in which each can work. `{container} ` is nothing, or that word: most commands have both spellings.
@@ -274,6 +276,23 @@ const LINES: &[&str] = &[
     "system info",
     "system df",
     "system prune -f",
+    "service create --detach --replicas 0 --no-resolve-image --name svc busybox sleep 1000",
+    "service ls",
+    "service ps svc",
+    "service inspect svc",
+    "service scale --detach svc=0",
+    "service update --detach --label-add a=b svc",
+    "service rollback --detach svc",
+    "service rm svc",
+    "stack config -c FILE.yml",
+    "stack deploy --detach=true --resolve-image never -c FILE.yml stk",
+    "stack ls",
+    "stack services stk",
+    "service rm stk_a",
+    "network rm stk_default",
+    "node inspect host-1",
+    "node update --label-add a=b host-1",
+    "node ps host-1",
     "context create here --docker host=unix:///nosuch.sock",
     "context export here FILE.context",
     "context import there FILE.context",
@@ -307,6 +326,8 @@ fn every_command_of_the_table_works_from_both_clients() {
         for grouped in [false, true] {
             let file = host.scratch().join(format!("{client:?}-{grouped}"));
             let file = file.to_str().expect("a path in UTF-8");
+            let stack = "services: {a: {image: busybox, deploy: {replicas: 0}}}";
+            std::fs::write(format!("{file}.yml"), stack).expect("write a file");
             for line in LINES {
                 let line = match grouped {
                     true => line.replace(['{', '}'], ""),

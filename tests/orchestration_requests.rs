@@ -372,7 +372,6 @@ fn nodes_and_tasks() {
             "node update --availability drain host-1",
             "node update --availability pause --label-add a=b --label-add c --label-rm old host-1",
             "node update --label-rm nosuch host-1",
-            "node inspect host-1",
             "node inspect -f {{.Spec.Role}} host-1",
             "node inspect nosuch",
         ],

@@ -1,6 +1,6 @@
 //! `stack rm`.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use clap::Args;
@@ -10,7 +10,7 @@ use super::{of, tasks, warn};
 use crate::cli::failure::complain;
 use crate::cli::list::filters;
 use crate::cli::output::line;
-use crate::client::Client;
+use crate::client::{Client, ClientError};
 
 /// Flags of `stack rm`.
 #[derive(Args, Debug)]
@@ -28,6 +28,8 @@ pub(super) struct RmArgs {
 
 /// Between two looks whether tasks are left.
 const PAUSE: Duration = Duration::from_millis(200);
+/// How long tasks may take to leave a network.
+const LEAVING: Duration = Duration::from_secs(60);
 
 pub(super) async fn run(args: RmArgs, client: &Client) -> anyhow::Result<u8> {
     let mut code = 0;
@@ -61,10 +63,7 @@ async fn remove(stack: &str, client: &Client) -> anyhow::Result<usize> {
     let mut failed = Vec::new();
     for (kind, (id, name)) in &all {
         line(&format!("Removing {kind} {name}"))?;
-        let call = client.delete(&format!("/{kind}s/{id}"));
-        if let Err(error) = call.send().await
-            && !error.is_not_found()
-        {
+        if let Err(error) = remove_one(kind, id, client).await {
             warn(&format!("Failed to remove {kind} {name}: {error}"));
             failed.push(name.as_str());
         }
@@ -78,6 +77,21 @@ async fn remove(stack: &str, client: &Client) -> anyhow::Result<usize> {
     Ok(all.len())
 }
 
+/// Removes something; that it is gone already is as good.
+async fn remove_one(kind: &str, id: &str, client: &Client) -> Result<(), ClientError> {
+    let deadline = Instant::now() + LEAVING;
+    loop {
+        match client.delete(&format!("/{kind}s/{id}")).send().await {
+            Err(error) if error.is_not_found() => return Ok(()),
+            // Tasks that are on their way out are still on it.
+            Err(ClientError::Refused { .. }) if kind == "network" && Instant::now() < deadline => {
+                tokio::time::sleep(PAUSE).await;
+            }
+            answer => return answer.map(drop),
+        }
+    }
+}
+
 /// What of a kind belongs to a stack: ids and names.
 pub(super) async fn belongings(
     kind: &str,
@@ -87,7 +101,11 @@ pub(super) async fn belongings(
     let call = client
         .get(&format!("/{kind}s"))
         .optional("filters", filters(&[of(stack)])?);
-    let found: Vec<Value> = call.send().await?.json().await?;
+    let found: Vec<Value> = match call.send().await {
+        // A daemon that has no such things has none of a stack.
+        Err(error) if error.is_not_built() => Vec::new(),
+        answer => answer?.json().await?,
+    };
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let mut found: Vec<_> = found
         .iter()
