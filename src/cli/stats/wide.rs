@@ -108,8 +108,9 @@ async fn watch(client: Client, host: HostName, all: bool, sender: mpsc::Sender<(
             let answer = call.flag("stream", true).flag("all", all).send().await?;
             let mut lines = answer.lines();
             loop {
-                let line = timeout(PATIENCE, lines.next_json::<Value>()).await;
-                let line = line.unwrap_or_else(|_| Ok(None));
+                let Ok(line) = timeout(PATIENCE, lines.next_json::<Value>()).await else {
+                    bail!("nothing was heard of it for {PATIENCE:?}");
+                };
                 let Some(line) = line? else {
                     bail!("nothing more is heard of it");
                 };

@@ -154,7 +154,8 @@ mod tests {
         let mut terminal = Terminal::new(TestBackend::new(width, height)).expect("a terminal");
         terminal.draw(|frame| draw(frame, screen)).expect("drawn");
         let buffer = terminal.backend().buffer().clone();
-        let cells: Vec<&str> = buffer.content().iter().map(|cell| cell.symbol()).collect();
+        let symbols = buffer.content().iter().map(ratatui::buffer::Cell::symbol);
+        let cells: Vec<&str> = symbols.collect();
         let lines = cells.chunks(width.into());
         lines
             .map(|line| line.concat().trim_end().to_owned())
