@@ -15,8 +15,10 @@ use crate::failover::Failover;
 use crate::secure::User;
 use crate::wire::Record;
 
-/// Keys fetched per call when a prefix is listed.
+/// Keys fetched per call when a prefix is listed, unless that is more than a message may have.
 const PAGE: i64 = 500;
+/// As many of the greatest values as fit a message.
+const LEAST_PAGE: i64 = 2;
 
 /// A connection to the registry. Clones share it.
 #[derive(Clone)]
@@ -48,6 +50,19 @@ pub enum CallError {
         /// As told by the client library, or by the transport below it with its errno.
         source: Cause,
     },
+}
+
+impl CallError {
+    /// Whether the answer has more bytes than this end takes.
+    fn is_too_long(&self) -> bool {
+        let Self::Rpc { source, .. } = self else {
+            return false;
+        };
+        let status = source.downcast_ref::<tonic::Status>();
+        status.is_some_and(|status| {
+            status.code() == tonic::Code::OutOfRange && status.message().contains("too large")
+        })
+    }
 }
 
 impl std::fmt::Debug for Registry {
@@ -268,7 +283,7 @@ impl Registry {
         Ok(response.kvs().first().map(Entry::from))
     }
 
-    /// Everything under `prefix`, page by page at the revision of the first one.
+    /// Everything under `prefix`, page by page at the revision of the first one. Pages are smaller where values are great.
     pub(crate) async fn list(
         &self,
         operation: &'static str,
@@ -280,15 +295,22 @@ impl Registry {
             revision: 0,
             entries: Vec::new(),
         };
-        let mut from = prefix.to_owned();
+        let (mut from, mut limit) = (prefix.to_owned(), PAGE);
         loop {
             let options = GetOptions::new()
                 .with_range(end.clone())
-                .with_limit(PAGE)
+                .with_limit(limit)
                 .with_revision(listing.revision);
             let page = self
                 .call(operation, kv.get(from.clone(), Some(options)))
-                .await?;
+                .await;
+            let page = match page {
+                Err(error) if error.is_too_long() && limit > LEAST_PAGE => {
+                    limit = (limit / 4).max(LEAST_PAGE);
+                    continue;
+                }
+                page => page?,
+            };
             if listing.revision == 0 {
                 listing.revision = page
                     .header()
