@@ -70,6 +70,9 @@ pub struct MachineRecord {
     /// Labels of its daemon.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// Public key to which is sealed what only it may read: X25519, in base64; empty: it has none.
+    #[serde(default)]
+    pub seal_key: String,
 }
 
 /// Where and by which keys a node takes packets of encrypted networks.

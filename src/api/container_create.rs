@@ -77,6 +77,7 @@ fn config(body: ContainerCreateBody) -> Result<ContainerConfig, Refusal> {
         endpoints: endpoint::requests(endpoints, &host.network)?,
         healthcheck: body.healthcheck.map(health::check).transpose()?,
         left_first: false,
+        files: Vec::new(),
         host,
     };
     check_combination(&config)?;

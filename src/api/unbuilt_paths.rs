@@ -10,14 +10,10 @@ pub(crate) const UNBUILT: &[(&str, &str)] = &[
         "build: make the image with buildah, save it, and load it",
     ),
     ("/build/{what}", "build"),
-    ("/configs", "configs"),
-    ("/configs/{id}", "configs"),
     ("/containers/{id}/attach/ws", "attach over a web socket"),
     ("/grpc", "build"),
     ("/plugins/{name}", "plugins"),
     ("/plugins/{name}/{what}", "plugins"),
-    ("/secrets", "secrets"),
-    ("/secrets/{id}", "secrets"),
     ("/session", "build"),
 ];
 

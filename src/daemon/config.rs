@@ -8,6 +8,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::mount::{MountPoint, VolumesFrom};
+use super::orchestrator::FileKind;
 
 /// Transport protocol of a port.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
@@ -108,6 +109,22 @@ pub(crate) struct ContainerConfig {
     pub(crate) left_first: bool,
     /// By the network's name or id, as asked; empty: `host.network` decides.
     pub(crate) endpoints: BTreeMap<String, EndpointRequest>,
+    /// Secrets and configs of the service that it is a task of.
+    #[serde(default)]
+    pub(crate) files: Vec<TaskFile>,
+}
+
+/// A secret or config, as a task's container has it; its content is never written down with it.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub(crate) struct TaskFile {
+    pub(crate) kind: FileKind,
+    pub(crate) id: String,
+    pub(crate) name: String,
+    /// Absolute path in the container.
+    pub(crate) target: String,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) mode: u32,
 }
 
 /// How to find out whether a container is well. Times are in nanoseconds; what is 0 or empty is the image's, else

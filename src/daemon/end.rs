@@ -133,6 +133,10 @@ impl Daemon {
         }
         note("shared memory", namespaces::unmount_shm(container));
         note(
+            "secrets and configs",
+            self.unmount_task_files(&container.id),
+        );
+        note(
             "root file system",
             self.images
                 .unmount(&container.directory)

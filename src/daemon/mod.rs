@@ -60,6 +60,7 @@ mod registry;
 mod registry_access;
 mod removal;
 mod restart;
+pub(crate) mod sealed;
 mod sealing;
 mod serve;
 mod service_check;
@@ -184,6 +185,8 @@ pub(crate) struct Daemon {
     ring: Mutex<KeyRing>,
     /// Held by who changes them.
     key_turn: tokio::sync::Mutex<()>,
+    /// By which this host reads what is confidential.
+    seal_key: sealed::NodeKey,
     /// Why encrypted networks are not carried, if that is so.
     unsealed: Mutex<Option<String>>,
     /// What the ambassador cannot listen on, by the forward's name, and why.
@@ -299,6 +302,7 @@ impl Daemon {
             around: Mutex::new(fallback::Around::begun(fallback::read(&options.data_root)?)),
             ring: Mutex::new(sealing::open_ring(&options.data_root)?),
             key_turn: tokio::sync::Mutex::default(),
+            seal_key: sealed::NodeKey::open(&options.data_root)?,
             unsealed: Mutex::default(),
             unserved: Mutex::default(),
             peeks: Arc::new(Semaphore::new(peek::UNDER_WAY)),
@@ -377,7 +381,7 @@ impl Daemon {
 
 fn make_directories(options: &DaemonOptions) -> anyhow::Result<()> {
     let data = ["containers", "images", "networks"].map(|name| options.data_root.join(name));
-    let exec = ["run", "netns", "exec"].map(|name| options.exec_root.join(name));
+    let exec = ["run", "netns", "exec", "files"].map(|name| options.exec_root.join(name));
     for directory in data.iter().chain(&exec) {
         std::fs::create_dir_all(directory)
             .with_context(|| format!("make {}", directory.display()))?;

@@ -141,6 +141,8 @@ impl Daemon {
                 read_only: point.read_only,
             });
         }
+        let files = self.mount_task_files(&record.id, &record.config.files);
+        mounts.extend(files.await?);
         Ok(mounts)
     }
 

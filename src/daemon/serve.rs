@@ -97,6 +97,10 @@ pub(crate) async fn run(options: DaemonOptions) -> anyhow::Result<()> {
     });
     tasks.spawn(orchestrator::run_tasks(Arc::clone(&daemon), stop.clone()));
     tasks.spawn(orchestrator::lead(Arc::clone(&daemon), stop.clone()));
+    tasks.spawn(orchestrator::hand_on_secrets(
+        Arc::clone(&daemon),
+        stop.clone(),
+    ));
     let restarts = Arc::clone(&daemon);
     tokio::spawn(async move { restarts.start_with_daemon().await });
     tracing::info!(node = daemon.node.name, address = %daemon.node.address, "ready");

@@ -143,6 +143,7 @@ impl Daemon {
                 NetNs::remove(&path)?;
             }
         }
+        self.release_task_files(is_known)?;
         let mut addresses = locked(&self.addresses);
         for network in addresses.networks() {
             let is_local = locked(&self.local_networks).contains_key(&network);

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod nodes;
+mod secrets;
 mod services;
 mod tasks;
 
@@ -11,6 +12,7 @@ use axum::Router;
 use axum::routing::{get, post};
 
 use crate::daemon::Daemon;
+use crate::daemon::orchestrator::FileKind;
 
 pub(super) use self::cluster::info;
 
@@ -36,4 +38,6 @@ pub(super) fn routes() -> Router<Arc<Daemon>> {
         .route("/tasks", get(tasks::list))
         .route("/tasks/{id}", get(tasks::inspect))
         .route("/nuncio/v1/tasks/{id}/why-pending", get(tasks::why_pending))
+        .merge(secrets::routes(FileKind::Secret))
+        .merge(secrets::routes(FileKind::Config))
 }

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::outfit::{self, Setting, TASK_ID};
-use super::spec;
+use super::{spec, task_files};
 use crate::daemon::Daemon;
 use crate::daemon::container::Container;
 use crate::daemon::health::HealthStatus;
@@ -427,8 +427,10 @@ impl Daemon {
             hostname: &self.node.name,
         };
         let body = outfit::body(&parsed, &setting)?;
-        let config =
+        let mut config =
             crate::api::container_config(body).map_err(|error| anyhow::anyhow!(error.message))?;
+        config.files = task_files::of(&parsed)?;
+        self.await_files(&config.files).await?;
         if self.find_image(&config.image).await.is_err() {
             self.pull_for_task(&config.image).await?;
         }

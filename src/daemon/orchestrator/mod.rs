@@ -8,8 +8,10 @@ mod ingress;
 mod lead;
 mod nodes;
 pub(crate) mod outfit;
+mod secrets;
 pub(crate) mod services;
 pub(crate) mod spec;
+mod task_files;
 pub(crate) mod view;
 
 use std::sync::Arc;
@@ -23,9 +25,11 @@ use super::{Daemon, SETTLE};
 
 pub(crate) use self::cluster::NodeWish;
 pub(crate) use self::nodes::check_labels as check_node_labels;
+pub(crate) use self::secrets::{FileKind, FileSpec};
 
 pub(super) use self::agent::run as run_tasks;
 pub(super) use self::lead::run as lead;
+pub(super) use self::secrets::run as hand_on_secrets;
 
 /// 25 digits and small letters, by chance, as Swarm's.
 pub(crate) fn new_short_id() -> String {

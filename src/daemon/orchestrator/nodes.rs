@@ -25,6 +25,7 @@ impl Daemon {
             arch: std::env::consts::ARCH.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             labels: self.options.labels.clone(),
+            seal_key: self.seal_key.public(),
         }
     }
 

@@ -239,6 +239,7 @@ impl Daemon {
                 .into());
             }
         }
+        self.check_files(&parsed)?;
         self.check_published(&parsed, id)?;
         if spec::ports(&parsed).iter().any(spec::is_ingress) {
             self.ensure_ingress().await?;
