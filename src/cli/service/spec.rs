@@ -186,14 +186,12 @@ fn apply_restart(flags: &RestartFlags, task: &mut TaskSpec) {
     if condition.is_none() && delay.is_none() && attempts.is_none() && window.is_none() {
         return;
     }
-    let policy = task
-        .restart_policy
-        .get_or_insert_with(|| TaskSpecRestartPolicy {
-            condition: Some(TaskSpecRestartPolicyConditionEnum::ANY),
-            delay: Some(DELAY),
-            max_attempts: Some(0),
-            window: None,
-        });
+    let policy = task.restart_policy.get_or_insert(TaskSpecRestartPolicy {
+        condition: Some(TaskSpecRestartPolicyConditionEnum::ANY),
+        delay: Some(DELAY),
+        max_attempts: Some(0),
+        window: None,
+    });
     if let Some(condition) = condition {
         policy.condition = parsed(condition);
     }

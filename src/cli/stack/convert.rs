@@ -15,7 +15,7 @@ use bollard_stubs::models::{
 
 use super::compose::{Deploy, FileRef, Project, Resources, Service, UpdateConfig, Volume};
 use super::{IMAGE, NAMESPACE};
-use crate::cli::parse::Granted;
+use crate::cli::parse::{Granted, Reference};
 use crate::cli::service::{capabilities, some_list};
 
 /// A stack by its name.
@@ -50,7 +50,7 @@ impl Namespace<'_> {
     pub(super) fn service(&self, service: &Service, project: &Project) -> ServiceSpec {
         let deploy = &service.deploy;
         let mut labels = self.labelled(&deploy.labels);
-        let image = service.image.as_ref().map(|image| image.given());
+        let image = service.image.as_ref().map(Reference::given);
         labels.insert(IMAGE.to_owned(), image.clone().unwrap_or_default());
         ServiceSpec {
             name: Some(self.scope(&service.name)),
@@ -169,7 +169,7 @@ impl Namespace<'_> {
             "tmpfs" => {
                 mount.typ = Some(MountTypeEnum::TMPFS);
                 mount.tmpfs_options = (volume.tmpfs_size.is_some() || volume.tmpfs_mode.is_some())
-                    .then(|| MountTmpfsOptions {
+                    .then_some(MountTmpfsOptions {
                         size_bytes: volume.tmpfs_size,
                         mode: volume.tmpfs_mode,
                         options: None,
@@ -335,7 +335,7 @@ fn resources(deploy: &Deploy) -> Option<TaskSpecResources> {
     };
     let (limits, reserved) = (&deploy.limits, &deploy.reservations);
     let resources = TaskSpecResources {
-        limits: (*limits != Resources::default()).then(|| Limit {
+        limits: (*limits != Resources::default()).then_some(Limit {
             nano_cpus: limits.nano_cpus,
             memory_bytes: limits.memory,
             pids: limits.pids,
