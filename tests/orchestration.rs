@@ -325,3 +325,40 @@ fn web_is_published_once(a: &Host) {
         "{told:?}"
     );
 }
+
+#[test]
+fn logs_are_those_of_all_tasks() {
+    let underlay = support::Underlay::new();
+    let [a, b] = std::array::from_fn(|_| underlay.host());
+    let url = a.registry_url();
+    for (host, registry) in [(&a, "embedded"), (&b, url.as_str())] {
+        host.start(&["--registry", registry, "--insecure-peek"]);
+        host.load(Image::Busybox);
+    }
+    let talk = "echo slot {{.Task.Slot}} at {{.Node.Hostname}}; exec sleep 10000";
+    let words = "service create -q --name talk --replicas 2 --stop-grace-period 1s busybox sh -c";
+    let words: Vec<&str> = words.split_whitespace().chain([talk]).collect();
+    // What is a template is the environment's and the names', not the command's.
+    a.docker(&*words).ok();
+    let said = |host: &Host| host.docker("service logs --raw talk").stdout;
+    wait_until("both are told", || {
+        [&a, &b].iter().all(|host| said(host).lines().count() == 2)
+    });
+    let told = a.docker("service logs talk").stdout;
+    assert!(
+        told.contains("talk.1.") && told.contains("talk.2.") && told.contains("@host-2"),
+        "{told}"
+    );
+    let mut follows = b.spawn_docker("service logs -f --raw talk");
+    follows.until("slot");
+    docker(&a, "service scale -d talk=3");
+    wait_until("the third is told too", || {
+        follows.output().lines().count() == 3
+    });
+    drop(follows);
+    let told = a.docker("service logs nobody");
+    assert!(
+        told.code != 0 && told.stderr.contains("no such task or service"),
+        "{told:?}"
+    );
+}

@@ -36,7 +36,7 @@ pub(crate) async fn logs(
 }
 
 /// The text with its end of line, which a piece of a long line has not.
-fn document(line: &LogLine) -> Bytes {
+pub(super) fn document(line: &LogLine) -> Bytes {
     let time = Timestamp::try_from(line.time).unwrap_or_default();
     let stream = match line.stream {
         Stream::Stdout => "stdout",

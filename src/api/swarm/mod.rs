@@ -1,6 +1,7 @@
 //! Docker's Swarm: services, tasks and hosts of the mesh in the words of the Engine API.
 
 mod cluster;
+mod logs;
 mod nodes;
 mod secrets;
 mod services;
@@ -35,6 +36,8 @@ pub(super) fn routes() -> Router<Arc<Daemon>> {
             get(services::inspect).delete(services::remove),
         )
         .route("/services/{id}/update", post(services::update))
+        .route("/services/{id}/logs", get(logs::of_service))
+        .route("/tasks/{id}/logs", get(logs::of_task))
         .route("/tasks", get(tasks::list))
         .route("/tasks/{id}", get(tasks::inspect))
         .route("/nuncio/v1/tasks/{id}/why-pending", get(tasks::why_pending))

@@ -16,7 +16,8 @@ pub(crate) mod view;
 
 use std::sync::Arc;
 
-use nuncio_registry::{DesiredKind, DesiredRecord};
+use nuncio_registry::{Catalog, DesiredKind, DesiredRecord};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use self::services::no_such;
@@ -51,6 +52,11 @@ impl Daemon {
         if timeout(SETTLE, known).await.is_err() {
             tracing::warn!("the registry's news did not come within {SETTLE:?}");
         }
+    }
+
+    /// What is known of the mesh, and each change of it. No look at it may last: see [`Daemon::catalog`].
+    pub(crate) fn news_of_mesh(&self) -> watch::Receiver<Arc<Catalog>> {
+        self.catalog_changes.clone()
     }
 
     /// The one of that name, id or beginning of an id.
