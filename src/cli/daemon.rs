@@ -475,6 +475,15 @@ fn docker_pool(text: &str) -> Option<(&str, &str)> {
     Some((base, size.strip_prefix("size=")?))
 }
 
+/// A label without a value has an empty one, as Docker's daemon has it.
+fn labels(given: &[String]) -> std::collections::BTreeMap<String, String> {
+    let pair = |label: &String| {
+        let (key, value) = label.split_once('=').unwrap_or((label, ""));
+        (key.to_owned(), value.to_owned())
+    };
+    given.iter().map(pair).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -528,13 +537,4 @@ mod tests {
             assert!(wrong.parse::<AddressPool>().is_err(), "{wrong}");
         }
     }
-}
-
-/// A label without a value has an empty one, as Docker's daemon has it.
-fn labels(given: &[String]) -> std::collections::BTreeMap<String, String> {
-    let pair = |label: &String| {
-        let (key, value) = label.split_once('=').unwrap_or((label, ""));
-        (key.to_owned(), value.to_owned())
-    };
-    given.iter().map(pair).collect()
 }

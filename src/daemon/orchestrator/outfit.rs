@@ -305,7 +305,7 @@ mod tests {
                 "ContainerSpec": {
                     "Image": "busybox", "Args": ["httpd", "-f"], "Env": ["SLOT={{.Task.Slot}}", "AT={{ .Node.Hostname }}"],
                     "Hostname": "{{.Service.Name}}-{{.Task.Slot}}", "StopGracePeriod": 1_500_000_000_i64,
-                    "Hosts": ["10.0.0.1 a b"],
+                    "Hosts": ["10.0.0.1 a b"], "Healthcheck": {"Test": ["CMD", "true"]},
                 },
                 "Resources": {"Limits": {"MemoryBytes": 67_108_864, "NanoCPUs": 500_000_000}},
                 "Networks": [{"Target": "front", "Aliases": ["www", "web"]}],
@@ -320,6 +320,7 @@ mod tests {
         assert_eq!(body["Hostname"], "web-2");
         assert_eq!(body["Env"], json!(["SLOT=2", "AT=host-1"]));
         assert_eq!(body["StopTimeout"], 2);
+        assert_eq!(body["Healthcheck"]["Test"], json!(["CMD", "true"]));
         assert_eq!(body["ExposedPorts"], json!({"80/tcp": {}, "53/udp": {}}));
         assert_eq!(
             body["HostConfig"]["PortBindings"],

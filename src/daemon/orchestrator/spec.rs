@@ -30,6 +30,13 @@ const NANOS_PER_MILLI: i64 = 1_000_000;
 /// Reads a specification as Docker does, which is laxer than its types: an empty object may stand for a mode.
 pub(crate) fn parse(spec: &Value) -> Result<ServiceSpec, Refusal> {
     let mut spec = spec.clone();
+    let container = spec.pointer_mut("/TaskTemplate/ContainerSpec");
+    // Docker's own word for it is another than that of its description.
+    if let Some(container) = container.and_then(Value::as_object_mut)
+        && let Some(check) = container.remove("Healthcheck")
+    {
+        container.insert("HealthCheck".to_owned(), check);
+    }
     if let Some(Value::Object(mode)) = spec.get_mut("Mode") {
         mode.retain(|_, value| !value.is_null());
         for (_, value) in mode.iter_mut() {
@@ -219,10 +226,14 @@ pub(crate) fn labels(spec: &ServiceSpec) -> BTreeMap<String, String> {
 /// What of a specification a running task would notice: another one makes other tasks.
 pub(crate) fn substance(spec: &Value) -> Value {
     let mut task = spec["TaskTemplate"].clone();
-    // Where it may run is looked at where it runs: a task that may stay is not replaced.
+    // By what tasks are spread, and whether they are begun again, those that are there need not know.
     if let Some(task) = task.as_object_mut() {
-        task.remove("Placement");
         task.remove("RestartPolicy");
+        if let Some(placement) = task.get_mut("Placement").and_then(Value::as_object_mut) {
+            placement.remove("Preferences");
+            placement.retain(|_, value| !is_nothing(value));
+        }
+        task.retain(|_, value| !is_nothing(value));
     }
     let ports = spec["EndpointSpec"]["Ports"].as_array();
     let host_ports: Vec<&Value> = ports
@@ -244,6 +255,17 @@ pub(crate) fn substance(spec: &Value) -> Value {
         "Mode": spec["EndpointSpec"]["Mode"],
         "Networks": spec["Networks"],
     })
+}
+
+/// Whether a field says no more than its absence.
+fn is_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+        Value::Number(number) => number.as_u64() == Some(0),
+        Value::Bool(_) | Value::String(_) => false,
+    }
 }
 
 /// The specification as the scheduler has it.
