@@ -292,7 +292,9 @@ fn lean(value: Value) -> Option<Value> {
 }
 
 fn account(headers: &HeaderMap) -> String {
-    let given = headers.get("x-registry-auth").map(|value| value.as_bytes());
+    let given = headers
+        .get("x-registry-auth")
+        .map(axum::http::HeaderValue::as_bytes);
     let text = given.and_then(|text| URL_SAFE.decode(text).ok());
     let account: Value = serde_json::from_slice(&text.unwrap_or_default()).unwrap_or_default();
     lean(account).unwrap_or_default().to_string()
