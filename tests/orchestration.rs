@@ -362,3 +362,49 @@ fn logs_are_those_of_all_tasks() {
         "{told:?}"
     );
 }
+
+#[test]
+fn the_example_stack_serves_and_is_updated() {
+    let hosts = cluster::<2>(&[Image::Busybox, Image::Redis]);
+    let [a, b] = &hosts;
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/stack/compose.yml");
+    a.ok(["stack", "deploy", "-c", file, "shop"]);
+    wait_until("all of it runs", || {
+        let told = docker(b, "stack services --format {{.Name}}={{.Replicas}} shop");
+        ["primary=1/1", "replica=2/2", "web=2/2", "load=1/1"]
+            .iter()
+            .all(|part| told.contains(part))
+    });
+    wait_until("the front answers on both hosts", || {
+        hosts.iter().all(|host| asked(host, 8080).is_some())
+    });
+    let load = hosts.iter().find_map(|host| {
+        let found = host.docker("ps -q --filter name=shop_load").stdout;
+        (!found.is_empty()).then(|| (host, found.trim().to_owned()))
+    });
+    let (host, load) = load.expect("the load runs on one of them");
+    let counted = || {
+        host.docker(["logs", &load])
+            .stdout
+            .lines()
+            .filter_map(|line| line.parse::<u64>().ok())
+            .max()
+    };
+    wait_until("replicas have what the primary was told", || {
+        counted().is_some_and(|most| most > 1)
+    });
+    let told = b.docker("service update --env-add COLOUR=blue --detach shop_replica");
+    assert_eq!(told.code, 0, "{told:?}");
+    wait_until("the replicas are updated", || {
+        let state = &inspected(a, "service inspect shop_replica")["UpdateStatus"]["State"];
+        state == "completed"
+    });
+    a.ok("stack rm shop");
+    wait_until("nothing is left of it", || {
+        hosts.iter().all(|host| {
+            host.docker("ps -aq --filter label=com.docker.swarm.task")
+                .stdout
+                .is_empty()
+        })
+    });
+}
