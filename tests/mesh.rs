@@ -6,6 +6,8 @@ mod api;
 mod links;
 #[path = "mesh/peek.rs"]
 mod peek;
+#[path = "mesh/services.rs"]
+mod services;
 mod support;
 
 use std::fs;

@@ -38,6 +38,7 @@ mod cluster;
 mod expiry;
 mod histories;
 mod kv;
+mod leading;
 mod lease;
 mod linear;
 mod mailbox;

@@ -8,7 +8,8 @@ use etcd_client::{Compare, CompareOp, PutOptions, Txn, TxnOp};
 use ipnetwork::Ipv4Network;
 use nuncio_registry::embedded::{Client, Connection, Server};
 use nuncio_registry::{
-    ConnectOptions, EndpointRecord, NetworkRequest, NodeRecord, Presence, Registry,
+    AckRecord, ConnectOptions, DesiredKind, DesiredRecord, EndpointRecord, LeaderRecord,
+    LeaderWrite, NetworkRequest, NodeRecord, Presence, Registry, TaskRecord, TaskStatusRecord,
 };
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -244,6 +245,69 @@ async fn a_host_writes_nothing_that_is_anothers() -> Result<()> {
     kv.put(&*new, r#"{"node":"a"}"#, None).await?;
     kv.delete(&*new, None).await?;
     assert_eq!(kv.get(&*theirs, None).await?.count(), 1);
+    known.end().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tasks_are_the_leaders_and_their_states_their_hosts() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let known = Known::start(dir.path())?;
+    let (a, b) = (known.host("a", false).await?, known.host("b", false).await?);
+    let mut leases = Vec::new();
+    let mut living = Vec::new();
+    for (registry, node) in [(&a, "a"), (&b, "b")] {
+        let presence = Presence::start(registry.clone(), node, []);
+        let mut state = presence.state();
+        let lease = state.wait_for(|state| state.lease.is_some()).await?.lease;
+        leases.push(lease.context("it was waited for")?);
+        living.push(presence);
+    }
+    let leader = |node: &str| LeaderRecord {
+        node: node.to_owned(),
+        since: String::new(),
+    };
+    let fence = a
+        .lead(&leader("a"), leases[0])
+        .await?
+        .context("nobody led")?;
+    let task = LeaderWrite::Task(Box::new(TaskRecord {
+        id: "t".to_owned(),
+        ..TaskRecord::default()
+    }));
+    a.write_as_leader(fence, std::slice::from_ref(&task))
+        .await?;
+    // Even who knows how the leader proves that it leads does not.
+    assert!(b.write_as_leader(fence, &[task]).await.is_err());
+    let said = |node: &str| TaskStatusRecord {
+        task: "t".to_owned(),
+        node: node.to_owned(),
+        state: "running".to_owned(),
+        ..TaskStatusRecord::default()
+    };
+    b.put_task_status(&said("b")).await?;
+    assert!(b.put_task_status(&said("a")).await.is_err());
+    let ack = |node: &str| AckRecord {
+        node: node.to_owned(),
+        ..AckRecord::default()
+    };
+    b.put_ack(&ack("b"), leases[1]).await?;
+    assert!(b.put_ack(&ack("a"), leases[1]).await.is_err());
+    // What is wanted anybody may say.
+    let wanted = DesiredRecord {
+        id: "s".to_owned(),
+        name: "web".to_owned(),
+        version: 1,
+        ..DesiredRecord::default()
+    };
+    b.desire(DesiredKind::Service, &wanted).await?;
+    assert!(
+        a.undesire(DesiredKind::Service, "s", "web")
+            .await?
+            .is_some()
+    );
+    for presence in living {
+        presence.shutdown().await;
+    }
     known.end().await
 }
 
