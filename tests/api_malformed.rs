@@ -249,7 +249,25 @@ fn names_ids_and_parameters_that_cannot_be() {
         ("POST /images/busybox/tag?repo=A%20B", 400, ""),
         ("POST /commit?container=none", 404, ""),
         ("POST /build", 501, "not built: build"),
-        ("GET /services", 501, "not built: services"),
+        ("GET /services/none", 404, "service none not found"),
+        ("GET /tasks/none", 404, "task none not found"),
+        ("GET /nodes/none", 404, "node none not found"),
+        ("DELETE /services/none", 404, "service none not found"),
+        (
+            "GET /services?filters=%7B%22colour%22%3A%5B%22red%22%5D%7D",
+            400,
+            "invalid filter 'colour'",
+        ),
+        (
+            "GET /tasks?filters=%7B%22desired-state%22%3A%5B%22red%22%5D%7D",
+            400,
+            "desired-state=red",
+        ),
+        (
+            "GET /services/none/logs?stdout=1",
+            404,
+            "service none not found",
+        ),
     ] {
         refuses(&host, line, "", b"", status, says);
     }

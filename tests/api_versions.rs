@@ -40,7 +40,7 @@ fn clients_of_versions_that_are_not_spoken_are_told() {
                 &host,
                 "info --format {{.Swarm.LocalNodeState}}/{{.ClientInfo.Context}}"
             ),
-            "inactive/default"
+            "active/default"
         );
     }
 }

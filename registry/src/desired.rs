@@ -78,7 +78,7 @@ impl FromStr for DesiredKind {
 }
 
 /// Something wanted.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct DesiredRecord {
     /// Identifier, part of its key.
     pub id: String,
@@ -99,7 +99,7 @@ pub struct DesiredRecord {
 }
 
 /// A piece of work for one host. The leader alone writes it.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct TaskRecord {
     /// Identifier, part of its key.
     pub id: String,
@@ -117,7 +117,7 @@ pub struct TaskRecord {
 }
 
 /// How a task is, as its host says.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct TaskStatusRecord {
     /// The task.
     pub task: String,
@@ -515,7 +515,7 @@ fn operations(write: &LeaderWrite) -> Vec<TxnOp> {
 }
 
 /// What the registry says of what is wanted and done.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Desired {
     /// What is wanted, by kind and identifier.
     pub records: BTreeMap<(DesiredKind, String), std::sync::Arc<DesiredRecord>>,

@@ -264,12 +264,19 @@ impl Worker {
     /// Gets the image and makes the container, unless something else is wanted meanwhile.
     async fn prepare(&mut self, record: &TaskRecord, task: &Task) -> anyhow::Result<Next> {
         self.tell(self.status("preparing", "preparing")).await;
-        let (daemon, record, task) = (Arc::clone(&self.daemon), record.clone(), task.clone());
-        let making = tokio::spawn(async move { daemon.make_task(&record, &task).await });
-        let mut making = AbortOnDropHandle::new(making);
-        let made = tokio::select! {
-            made = &mut making => made.context("make a task's container")?,
+        let (daemon, wanted) = (Arc::clone(&self.daemon), record.clone());
+        let pulling = async move { daemon.image_for_task(&wanted).await };
+        let pulled = tokio::select! {
+            pulled = pulling => pulled,
             () = self.changed() => return Ok(Next::Again),
+        };
+        // What is begun of a container is brought to its end.
+        let (daemon, record, task) = (Arc::clone(&self.daemon), record.clone(), task.clone());
+        let made = match pulled {
+            Ok(()) => tokio::spawn(async move { daemon.make_task(&record, &task).await })
+                .await
+                .context("make a task's container")?,
+            Err(error) => Err(error),
         };
         if let Err(error) = made {
             let status = TaskStatusRecord {
@@ -416,7 +423,20 @@ fn ports(container: &Container) -> serde_json::Value {
 }
 
 impl Daemon {
-    /// Makes the container of a task, with its image pulled if it is not here.
+    /// Has the image of a task here.
+    async fn image_for_task(&self, record: &TaskRecord) -> anyhow::Result<()> {
+        let parsed = spec::parse(&record.spec)?;
+        let container = parsed.task_template.and_then(|task| task.container_spec);
+        let image = container
+            .and_then(|container| container.image)
+            .unwrap_or_default();
+        match self.find_image(&image).await {
+            Ok(_) => Ok(()),
+            Err(_) => self.pull_for_task(&image).await,
+        }
+    }
+
+    /// Makes the container of a task, whose image is here.
     async fn make_task(&self, record: &TaskRecord, task: &Task) -> anyhow::Result<()> {
         let parsed = spec::parse(&record.spec)?;
         let setting = Setting {
@@ -431,9 +451,6 @@ impl Daemon {
             crate::api::container_config(body).map_err(|error| anyhow::anyhow!(error.message))?;
         config.files = task_files::of(&parsed)?;
         self.await_files(&config.files).await?;
-        if self.find_image(&config.image).await.is_err() {
-            self.pull_for_task(&config.image).await?;
-        }
         let name = setting.name(parsed.name.as_deref().unwrap_or_default());
         self.create(Some(&name), config, None).await?;
         Ok(())
