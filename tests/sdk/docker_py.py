@@ -58,7 +58,9 @@ def system(_registry):
     assert client.version(api_version=False)["Os"] == "linux"
     info = client.info()
     assert info["OSType"] == "linux" and info["Images"] == 2, info
-    assert info["Swarm"]["LocalNodeState"] == "inactive"
+    assert info["Swarm"]["LocalNodeState"] == "active"
+    [node] = client.nodes.list()
+    assert node.attrs["Status"]["State"] == "ready" and client.services.list() == []
     usage = client.df()
     assert {image["Id"] for image in usage["Images"]} == {image.id for image in client.images.list()}
     assert usage["LayersSize"] > 0 and usage["Containers"] is not None and usage["Volumes"] is not None
