@@ -258,6 +258,12 @@ fn a_host_that_joins_later_is_given_what_there_is() {
     docker(b, words);
     let web = container(c, "web");
     assert_eq!(inside(c, &web, "cat /run/secrets/password"), CONTENT);
+    wait_until("the host remembers it", || {
+        let known = std::fs::read_to_string(c.data_root().join("catalog.json")).unwrap_or_default();
+        ["desired/secrets/", "tasks/"]
+            .iter()
+            .all(|key| known.contains(key))
+    });
     // Without the registry what runs keeps what it has, over a new daemon and a new start.
     a.kill_daemon();
     c.kill_daemon();

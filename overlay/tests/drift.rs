@@ -20,9 +20,11 @@ fn repaired(count: usize) -> Report {
 }
 
 /// All that the overlay may change, without counters and indexes of links that come and go.
+/// The links of namespaces that are gone are taken away in the kernel's own time, which is waited for.
 fn picture(host: &Host) -> Result<String> {
     host.namespace.sh(
-        "ip -o link | sed 's/^[0-9]*: //; s/@if[0-9]*//; s/state [A-Z]*//; s/,LOWER_UP//; s/NO-CARRIER,//';
+        "for look in $(seq 1000); do ip -o link | grep -q 'netnsid unknown' || break; sleep 0.02; done;
+         ip -o link | sed 's/^[0-9]*: //; s/@if[0-9]*//; s/state [A-Z]*//; s/,LOWER_UP//; s/NO-CARRIER,//';
          ip -o -4 addr | sed 's/^[0-9]*: //'; ip -4 route show table all | sed 's/ linkdown//'; ip -o -6 addr show scope global | sed 's/^[0-9]*: //'; ip -6 route show table main | sed 's/ linkdown//' | grep -v ^fe80; ip neigh show nud permanent; bridge fdb | grep permanent | grep -v '^33:33:'; nft list tables | sort | while read -r _ family table; do nft -s list table $family $table; done",
     )
 }
