@@ -86,7 +86,12 @@ impl Filters {
 
     /// Whether `labels` hold every `key` and `key=value` asked for.
     pub(crate) fn labels(&self, labels: &BTreeMap<String, String>) -> bool {
-        self.values("label").all(|wanted| is_label(labels, wanted))
+        self.labels_by("label", labels)
+    }
+
+    /// As [`Filters::labels`], of what is asked for `key`.
+    pub(crate) fn labels_by(&self, key: &str, labels: &BTreeMap<String, String>) -> bool {
+        self.values(key).all(|wanted| is_label(labels, wanted))
     }
 
     /// Whether `labels` hold no `key` and `key=value` that is not to be there.

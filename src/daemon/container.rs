@@ -107,6 +107,10 @@ impl Container {
         locked(&self.record).name.clone()
     }
 
+    pub(crate) fn label(&self, label: &str) -> Option<String> {
+        locked(&self.record).config.labels.get(label).cloned()
+    }
+
     pub(crate) fn has_links(&self) -> bool {
         !locked(&self.record).config.host.links.is_empty()
     }

@@ -30,19 +30,12 @@ pub(super) async fn list(State(daemon): Server, Params(asked): Params<List>) -> 
     let mut nodes: Vec<Value> = Vec::new();
     for node in catalog.nodes.values() {
         let (_, wish) = daemon.node_wish(&node.id);
-        let labels = |key: &str| {
-            let mut wanted = filters.values(key);
-            wanted.all(|wanted| match wanted.split_once('=') {
-                Some((label, value)) => wish.labels.get(label).is_some_and(|it| it == value),
-                None => wish.labels.contains_key(wanted),
-            })
-        };
         let accepted = filters.any("id", |id| node.id.starts_with(id))
             && filters.any("name", |name| node.name.starts_with(name))
             && filters.any("role", |role| role == "manager")
             && filters.any("membership", |state| state == "accepted")
-            && labels("label")
-            && labels("node.label");
+            && filters.labels(&wish.labels)
+            && filters.labels_by("node.label", &wish.labels);
         if accepted {
             nodes.push(shown(&daemon, node));
         }

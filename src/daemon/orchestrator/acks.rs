@@ -1,6 +1,6 @@
 //! What this host says it sees of tasks that come and go, once its forwarders and names act by it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use nuncio_registry::{AckRecord, Catalog, EndpointHealth, EndpointRecord};
 
@@ -35,9 +35,13 @@ impl Daemon {
 
 /// Which of the tasks that somebody waits for are found, and which that end are found no more.
 fn seen(catalog: &Catalog, node: &str) -> AckRecord {
+    let awaited = cluster::awaited(catalog);
+    let tasks: BTreeSet<&str> = awaited.iter().map(|(task, _)| task.as_str()).collect();
     let mut found = BTreeMap::<&str, bool>::new();
     for endpoint in catalog.endpoints.values() {
-        if let Some(task) = endpoint.labels.get(TASK_ID) {
+        if let Some(task) = endpoint.labels.get(TASK_ID)
+            && tasks.contains(task.as_str())
+        {
             *found.entry(task).or_default() |= is_found(catalog, task, endpoint);
         }
     }
@@ -45,11 +49,11 @@ fn seen(catalog: &Catalog, node: &str) -> AckRecord {
         node: node.to_owned(),
         ..AckRecord::default()
     };
-    for (task, comes) in cluster::awaited(catalog) {
+    for (task, comes) in &awaited {
         let is_found = found.get(task.as_str()).copied().unwrap_or_default();
         match (comes, is_found) {
-            (true, true) => ack.present.insert(task),
-            (false, false) => ack.gone.insert(task),
+            (true, true) => ack.present.insert(task.clone()),
+            (false, false) => ack.gone.insert(task.clone()),
             _ => false,
         };
     }

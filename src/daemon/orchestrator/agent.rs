@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::outfit::{self, Setting, TASK_ID};
-use super::{spec, task_files};
+use super::{cluster, spec, task_files};
 use crate::daemon::Daemon;
 use crate::daemon::container::Container;
 use crate::daemon::health::HealthStatus;
@@ -30,10 +30,6 @@ const LOOK: Duration = Duration::from_millis(200);
 const LISTENS: i64 = 10;
 /// A fenced task ends when the registry has not been heard from for so long.
 const FENCED: Duration = Duration::from_secs(6);
-/// The states in which a task ends.
-const ENDED: [&str; 6] = [
-    "complete", "shutdown", "failed", "rejected", "remove", "orphaned",
-];
 
 /// Runs this host's tasks until `stop`; their containers go on.
 pub(in crate::daemon) async fn run(daemon: Arc<Daemon>, stop: CancellationToken) {
@@ -121,7 +117,7 @@ async fn fence(daemon: &Arc<Daemon>) {
 
 /// The task that a container is.
 pub(super) fn task_of(container: &Container) -> Option<String> {
-    container.view().config.labels.get(TASK_ID).cloned()
+    container.label(TASK_ID)
 }
 
 /// What looks after one task, from when it is given to this host until it is forgotten.
@@ -181,7 +177,7 @@ impl Worker {
     }
 
     fn has_ended(&self) -> bool {
-        ENDED.contains(&self.told.state.as_str())
+        cluster::has_ended(&self.told)
     }
 
     async fn step(&mut self) -> anyhow::Result<Next> {

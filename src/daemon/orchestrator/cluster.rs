@@ -65,7 +65,7 @@ pub(super) fn now() -> u64 {
 }
 
 /// Milliseconds since 1970 of a time in RFC 3339.
-fn millis(text: &str) -> Option<u64> {
+pub(super) fn millis(text: &str) -> Option<u64> {
     let time: Timestamp = text.parse().ok()?;
     u64::try_from(time.as_millisecond()).ok()
 }
@@ -164,8 +164,18 @@ pub(crate) fn task(catalog: &Catalog, record: &TaskRecord) -> Option<Task> {
     Some(task)
 }
 
+/// The state that a task's host tells; `None`, if this daemon has no such word.
+fn state_of(status: &TaskStatusRecord) -> Option<TaskState> {
+    serde_json::from_value(status.state.clone().into()).ok()
+}
+
+/// Whether a task has ended, as its host tells.
+pub(super) fn has_ended(status: &TaskStatusRecord) -> bool {
+    state_of(status).is_some_and(TaskState::ended)
+}
+
 fn take_over(task: &mut Task, status: &TaskStatusRecord) {
-    let state = serde_json::from_value(status.state.clone().into()).unwrap_or(task.state);
+    let state = state_of(status).unwrap_or(task.state);
     if state < task.state {
         return;
     }
@@ -195,16 +205,8 @@ pub(super) fn awaited(catalog: &Catalog) -> BTreeSet<(String, bool)> {
     tasks
         .filter_map(|record| {
             let task: Task = serde_json::from_value(record.task.clone()).ok()?;
-            let state = catalog
-                .desired
-                .status(record)
-                .map(|status| status.state.as_str());
-            let ended = state.is_some_and(|state| {
-                [
-                    "complete", "shutdown", "failed", "rejected", "remove", "orphaned",
-                ]
-                .contains(&state)
-            });
+            let status = catalog.desired.status(record);
+            let ended = status.is_some_and(|status| has_ended(status));
             let comes = task.desired == Desired::Running;
             let is_given = task.node.is_some() && task.state != TaskState::Orphaned;
             (!ended && is_given && !(comes && task.announced)).then_some((task.id, comes))

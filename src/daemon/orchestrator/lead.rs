@@ -182,7 +182,6 @@ fn differs(before: &Catalog, after: &Catalog) -> bool {
 fn writes(catalog: &Catalog, mesh: &Cluster, actions: &[Action]) -> Vec<LeaderWrite> {
     let mut writes = Writes {
         catalog,
-        mesh,
         changed: std::collections::BTreeMap::new(),
         order: Vec::new(),
         other: Vec::new(),
@@ -215,7 +214,6 @@ fn writes(catalog: &Catalog, mesh: &Cluster, actions: &[Action]) -> Vec<LeaderWr
 
 struct Writes<'a> {
     catalog: &'a Catalog,
-    mesh: &'a Cluster,
     changed: std::collections::BTreeMap<String, TaskRecord>,
     order: Vec<String>,
     other: Vec<LeaderWrite>,
@@ -287,10 +285,7 @@ impl Writes<'_> {
     fn change(&mut self, id: &str, change: impl FnOnce(&mut Task)) {
         let known = self.changed.get(id).cloned();
         let known = known.or_else(|| self.catalog.desired.tasks.get(id).map(|it| (**it).clone()));
-        let (Some(mut record), true) = (
-            known,
-            self.mesh.tasks.contains_key(id) || self.changed.contains_key(id),
-        ) else {
+        let Some(mut record) = known else {
             return;
         };
         let Ok(mut task) = serde_json::from_value::<Task>(record.task.clone()) else {

@@ -44,6 +44,14 @@ pub(crate) fn new_short_id() -> String {
     digits.collect()
 }
 
+/// Refuses a change that is based on what has changed meanwhile, in Docker's words.
+fn check_sequence(record: &DesiredRecord, version: u64) -> Result<(), Refusal> {
+    match record.version == version {
+        true => Ok(()),
+        false => Err(Refusal::invalid("update out of sequence")),
+    }
+}
+
 impl Daemon {
     /// Waits until this host knows what is in the registry at `revision`, for a bounded time.
     pub(super) async fn know(&self, revision: i64) {

@@ -6,12 +6,11 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use nuncio_registry::{DesiredKind, DesiredRecord, MachineRecord, NodeRecord};
 
+use super::check_sequence;
 use super::cluster::NodeWish;
 use super::services::no_such;
 use crate::daemon::Daemon;
 use crate::daemon::refusal::Refusal;
-
-const OUT_OF_SEQUENCE: &str = "update out of sequence";
 
 impl Daemon {
     /// What this host is, for who decides what runs on it.
@@ -74,9 +73,7 @@ impl Daemon {
                     created: now.clone(),
                     ..DesiredRecord::default()
                 });
-                if record.version != version {
-                    return Err(Refusal::invalid(OUT_OF_SEQUENCE));
-                }
+                check_sequence(&record, version)?;
                 record.version += 1;
                 record.updated = now;
                 record.spec = serde_json::to_value(&wish).unwrap_or_default();

@@ -14,12 +14,11 @@ use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use super::services::no_such;
-use super::{new_short_id, spec, task_files};
+use super::{check_sequence, new_short_id, spec, task_files};
 use crate::daemon::Daemon;
 use crate::daemon::refusal::Refusal;
 use crate::daemon::sealed::{Recipients, SealError, Sealed};
 
-const OUT_OF_SEQUENCE: &str = "update out of sequence";
 /// Characters of a name.
 const LONGEST_NAME: usize = 64;
 
@@ -218,9 +217,7 @@ impl Daemon {
                 let Some(mut record) = before else {
                     return Err(no_such(kind.word(), wanted));
                 };
-                if record.version != version {
-                    return Err(Refusal::invalid(OUT_OF_SEQUENCE));
-                }
+                check_sequence(&record, version)?;
                 let same = kind == FileKind::Config
                     && record.spec["Data"].as_str() == Some(&STANDARD.encode(&*data));
                 if asked.name() != record.name || !(data.is_empty() || same) {

@@ -10,13 +10,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::outfit::INGRESS;
-use super::{cluster, drain, ingress, new_short_id, spec};
+use super::{check_sequence, cluster, drain, ingress, new_short_id, spec};
 use crate::daemon::Daemon;
 use crate::daemon::network_edit::NetworkCreate;
 use crate::daemon::refusal::Refusal;
-
-/// Docker's words for a change that is based on what has changed meanwhile.
-const OUT_OF_SEQUENCE: &str = "update out of sequence";
 
 /// What is known of a service beside its specification.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -126,9 +123,7 @@ impl Daemon {
                 let Some(mut record) = before else {
                     return Err(no_such("service", wanted));
                 };
-                if record.version != change.version {
-                    return Err(Refusal::invalid(OUT_OF_SEQUENCE));
-                }
+                check_sequence(&record, change.version)?;
                 let mut state = ServiceState::of(&record);
                 let next = match &change.spec {
                     Some(spec) => spec.clone(),

@@ -129,11 +129,10 @@ impl TaskView {
 
 /// Grows whenever the task is told of anew.
 fn version(record: &TaskRecord, status: &TaskStatusRecord) -> u64 {
-    let millis = |text: &str| {
-        let time = text.parse::<jiff::Timestamp>().ok()?;
-        u64::try_from(time.as_millisecond()).ok()
-    };
-    let (written, told) = (millis(&record.updated), millis(&status.since));
+    let (written, told) = (
+        cluster::millis(&record.updated),
+        cluster::millis(&status.since),
+    );
     written.unwrap_or_default().max(told.unwrap_or_default())
 }
 
