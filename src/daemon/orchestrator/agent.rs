@@ -123,10 +123,45 @@ pub(super) fn task_of(container: &Container) -> Option<String> {
 /// What looks after one task, from when it is given to this host until it is forgotten.
 struct Worker {
     daemon: Arc<Daemon>,
-    id: String,
-    catalog: watch::Receiver<Arc<Catalog>>,
+    wanted: Wanted,
     /// What was told last.
     told: TaskStatusRecord,
+}
+
+/// What the leader wants of one task, as this host hears of it.
+struct Wanted {
+    id: String,
+    catalog: watch::Receiver<Arc<Catalog>>,
+    /// What was read last.
+    read: Option<Arc<TaskRecord>>,
+}
+
+impl Wanted {
+    fn of(id: &str, catalog: watch::Receiver<Arc<Catalog>>) -> Self {
+        Self {
+            id: id.to_owned(),
+            catalog,
+            read: None,
+        }
+    }
+
+    /// The task as it is wanted now.
+    fn read(&mut self) -> Option<(Arc<TaskRecord>, Task)> {
+        self.read = self.catalog.borrow().desired.tasks.get(&self.id).cloned();
+        let record = self.read.clone()?;
+        let task = serde_json::from_value(record.task.clone()).ok()?;
+        Some((record, task))
+    }
+
+    /// Waits until something else is wanted than was [read](Self::read), at whatever time after that it came.
+    async fn changed(&mut self) {
+        let other = self
+            .catalog
+            .wait_for(|catalog| catalog.desired.tasks.get(&self.id) != self.read.as_ref());
+        if other.await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
 }
 
 /// Why a step ended.
@@ -145,8 +180,7 @@ impl Worker {
         };
         let mut worker = Self {
             daemon: Arc::clone(daemon),
-            id: id.to_owned(),
-            catalog,
+            wanted: Wanted::of(id, catalog),
             told: told.unwrap_or_default(),
         };
         AbortOnDropHandle::new(tokio::spawn(async move {
@@ -156,7 +190,7 @@ impl Worker {
                     Ok(Next::Done) => return,
                     Err(error) => {
                         let error = format!("{error:#}");
-                        tracing::warn!(task = worker.id, error, "look after a task");
+                        tracing::warn!(task = worker.wanted.id, error, "look after a task");
                         sleep(AGAIN).await;
                     }
                 }
@@ -164,16 +198,9 @@ impl Worker {
         }))
     }
 
-    /// The task as it is wanted now.
-    fn wanted(&self) -> Option<(Arc<TaskRecord>, Task)> {
-        let record = self.catalog.borrow().desired.tasks.get(&self.id).cloned()?;
-        let task = serde_json::from_value(record.task.clone()).ok()?;
-        Some((record, task))
-    }
-
     fn container(&self) -> Option<Arc<Container>> {
         let mut all = self.daemon.containers().into_iter();
-        all.find(|container| task_of(container).as_ref() == Some(&self.id))
+        all.find(|container| task_of(container).as_ref() == Some(&self.wanted.id))
     }
 
     fn has_ended(&self) -> bool {
@@ -181,9 +208,8 @@ impl Worker {
     }
 
     async fn step(&mut self) -> anyhow::Result<Next> {
-        self.catalog.borrow_and_update();
         let container = self.container();
-        let Some((record, task)) = self.wanted() else {
+        let Some((record, task)) = self.wanted.read() else {
             if let Some(container) = container {
                 if container.is_running() {
                     self.daemon.stop(&container, None, None).await?;
@@ -197,7 +223,7 @@ impl Worker {
             return self.end(&record, &task, container).await;
         }
         if self.has_ended() {
-            self.changed().await;
+            self.wanted.changed().await;
             return Ok(Next::Again);
         }
         match container {
@@ -207,18 +233,6 @@ impl Worker {
                 _ => self.tell_end(&container).await,
             },
             None => self.prepare(&record, &task).await,
-        }
-    }
-
-    /// Waits until something else is known of the mesh.
-    async fn changed(&mut self) {
-        let before = self.wanted().map(|(record, _)| record);
-        let id = self.id.clone();
-        let other = self
-            .catalog
-            .wait_for(|catalog| catalog.desired.tasks.get(&id) != before.as_ref());
-        if other.await.is_err() {
-            std::future::pending::<()>().await;
         }
     }
 
@@ -232,6 +246,7 @@ impl Worker {
         if let Some(container) = container.filter(|container| container.is_running()) {
             // A service that is gone has nobody who would be led elsewhere.
             let wanted = self
+                .wanted
                 .catalog
                 .borrow()
                 .desired
@@ -253,7 +268,7 @@ impl Worker {
             };
             self.tell(status).await;
         }
-        self.changed().await;
+        self.wanted.changed().await;
         Ok(Next::Again)
     }
 
@@ -264,7 +279,7 @@ impl Worker {
         let pulling = async move { daemon.image_for_task(&wanted).await };
         let pulled = tokio::select! {
             pulled = pulling => pulled,
-            () = self.changed() => return Ok(Next::Again),
+            () = self.wanted.changed() => return Ok(Next::Again),
         };
         // What is begun of a container is brought to its end.
         let (daemon, record, task) = (Arc::clone(&self.daemon), record.clone(), task.clone());
@@ -346,7 +361,7 @@ impl Worker {
                     changed.context("a container without a state")?;
                     return Ok(Next::Again);
                 }
-                () = self.changed() => return Ok(Next::Again),
+                () = self.wanted.changed() => return Ok(Next::Again),
                 () = sleep(LOOK), if !settled => {}
             }
         }
@@ -374,7 +389,7 @@ impl Worker {
 
     fn status(&self, state: &str, message: &str) -> TaskStatusRecord {
         TaskStatusRecord {
-            task: self.id.clone(),
+            task: self.wanted.id.clone(),
             node: self.daemon.node.id.clone(),
             state: state.to_owned(),
             since: Timestamp::now().to_string(),
@@ -395,7 +410,7 @@ impl Worker {
         }
         while let Err(error) = self.daemon.registry.put_task_status(&status).await {
             let error = format!("{:#}", anyhow::Error::from(error));
-            tracing::warn!(task = self.id, error, "say how a task is");
+            tracing::warn!(task = self.wanted.id, error, "say how a task is");
             sleep(AGAIN).await;
         }
         self.told = status;
@@ -470,5 +485,45 @@ impl Daemon {
             &reference.familiar_repository(),
         );
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn catalog(spec: &str) -> Arc<Catalog> {
+        let mut catalog = Catalog::default();
+        let task = TaskRecord {
+            id: "t".to_owned(),
+            service: "s".to_owned(),
+            node: None,
+            task: json!({}),
+            spec: json!(spec),
+            updated: String::new(),
+        };
+        catalog.desired.tasks.insert("t".to_owned(), Arc::new(task));
+        Arc::new(catalog)
+    }
+
+    #[tokio::test]
+    async fn a_change_between_reading_and_waiting_is_not_missed() {
+        let (changes, receiver) = watch::channel(catalog("first"));
+        let mut wanted = Wanted::of("t", receiver);
+        wanted.read();
+        changes.send_replace(catalog("second"));
+        tokio::time::timeout(Duration::from_secs(10), wanted.changed())
+            .await
+            .expect("it has changed");
+    }
+
+    #[tokio::test]
+    async fn what_is_written_anew_as_it_was_is_no_change() {
+        let (changes, receiver) = watch::channel(catalog("first"));
+        let mut wanted = Wanted::of("t", receiver);
+        wanted.read();
+        changes.send_replace(catalog("first"));
+        let looked = tokio::time::timeout(Duration::ZERO, wanted.changed());
+        assert!(looked.await.is_err());
     }
 }
