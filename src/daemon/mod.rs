@@ -308,7 +308,7 @@ impl Daemon {
             peeks: Arc::new(Semaphore::new(peek::UNDER_WAY)),
             audit,
             _lock: lock,
-            shims: Shims::new(binary.clone()),
+            shims: Shims::new(binary.clone()).owned_by(options.exec_root.clone()),
             binary,
             registry,
             mesh,

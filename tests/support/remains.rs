@@ -107,7 +107,7 @@ impl Remains {
     /// Removes all of it but the directory itself, and carries on past what fails.
     pub(super) fn remove(&self) {
         let deadline = Instant::now() + LIMIT;
-        let cgroups = self.cgroups();
+        let mut cgroups = self.cgroups();
         loop {
             let processes = self.processes();
             for pid in &processes {
@@ -127,6 +127,7 @@ impl Remains {
                 let _ = umount2(&target, MntFlags::MNT_DETACH);
             }
         }
+        cgroups.extend(self.cgroups()); // of a container that was being made
         for group in cgroups {
             // A group is busy until the kernel is done with its last process.
             while group.exists() && fs::remove_dir(&group).is_err() && Instant::now() < deadline {

@@ -26,6 +26,7 @@ use crate::spec::ExecSpec;
 /// Makes shims, by a process that forks them; without it, each by executing the binary.
 pub struct Shims {
     binary: PathBuf,
+    owner: Option<PathBuf>,
     forker: Mutex<Option<Forker>>,
 }
 
@@ -42,7 +43,17 @@ impl Shims {
     pub fn new(binary: PathBuf) -> Self {
         Self {
             binary,
+            owner: None,
             forker: Mutex::default(),
+        }
+    }
+
+    /// Has `owner` in the command line of the process that forks, so that who looks at processes sees whose it is.
+    #[must_use]
+    pub fn owned_by(self, owner: PathBuf) -> Self {
+        Self {
+            owner: Some(owner),
+            ..self
         }
     }
 
@@ -102,7 +113,7 @@ impl Shims {
         {
             return Ok(report);
         }
-        let new = Forker::start(&self.binary)?; // the first, or in place of one that was killed
+        let new = Forker::start(&self.binary, self.owner.as_deref())?; // the first, or in place of one that was killed
         new.order(run_dir, &writer)?;
         *forker = Some(new);
         Ok(report)
@@ -118,7 +129,7 @@ impl fmt::Debug for Shims {
 }
 
 impl Forker {
-    fn start(binary: &Path) -> io::Result<Self> {
+    fn start(binary: &Path, owner: Option<&Path>) -> io::Result<Self> {
         let (orders, theirs) = socketpair(
             AddressFamily::UNIX,
             SocketType::SEQPACKET,
@@ -127,6 +138,7 @@ impl Forker {
         )?;
         let process = Command::new(binary)
             .arg("shims")
+            .args(owner)
             .stdin(theirs)
             .stdout(Stdio::null())
             .stderr(Stdio::null())

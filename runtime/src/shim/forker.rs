@@ -22,7 +22,7 @@ use crate::sys::{self, Forked};
 /// Bytes of a path, by the kernel's own bound (`PATH_MAX`).
 const LONGEST_PATH: usize = 4096;
 
-/// The hidden sub-command `nuncio shims`: a socket is its standard input, on which each message is a run directory,
+/// The hidden sub-command `nuncio shims [OWNER]`: a socket is its standard input, on which each message is a run directory,
 /// with the pipe on which to tell what became of its shim. Ends with the last daemon that holds the other end.
 #[must_use]
 pub fn main() -> ExitCode {
