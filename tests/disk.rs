@@ -62,6 +62,23 @@ fn df_tells_what_takes_room() {
         ] {
             assert!(verbose.contains(words), "{words}: {verbose}");
         }
+        let last = verbose.lines().last().unwrap_or_default();
+        let header = last.split_whitespace().collect::<Vec<_>>().join(" ");
+        let expected = "CACHE ID CACHE TYPE SIZE CREATED LAST USED USAGE SHARED";
+        assert_eq!(header, expected, "{verbose}");
+        let table = ok(&["system", "df", "-v", "--format", "table"]);
+        assert!(table.starts_with("Images space usage:"), "{table}");
+        let details = ok(&["system", "df", "-v", "--format", "json"]);
+        assert_eq!(details.lines().count(), 1, "{details}");
+        let details: serde_json::Value = serde_json::from_str(&details).expect("JSON");
+        assert_eq!(details["Images"][0]["Containers"], "1");
+        assert_eq!(details["Containers"][0]["Size"], "3MB");
+        assert_eq!(details["Volumes"][0]["Links"], "1");
+        assert_eq!(details["BuildCache"], serde_json::json!([]));
+        let format = "{{range .Volumes}}{{.Name}} {{.Size}}{{end}}";
+        assert_eq!(ok(&["system", "df", "-v", "--format", format]), "data 2MB");
+        let refused = client.run(&host, "system df -v --format {{").refused(1);
+        assert!(refused.contains("template parsing error"), "{refused}");
     }
 }
 

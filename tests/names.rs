@@ -140,7 +140,7 @@ fn several_kinds_are_inspected_at_once() {
             shown
                 .stderr
                 .to_lowercase()
-                .contains("no such object: nosuch"),
+                .contains("No such object: nosuch"),
             "{shown:?}"
         );
         let one = client.ok(
@@ -150,5 +150,32 @@ fn several_kinds_are_inspected_at_once() {
         assert_eq!(one, "local");
         let refused = client.run(&host, ["inspect", "--type", "volume", "web"]);
         assert!(refused.stderr.contains("web"), "{refused:?}");
+    }
+}
+
+#[test]
+fn inspect_knows_what_services_consist_of() {
+    let host = single(&[Image::Busybox]);
+    let file = host.scratch().join("page");
+    std::fs::write(&file, "x\n").expect("write a file");
+    let file = file.to_str().expect("a path in UTF-8");
+    host.ok(["config", "create", "page", file]);
+    host.ok(["secret", "create", "word", file]);
+    host.ok("service create --detach --replicas 0 --no-resolve-image --name svc busybox sleep 1");
+    for client in Client::ALL {
+        let format = "{{.Spec.Name}}";
+        for name in ["page", "word", "svc"] {
+            assert_eq!(client.ok(&host, ["inspect", "-f", format, name]), name);
+        }
+        let named = |kind, name| client.run(&host, ["inspect", "--type", kind, name]);
+        assert_eq!(named("service", "svc").code, 0, "{client:?}");
+        assert_eq!(named("node", "host-1").code, 0, "{client:?}");
+        assert_eq!(named("config", "svc").code, 1, "{client:?}");
+        let sized = client.run(&host, ["inspect", "-s", "svc"]);
+        assert_eq!(sized.code, 0, "{sized:?}");
+        assert!(
+            sized.stderr.contains("WARNING: --size ignored for service"),
+            "{sized:?}"
+        );
     }
 }

@@ -1,12 +1,14 @@
 //! `system df`: what takes room on the disk.
 
+use bollard_stubs::models::ContainerSummary;
 use clap::Args;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::human;
 use super::list::{List, row};
 use super::output::{line, write_out};
 use super::table::table;
+use super::template::{LABELS, Template};
 use crate::client::Client;
 
 /// Flags of `system df`.
@@ -33,8 +35,12 @@ const FIELDS: &[(&str, &str)] = &[
 
 pub(super) async fn df(args: DfArgs, client: &Client) -> anyhow::Result<u8> {
     let usage: Value = client.get("/system/df").send().await?.json().await?;
-    if args.verbose && args.format.is_none() {
-        verbose(&usage)?;
+    if args.verbose {
+        match args.format.as_deref() {
+            None | Some("table") => verbose(&usage)?,
+            Some("json") => line(&details(&usage)?.to_string())?,
+            Some(format) => line(&Template::parse(format)?.render(&details(&usage)?)?)?,
+        }
         return Ok(0);
     }
     let list = List {
@@ -187,7 +193,53 @@ fn verbose(usage: &Value) -> anyhow::Result<()> {
     });
     let headers = ["VOLUME NAME", "LINKS", "SIZE"];
     section("\nLocal Volumes space usage:", &headers, volumes.collect())?;
-    line("\nBuild cache usage: 0B")
+    let headers = [
+        "CACHE ID",
+        "CACHE TYPE",
+        "SIZE",
+        "CREATED",
+        "LAST USED",
+        "USAGE",
+        "SHARED",
+    ];
+    section("\nBuild cache usage: 0B", &headers, Vec::new())
+}
+
+/// What `-v` shows, as the docker client has it for `--format`: what the lists of each kind have, and sizes.
+fn details(usage: &Value) -> anyhow::Result<Value> {
+    let mut images = Vec::new();
+    for image in items(usage, "Images") {
+        let (size, shared) = (number(&image["Size"]), number(&image["SharedSize"]));
+        let rows = super::images::fields(&serde_json::from_value(image.clone())?, true, false);
+        for mut row in rows.into_iter().take(1) {
+            for (field, text) in [
+                ("Containers", number(&image["Containers"]).to_string()),
+                ("SharedSize", human::size(shared)),
+                ("UniqueSize", human::size(size - shared)),
+            ] {
+                row.insert(field.to_owned(), text.into());
+            }
+            images.push(Value::Object(row));
+        }
+    }
+    let mut containers = Vec::new();
+    for container in items(usage, "Containers") {
+        let mut container: ContainerSummary = serde_json::from_value(container.clone())?;
+        container.size_root_fs = None; // what it wrote is what is meant
+        containers.push(shown(super::ps::fields(container, true)));
+    }
+    let volumes = items(usage, "Volumes").map(|volume| shown(super::volume::fields(volume)));
+    Ok(json!({
+        "Images": images,
+        "Containers": containers,
+        "Volumes": volumes.collect::<Vec<_>>(),
+        "BuildCache": [],
+    }))
+}
+
+fn shown(mut row: Row) -> Value {
+    row.remove(LABELS);
+    Value::Object(row)
 }
 
 fn section(title: &str, headers: &[&str], rows: Vec<Vec<String>>) -> anyhow::Result<()> {

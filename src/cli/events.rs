@@ -2,20 +2,17 @@
 
 mod explain;
 
+use anyhow::Context as _;
 use clap::Args;
 use serde_json::Value;
 
-use super::failure::complain;
 use super::gather::{Gather, Next};
 use super::hosts::{Complaints, hosts};
 use super::list::filters;
 use super::output::line;
-use super::parse::Moment;
+use super::parse::{Filter, Moment};
 use super::template::Template;
 use crate::client::Client;
-
-/// Docker's exit status of a template that is none.
-const BAD_FORMAT: u8 = 64;
 
 /// Flags of `events`.
 #[derive(Args, Debug)]
@@ -37,7 +34,7 @@ pub(super) struct EventsArgs {
 
     /// Show that for which this holds
     #[arg(short, long, value_name = "KEY=VALUE")]
-    filter: Vec<String>,
+    filter: Vec<Filter>,
 
     /// json, or a template as {{.Action}}
     #[arg(long, value_name = "FORMAT")]
@@ -60,17 +57,9 @@ pub(super) async fn run(args: EventsArgs, client: &Client) -> anyhow::Result<u8>
         let since = since.map_or_else(|| "1".to_owned(), Moment::api);
         return story(name, since, args.all_nodes, client).await;
     }
-    let template = match args.format.as_deref() {
-        None | Some("json") => None,
-        Some("{{json .}}") => None, // as it came
-        Some(format) => match Template::parse(format) {
-            Ok(template) => Some(template),
-            Err(error) => {
-                complain(&anyhow::Error::new(error).context("Error parsing format"));
-                return Ok(BAD_FORMAT);
-            }
-        },
-    };
+    let format = args.format.as_deref();
+    let format = format.filter(|format| *format != "{{json .}}"); // as it came
+    let template = Template::of_json(format).context("Error parsing format")?;
     if args.all_nodes {
         return on_all(&args, [since, until], template.as_ref(), client).await;
     }
@@ -78,7 +67,7 @@ pub(super) async fn run(args: EventsArgs, client: &Client) -> anyhow::Result<u8>
         .get("/events")
         .optional("since", since.map(Moment::api))
         .optional("until", until.map(Moment::api))
-        .optional("filters", filters(&args.filter)?);
+        .optional("filters", filters(&args.filter));
     let mut lines = call.send().await?.lines();
     while let Some(event) = lines.next_json::<Value>().await? {
         if let Some(error) = event["error"].as_str() {
@@ -128,7 +117,7 @@ async fn on_all(
     let asked = [
         ("since", since.map(Moment::api)),
         ("until", until.map(Moment::api)),
-        ("filters", filters(&args.filter)?),
+        ("filters", filters(&args.filter)),
     ];
     let asked = asked.into_iter();
     let query = asked.filter_map(|(key, value)| Some((key, value?)));

@@ -3,9 +3,12 @@
 use std::process::ExitCode;
 
 use super::output::OutputClosed;
+use super::template::InvalidFormat;
 
 /// Docker's exit status of a client that failed before its container ran.
 pub(crate) const DAEMON_FAILED: u8 = 125;
+/// Docker's exit status of a template by which JSON cannot be shown.
+const INVALID_FORMAT: u8 = 64;
 /// What a shell reports of a process that SIGPIPE ended.
 const OUTPUT_CLOSED: u8 = 128 + 13;
 
@@ -49,7 +52,11 @@ impl Failure {
 
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
-        Self::new(1, error)
+        let code = match error.is::<InvalidFormat>() {
+            true => INVALID_FORMAT,
+            false => 1,
+        };
+        Self::new(code, error)
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::human;
 use super::list::{List, filters, row};
-use super::parse::Reference;
+use super::parse::{Filter, Reference};
 use super::ps::created_at;
 use crate::client::Client;
 
@@ -36,7 +36,7 @@ pub(super) struct ListArgs {
 
     /// Show those for which this holds
     #[arg(short, long, value_name = "KEY=VALUE")]
-    filter: Vec<String>,
+    filter: Vec<Filter>,
 
     /// table, json, or a template as {{.Repository}}
     #[arg(long, value_name = "FORMAT")]
@@ -66,14 +66,14 @@ pub(super) async fn list(args: ListArgs, client: &Client) -> anyhow::Result<u8> 
     given.extend(
         args.reference
             .iter()
-            .map(|reference| format!("reference={reference}")),
+            .map(|reference| Filter::new("reference", reference)),
     );
     let call = client
         .get("/images/json")
         .flag("all", args.all)
         .flag("digests", args.digests);
     let images: Vec<ImageSummary> = call
-        .optional("filters", filters(&given)?)
+        .optional("filters", filters(&given))
         .send()
         .await?
         .json()
@@ -102,7 +102,7 @@ pub(super) async fn list(args: ListArgs, client: &Client) -> anyhow::Result<u8> 
 
 /// A row for each tag of an image, or with `digests` for each tag and digest; and for each repository that knows it
 /// only by digest.
-fn fields(image: &ImageSummary, whole: bool, digests: bool) -> Vec<Map<String, Value>> {
+pub(super) fn fields(image: &ImageSummary, whole: bool, digests: bool) -> Vec<Map<String, Value>> {
     let none = || "<none>".to_owned();
     let mut repositories: BTreeMap<&str, (Vec<String>, Vec<String>)> = BTreeMap::new();
     for name in &image.repo_tags {

@@ -1,12 +1,11 @@
 //! `inspect`.
 
 use clap::Args;
-use clap::ValueEnum;
 use serde::Serialize as _;
 use serde_json::Value;
 
 use super::failure::complain;
-use super::output::{line, write_out};
+use super::output::{line, warn, write_out};
 use super::template::Template;
 use crate::client::{Client, ClientError};
 
@@ -17,9 +16,9 @@ pub(super) struct InspectArgs {
     #[command(flatten)]
     same: SameFlags,
 
-    /// What it is, if a name is that of several
-    #[arg(long = "type", value_enum, value_name = "TYPE")]
-    kind: Option<Kind>,
+    /// What it is, if a name is that of several: config, container, image, network, node, plugin, secret, service, task or volume
+    #[arg(long = "type", value_name = "TYPE")]
+    kind: Option<String>,
 }
 
 const EXAMPLES: &str = "\
@@ -62,29 +61,73 @@ struct SameFlags {
 }
 
 /// What can be looked at.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-pub(super) enum Kind {
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Kind {
     Container,
     Image,
     Network,
     Volume,
+    Service,
+    Task,
+    Node,
+    Plugin,
+    Secret,
+    Config,
 }
 
 impl Kind {
+    /// In the order in which Docker looks for a name among them.
+    const ALL: [(&str, Self); 10] = [
+        ("container", Self::Container),
+        ("image", Self::Image),
+        ("network", Self::Network),
+        ("volume", Self::Volume),
+        ("service", Self::Service),
+        ("task", Self::Task),
+        ("node", Self::Node),
+        ("plugin", Self::Plugin),
+        ("secret", Self::Secret),
+        ("config", Self::Config),
+    ];
+
+    fn named(name: &str) -> anyhow::Result<Self> {
+        if let Some((_, kind)) = Self::ALL.iter().find(|(of, _)| *of == name) {
+            return Ok(*kind);
+        }
+        let mut known = Self::ALL.map(|(name, _)| format!("{name:?}"));
+        known.sort();
+        let known = known.join(", ");
+        match name {
+            "" => anyhow::bail!("type is empty: must be one of {known}"),
+            _ => anyhow::bail!("unknown type: {name:?}: must be one of {known}"),
+        }
+    }
+
+    fn word(self) -> &'static str {
+        let named = Self::ALL.iter().find(|(_, kind)| *kind == self);
+        named.map_or("", |(word, _)| word)
+    }
+
     fn path(self, name: &str) -> String {
         match self {
             Self::Container => format!("/containers/{name}/json"),
             Self::Image => format!("/images/{name}/json"),
             Self::Network => format!("/networks/{name}"),
             Self::Volume => format!("/volumes/{name}"),
+            Self::Service => format!("/services/{name}"),
+            Self::Task => format!("/tasks/{name}"),
+            Self::Node => format!("/nodes/{name}"),
+            Self::Plugin => format!("/plugins/{name}/json"),
+            Self::Secret => format!("/secrets/{name}"),
+            Self::Config => format!("/configs/{name}"),
         }
     }
 }
 
 pub(super) async fn run(args: InspectArgs, client: &Client) -> anyhow::Result<u8> {
-    let kinds = match args.kind {
-        Some(kind) => vec![kind],
-        None => vec![Kind::Container, Kind::Image, Kind::Network, Kind::Volume],
+    let kinds = match &args.kind {
+        Some(kind) => vec![Kind::named(kind)?],
+        None => Kind::ALL.map(|(_, kind)| kind).to_vec(),
     };
     print(client, &args.same.into(), &kinds).await
 }
@@ -154,10 +197,7 @@ impl From<SameFlags> for Asked {
 }
 
 async fn print(client: &Client, asked: &Asked, kinds: &[Kind]) -> anyhow::Result<u8> {
-    let template = match asked.format.as_deref() {
-        None | Some("json") => None,
-        Some(format) => Some(Template::parse(format)?),
-    };
+    let template = Template::of_json(asked.format.as_deref())?;
     let mut found = Vec::new();
     let mut code = 0;
     for name in &asked.names {
@@ -190,22 +230,28 @@ pub(super) fn show(
 
 /// The first of `kinds` that has this name.
 async fn look(client: &Client, name: &str, kinds: &[Kind], asked: &Asked) -> anyhow::Result<Value> {
-    for (at, kind) in kinds.iter().enumerate() {
+    for kind in kinds {
         let call = client
             .get(&kind.path(name))
             .flag("size", asked.size && *kind == Kind::Container)
             .optional("platform", asked.platform.as_deref());
         match call.send().await {
-            Err(error) if error.is_not_found() && kinds.len() == 1 => return Err(error.into()),
-            Err(error) if error.is_not_found() && at + 1 < kinds.len() => {}
-            Err(error) if error.is_not_found() => anyhow::bail!("no such object: {name}"),
+            Err(error) if kinds.len() == 1 => return Err(error.into()),
+            // A daemon that has no such things has none of this name.
+            Err(error) if error.is_not_found() || error.is_not_built() => {}
             // Docker's daemon calls a name that no image can have malformed
             Err(ClientError::Refused { message, .. })
                 if message.contains("invalid reference format") => {}
-            answer => return Ok(answer?.json().await?),
+            answer => {
+                let found = answer?.json().await?;
+                if asked.size && *kind != Kind::Container {
+                    warn(&format!("WARNING: --size ignored for {}", kind.word()));
+                }
+                return Ok(found);
+            }
         }
     }
-    anyhow::bail!("no such object: {name}")
+    anyhow::bail!("No such object: {name}")
 }
 
 /// JSON with four spaces for each level, and an end of line, as Docker prints it.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::output::{line, write_out};
+use super::parse::Filter;
 use super::table::table;
 use super::template::{LABELS, Template};
 
@@ -117,23 +118,17 @@ pub(super) fn labelled(
     row
 }
 
-/// `--filter KEY=VALUE` as the API wants it: a JSON object of lists.
-///
-/// # Errors
-///
-/// What is not `KEY=VALUE`.
-pub(super) fn filters(given: &[String]) -> anyhow::Result<Option<String>> {
+/// What `--filter` says as the API wants it: a JSON object of lists.
+pub(super) fn filters(given: &[Filter]) -> Option<String> {
     let mut filters = Map::new();
-    for filter in given {
-        let Some((key, value)) = filter.split_once('=').filter(|(key, _)| !key.is_empty()) else {
-            anyhow::bail!("invalid filter {filter:?}: expected KEY=VALUE");
-        };
+    let nothing = Filter::new("", "");
+    for Filter { key, value } in given.iter().filter(|filter| **filter != nothing) {
         let values = filters
-            .entry(key.trim().to_lowercase())
+            .entry(key.clone())
             .or_insert_with(|| Value::Array(Vec::new()));
         if let Value::Array(values) = values {
-            values.push(Value::String(value.trim().to_owned()));
+            values.push(Value::String(value.clone()));
         }
     }
-    Ok((!filters.is_empty()).then(|| Value::Object(filters).to_string()))
+    (!filters.is_empty()).then(|| Value::Object(filters).to_string())
 }

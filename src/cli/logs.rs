@@ -8,7 +8,7 @@ use std::str::FromStr;
 use bollard_stubs::models::ContainerInspectResponse;
 use clap::Args;
 
-use super::parse::Moment;
+use super::parse::{Filter, Moment};
 use super::session::Printer;
 use crate::client::Client;
 
@@ -61,7 +61,7 @@ pub(super) struct LogsArgs {
 
     /// Show those of all containers for which this holds, as label=app=shop or name=web
     #[arg(long, value_name = "KEY=VALUE")]
-    filter: Vec<String>,
+    filter: Vec<Filter>,
 
     /// Show those of both ends of a link: of the container, and of what it reaches by that alias or name
     #[arg(long, value_name = "CONTAINER:ALIAS", conflicts_with = "filter")]

@@ -13,7 +13,7 @@ use super::inspect;
 use super::list::{List, filters, labelled, row};
 use super::network_create::{CreateArgs, create};
 use super::output::line;
-use super::parse::{KeyValue, Link};
+use super::parse::{Filter, KeyValue, Link};
 use super::prune::{self, NetworkPruneArgs};
 use crate::client::Client;
 
@@ -72,7 +72,7 @@ struct LsArgs {
 
     /// Show those for which this holds
     #[arg(short, long, value_name = "KEY=VALUE")]
-    filter: Vec<String>,
+    filter: Vec<Filter>,
 
     /// table, json, or a template as {{.Name}}
     #[arg(long, value_name = "FORMAT")]
@@ -95,7 +95,7 @@ const FIELDS: &[(&str, &str)] = &[
 async fn list(args: LsArgs, client: &Client) -> anyhow::Result<u8> {
     let call = client
         .get("/networks")
-        .optional("filters", filters(&args.filter)?);
+        .optional("filters", filters(&args.filter));
     let mut networks: Vec<Network> = call.send().await?.json().await?;
     networks.sort_by(|a, b| a.name.cmp(&b.name));
     let rows = networks.into_iter().map(|network| {

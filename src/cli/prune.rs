@@ -10,6 +10,7 @@ use super::confirm::confirm;
 use super::human;
 use super::list::filters;
 use super::output::line;
+use super::parse::Filter;
 use crate::client::Client;
 
 /// What all prunes have.
@@ -21,7 +22,7 @@ pub(super) struct PruneFlags {
 
     /// Remove only those for which this holds (until=TIME, label=KEY[=VALUE])
     #[arg(long, value_name = "KEY=VALUE")]
-    filter: Vec<String>,
+    filter: Vec<Filter>,
 }
 
 impl PruneFlags {
@@ -167,7 +168,7 @@ pub(super) struct SystemPruneArgs {
 
 pub(super) async fn everything(args: SystemPruneArgs, client: &Client) -> anyhow::Result<u8> {
     let given = &args.flags.filter;
-    let until = given.iter().any(|filter| filter.starts_with("until="));
+    let until = given.iter().any(|filter| filter.key == "until");
     if args.volumes && until {
         anyhow::bail!("ERROR: The \"until\" filter is not supported with \"--volumes\"");
     }
@@ -196,7 +197,8 @@ fn warning(args: &SystemPruneArgs) -> String {
         false => "  - all dangling images\n",
     });
     if !args.flags.filter.is_empty() {
-        let filters = args.flags.filter.join(", ");
+        let filters: Vec<_> = args.flags.filter.iter().map(Filter::to_string).collect();
+        let filters = filters.join(", ");
         warning.push_str(&format!(
             "\n  Items to be pruned will be filtered with:\n  - {filters}\n"
         ));
@@ -204,9 +206,9 @@ fn warning(args: &SystemPruneArgs) -> String {
     warning
 }
 
-async fn containers_gone(given: &[String], client: &Client) -> anyhow::Result<i64> {
+async fn containers_gone(given: &[Filter], client: &Client) -> anyhow::Result<i64> {
     let call = client.post("/containers/prune");
-    let answer = call.optional("filters", filters(given)?).send().await?;
+    let answer = call.optional("filters", filters(given)).send().await?;
     let pruned: ContainerPruneResponse = answer.json().await?;
     gone(
         "Deleted Containers:",
@@ -215,9 +217,9 @@ async fn containers_gone(given: &[String], client: &Client) -> anyhow::Result<i6
     Ok(pruned.space_reclaimed.unwrap_or_default())
 }
 
-async fn networks_gone(given: &[String], client: &Client) -> anyhow::Result<()> {
+async fn networks_gone(given: &[Filter], client: &Client) -> anyhow::Result<()> {
     let call = client.post("/networks/prune");
-    let answer = call.optional("filters", filters(given)?).send().await?;
+    let answer = call.optional("filters", filters(given)).send().await?;
     let pruned: NetworkPruneResponse = answer.json().await?;
     gone(
         "Deleted Networks:",
@@ -225,11 +227,11 @@ async fn networks_gone(given: &[String], client: &Client) -> anyhow::Result<()> 
     )
 }
 
-async fn volumes_gone(all: bool, given: &[String], client: &Client) -> anyhow::Result<i64> {
+async fn volumes_gone(all: bool, given: &[Filter], client: &Client) -> anyhow::Result<i64> {
     let mut given = given.to_vec();
-    given.extend(all.then(|| "all=true".to_owned()));
+    given.extend(all.then(|| Filter::new("all", "true")));
     let call = client.post("/volumes/prune");
-    let answer = call.optional("filters", filters(&given)?).send().await?;
+    let answer = call.optional("filters", filters(&given)).send().await?;
     let pruned: VolumePruneResponse = answer.json().await?;
     gone(
         "Deleted Volumes:",
@@ -238,11 +240,11 @@ async fn volumes_gone(all: bool, given: &[String], client: &Client) -> anyhow::R
     Ok(pruned.space_reclaimed.unwrap_or_default())
 }
 
-async fn images_gone(all: bool, given: &[String], client: &Client) -> anyhow::Result<i64> {
+async fn images_gone(all: bool, given: &[Filter], client: &Client) -> anyhow::Result<i64> {
     let mut given = given.to_vec();
-    given.push(format!("dangling={}", !all));
+    given.push(Filter::new("dangling", (!all).to_string()));
     let call = client.post("/images/prune");
-    let answer = call.optional("filters", filters(&given)?).send().await?;
+    let answer = call.optional("filters", filters(&given)).send().await?;
     let pruned: ImagePruneResponse = answer.json().await?;
     let items = pruned.images_deleted.unwrap_or_default().into_iter();
     let names: Vec<String> = items

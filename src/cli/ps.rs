@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::human;
 use super::list::{List, filters, labelled, row};
+use super::parse::Filter;
 use super::port::displayed;
 use crate::client::Client;
 
@@ -42,7 +43,7 @@ pub(super) struct PsArgs {
 
     /// Show those for which this holds
     #[arg(short, long, value_name = "KEY=VALUE")]
-    filter: Vec<String>,
+    filter: Vec<Filter>,
 
     /// table, json, or a template as {{.Names}}
     #[arg(long, value_name = "FORMAT")]
@@ -78,7 +79,7 @@ pub(super) async fn run(args: PsArgs, client: &Client) -> anyhow::Result<u8> {
                 .filter(|limit| *limit > 0)
                 .map(|limit| limit.to_string()),
         )
-        .optional("filters", filters(&args.filter)?);
+        .optional("filters", filters(&args.filter));
     let containers: Vec<ContainerSummary> = call.send().await?.json().await?;
     let mut columns = vec![
         "ID",
@@ -109,7 +110,7 @@ pub(super) async fn run(args: PsArgs, client: &Client) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-fn fields(container: ContainerSummary, whole: bool) -> Map<String, Value> {
+pub(super) fn fields(container: ContainerSummary, whole: bool) -> Map<String, Value> {
     let labels = container.labels.clone().unwrap_or_default();
     let id = container.id.unwrap_or_default();
     let command = container.command.unwrap_or_default();

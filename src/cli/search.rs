@@ -5,6 +5,7 @@ use serde::Deserialize;
 
 use super::human;
 use super::list::{List, filters, row};
+use super::parse::Filter;
 use crate::client::Client;
 
 /// Flags of `search`.
@@ -15,7 +16,7 @@ use crate::client::Client;
 pub(super) struct SearchArgs {
     /// Show those for which this holds (is-official=BOOL, stars=N)
     #[arg(short, long, value_name = "KEY=VALUE")]
-    filter: Vec<String>,
+    filter: Vec<Filter>,
 
     /// table, json, or a template as {{.Name}}
     #[arg(long, value_name = "FORMAT")]
@@ -58,7 +59,7 @@ pub(super) async fn run(args: SearchArgs, client: &Client) -> anyhow::Result<u8>
     if args.limit > 0 {
         call = call.query("limit", args.limit.to_string());
     }
-    let call = call.optional("filters", filters(&args.filter)?);
+    let call = call.optional("filters", filters(&args.filter));
     let found: Vec<Found> = call.send().await?.json().await?;
     let of = |image: &Found| {
         let description = image.description.replace(['\n', '\r'], " ");

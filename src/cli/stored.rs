@@ -15,7 +15,7 @@ use super::failure::{complain, each};
 use super::inspect::show;
 use super::list::{List, filters, labelled, row};
 use super::output::{line, write_out};
-use super::parse::KeyValue;
+use super::parse::{Filter, KeyValue};
 use super::service::pretty::{Text, ago};
 use super::template::Template;
 use crate::client::Client;
@@ -124,7 +124,7 @@ struct LsArgs {
 
     /// Show those for which this holds: id, label, name
     #[arg(short, long, value_name = "KEY=VALUE")]
-    filter: Vec<String>,
+    filter: Vec<Filter>,
 
     /// table, json, or a template as {{.Name}}
     #[arg(long, value_name = "FORMAT")]
@@ -271,7 +271,7 @@ pub(super) fn read(file: &str, kind: Kind) -> anyhow::Result<Vec<u8>> {
 async fn list(args: LsArgs, kind: Kind, client: &Client) -> anyhow::Result<u8> {
     let call = client
         .get(kind.path())
-        .optional("filters", filters(&args.filter)?);
+        .optional("filters", filters(&args.filter));
     let found: Vec<Value> = call.send().await?.json().await?;
     let mut rows: Vec<_> = found.iter().map(fields).collect();
     rows.sort_by_key(|row| row["Name"].to_string());

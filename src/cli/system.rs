@@ -25,10 +25,7 @@ pub(super) struct VersionArgs {
 /// Prints the versions of both sides; that of the client even if there is no daemon.
 pub(super) async fn version(args: VersionArgs, target: &Target) -> anyhow::Result<u8> {
     let host = target.host().context("find the daemon")?;
-    let template = match args.format.as_deref() {
-        None | Some("json") => None,
-        Some(format) => Some(Template::parse(format)?),
-    };
+    let template = Template::of_json(args.format.as_deref())?;
     let mut client = json!({
         "Platform": { "Name": "nuncio" },
         "Version": env!("CARGO_PKG_VERSION"),
@@ -146,6 +143,7 @@ const LINES: &[(&str, &str)] = &[
 ];
 
 pub(super) async fn info(args: InfoArgs, client: &Client, target: &Target) -> anyhow::Result<u8> {
+    let template = Template::of_json(args.format.as_deref())?;
     let mut info: Value = client.get("/info").send().await?.json().await?;
     info["ClientInfo"] = json!({
         "Debug": false,
@@ -154,9 +152,9 @@ pub(super) async fn info(args: InfoArgs, client: &Client, target: &Target) -> an
         "Plugins": [],
         "Warnings": null,
     });
-    match args.format.as_deref() {
-        Some("json") => line(&info.to_string())?,
-        Some(format) => line(&Template::parse(format)?.render(&info)?)?,
+    match &template {
+        Some(template) => line(&template.render(&info)?)?,
+        None if args.format.is_some() => line(&info.to_string())?,
         None => print_info(&info)?,
     }
     Ok(0)

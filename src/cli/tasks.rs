@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use super::human;
 use super::list::{List, filters, row};
 use super::output::warn;
+use super::parse::Filter;
 use super::service::{services, wire};
 use crate::client::Client;
 
@@ -19,7 +20,7 @@ use crate::client::Client;
 pub(super) struct TaskFlags {
     /// Show those for which this holds: desired-state, id, label, name, node
     #[arg(short, long, value_name = "KEY=VALUE")]
-    pub(super) filter: Vec<String>,
+    pub(super) filter: Vec<Filter>,
 
     /// table, json, or a template as {{.Name}}
     #[arg(long, value_name = "FORMAT")]
@@ -68,7 +69,7 @@ pub(super) async fn of_services(
         match wire::service(client, name).await {
             Ok(service) => {
                 found = true;
-                wanted.push(format!("service={}", service.id.unwrap_or_default()));
+                wanted.push(Filter::new("service", service.id.unwrap_or_default()));
             }
             Err(error) if names.len() == 1 => return Err(error),
             Err(error) => {
@@ -90,7 +91,7 @@ pub(super) async fn of_services(
 ///
 /// Filters or templates that are none, and the daemon's words.
 pub(super) async fn print(
-    filter: &[String],
+    filter: &[Filter],
     flags: &TaskFlags,
     client: &Client,
 ) -> anyhow::Result<usize> {
@@ -117,8 +118,8 @@ pub(super) async fn print(
 /// # Errors
 ///
 /// Filters that are none, and the daemon's words.
-pub(super) async fn tasks(filter: &[String], client: &Client) -> anyhow::Result<Vec<Task>> {
-    let call = client.get("/tasks").optional("filters", filters(filter)?);
+pub(super) async fn tasks(filter: &[Filter], client: &Client) -> anyhow::Result<Vec<Task>> {
+    let call = client.get("/tasks").optional("filters", filters(filter));
     Ok(call.send().await?.json().await?)
 }
 

@@ -45,6 +45,11 @@ pub(super) enum TemplateError {
     NoObject { field: String, path: String },
 }
 
+/// What was to be shown by a template that is none; Docker has an exit status for that.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub(super) struct InvalidFormat(TemplateError);
+
 impl Template {
     /// # Errors
     ///
@@ -75,6 +80,18 @@ impl Template {
         pieces.push(Piece::Text(unescape(rest)));
         pieces.retain(|piece| *piece != Piece::Text(String::new()));
         Ok(Self(Kind::Fields(pieces)))
+    }
+
+    /// The template by which JSON is to be shown: none without a format, and for `json`.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidFormat`].
+    pub(super) fn of_json(format: Option<&str>) -> Result<Option<Self>, InvalidFormat> {
+        match format {
+            None | Some("json") => Ok(None),
+            Some(format) => Self::parse(format).map(Some).map_err(InvalidFormat),
+        }
     }
 
     /// # Errors

@@ -9,7 +9,7 @@ use super::human;
 use super::inspect;
 use super::list::{List, filters, labelled, row};
 use super::output::line;
-use super::parse::KeyValue;
+use super::parse::{Filter, KeyValue};
 use super::prune::{self, VolumePruneArgs};
 use crate::client::Client;
 
@@ -109,7 +109,7 @@ struct LsArgs {
 
     /// Show those for which this holds: dangling, driver, label, name
     #[arg(short, long, value_name = "KEY=VALUE")]
-    filter: Vec<String>,
+    filter: Vec<Filter>,
 
     /// Show only those of a cluster, of which there are none
     #[arg(long)]
@@ -136,7 +136,7 @@ const FIELDS: &[(&str, &str)] = &[
 async fn list(args: LsArgs, client: &Client) -> anyhow::Result<u8> {
     let call = client
         .get("/volumes")
-        .optional("filters", filters(&args.filter)?);
+        .optional("filters", filters(&args.filter));
     let answer: Value = call.send().await?.json().await?;
     let mut rows: Vec<_> = answer["Volumes"]
         .as_array()

@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 
 use super::file::{Project, load};
 use super::{down, logs, ps, up};
+use crate::cli::parse::Filter;
 use crate::client::Client;
 
 /// `nuncio compose`.
@@ -145,8 +146,8 @@ fn name(given: Option<String>, project: &Project) -> anyhow::Result<String> {
 }
 
 /// A filter for what belongs to a project.
-pub(super) fn of(project: &str) -> String {
-    format!("label={PROJECT}={project}")
+pub(super) fn of(project: &str) -> Filter {
+    Filter::new("label", format!("{PROJECT}={project}"))
 }
 
 /// docker-compose's labels.

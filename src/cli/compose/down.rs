@@ -76,7 +76,7 @@ pub(super) async fn run(args: DownArgs, project: &Project, client: &Client) -> a
 async fn remove(kind: &str, path: &str, project: &str, client: &Client) -> anyhow::Result<()> {
     let call = client
         .get(path)
-        .optional("filters", filters(&[of(project)])?);
+        .optional("filters", filters(&[of(project)]));
     let answer: Value = call.send().await?.json().await?;
     let found = answer.as_array().or_else(|| answer["Volumes"].as_array());
     for one in found.into_iter().flatten() {

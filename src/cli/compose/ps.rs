@@ -9,6 +9,7 @@ use super::file::Project;
 use crate::cli::human;
 use crate::cli::list::{List, filters, row};
 use crate::cli::output::line;
+use crate::cli::parse::Filter;
 use crate::cli::port::displayed;
 use crate::client::Client;
 
@@ -53,7 +54,10 @@ pub(super) async fn run(args: PsArgs, project: &Project, client: &Client) -> any
     let call = client
         .get("/containers/json")
         .flag("all", args.all)
-        .optional("filters", filters(&[of(name), format!("label={SERVICE}")])?);
+        .optional(
+            "filters",
+            filters(&[of(name), Filter::new("label", SERVICE)]),
+        );
     let found: Vec<ContainerSummary> = call.send().await?.json().await?;
     let mut rows: Vec<_> = found
         .into_iter()

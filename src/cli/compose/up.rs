@@ -19,6 +19,7 @@ use super::logs;
 use super::service::{Condition, Dependency, Service};
 use crate::cli::list::filters;
 use crate::cli::output::warn;
+use crate::cli::parse::Filter;
 use crate::cli::pull::{self, Progress};
 use crate::client::Client;
 
@@ -192,7 +193,7 @@ pub(super) struct Found {
 pub(super) async fn containers(project: &str, client: &Client) -> anyhow::Result<Vec<Found>> {
     let call = client.get("/containers/json").query("all", "1").optional(
         "filters",
-        filters(&[of(project), format!("label={SERVICE}")])?,
+        filters(&[of(project), Filter::new("label", SERVICE)]),
     );
     let listed: Vec<ContainerSummary> = call.send().await?.json().await?;
     let mut found: Vec<Found> = listed

@@ -110,8 +110,7 @@ pub(super) struct InspectArgs {
 }
 
 pub(super) fn inspect(args: InspectArgs, target: &Target, store: &Store) -> anyhow::Result<u8> {
-    let format = args.format.as_deref().filter(|format| *format != "json");
-    let template = format.map(Template::parse).transpose()?;
+    let template = Template::of_json(args.format.as_deref())?;
     let names = match args.names.is_empty() {
         true => vec![current(target)?],
         false => args.names,

@@ -96,7 +96,7 @@ pub(super) async fn run(
 impl Reading<'_> {
     /// Begins to read what is meant and not read yet, since that time.
     async fn look(&mut self, since: Option<Moment>) -> anyhow::Result<()> {
-        let filters = filters(&self.args.filter)?;
+        let filters = filters(&self.args.filter);
         let wanted = Wanted {
             names: &self.args.containers,
             filters: filters.as_deref(),

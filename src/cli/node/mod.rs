@@ -10,6 +10,7 @@ use crate::cli::failure::each;
 use crate::cli::human;
 use crate::cli::list::{List, row};
 use crate::cli::output::line;
+use crate::cli::parse::Filter;
 use crate::client::Client;
 
 /// `nuncio node`.
@@ -53,7 +54,7 @@ struct LsArgs {
 
     /// Show those for which this holds: id, name or status
     #[arg(short, long, value_name = "KEY=VALUE")]
-    filter: Vec<String>,
+    filter: Vec<Filter>,
 
     /// table, json, or a template as {{.Name}}
     #[arg(long, value_name = "FORMAT")]
@@ -273,16 +274,14 @@ async fn list(args: LsArgs, client: &Client) -> anyhow::Result<u8> {
 }
 
 /// Filters that Docker has for nodes, as far as these have what they are about.
-fn wanted(filters: &[String]) -> anyhow::Result<Vec<(&str, &str)>> {
-    let parse = |filter| match str::split_once(filter, '=') {
-        Some((key @ ("id" | "name" | "status"), value)) => Ok((key, value)),
-        Some((key, _)) => anyhow::bail!("invalid filter '{key}': expected id, name or status"),
-        None => anyhow::bail!("invalid filter {filter:?}: expected KEY=VALUE"),
-    };
-    filters
-        .iter()
-        .map(|filter| parse(filter.as_str()))
-        .collect()
+fn wanted(filters: &[Filter]) -> anyhow::Result<Vec<(&str, &str)>> {
+    let known = |filter: &Filter| matches!(filter.key.as_str(), "id" | "name" | "status");
+    if let Some(Filter { key, .. }) = filters.iter().find(|filter| !known(filter)) {
+        anyhow::bail!("invalid filter '{key}': expected id, name or status");
+    }
+    let pairs = filters.iter();
+    let pairs = pairs.map(|filter| (filter.key.as_str(), filter.value.as_str()));
+    Ok(pairs.collect())
 }
 
 /// Every key must hold, by one of its values.

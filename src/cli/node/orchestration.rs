@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::cli::failure::complain;
 use crate::cli::inspect::show;
 use crate::cli::output::{line, write_out};
-use crate::cli::parse::KeyValue;
+use crate::cli::parse::{Filter, KeyValue};
 use crate::cli::service::pretty::{Text, bytes};
 use crate::cli::tasks::{self, TaskFlags};
 use crate::cli::template::Template;
@@ -209,7 +209,7 @@ pub(super) async fn ps(args: PsArgs, client: &Client) -> anyhow::Result<u8> {
         match look(name, client).await {
             Ok(node) => {
                 found = true;
-                filter.push(format!("node={}", node["ID"].as_str().unwrap_or(name)));
+                filter.push(Filter::new("node", node["ID"].as_str().unwrap_or(name)));
             }
             Err(error) => {
                 complain(&error);

@@ -3,6 +3,7 @@
 mod device;
 mod disk;
 mod env;
+mod filter;
 mod granted;
 mod host_entry;
 mod link;
@@ -21,6 +22,7 @@ mod words;
 pub(super) use device::DeviceSpec;
 pub(super) use disk::{DiskBytes, DiskRequests, DiskWeight};
 pub(super) use env::{EnvVar, read_env_file, read_label_file};
+pub(crate) use filter::Filter;
 pub(super) use granted::Granted;
 pub(super) use host_entry::HostEntry;
 pub(super) use link::Link;

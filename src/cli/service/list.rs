@@ -11,6 +11,7 @@ use super::wire;
 use crate::cli::human;
 use crate::cli::list::{List, filters, labelled, row};
 use crate::cli::output::line;
+use crate::cli::parse::Filter;
 use crate::client::{Call, Client, ClientError};
 
 /// Flags of `service ls`.
@@ -37,7 +38,7 @@ pub(in crate::cli) struct ListedFlags {
 
     /// Show those for which this holds: id, label, mode, name
     #[arg(short, long, value_name = "KEY=VALUE")]
-    pub(in crate::cli) filter: Vec<String>,
+    pub(in crate::cli) filter: Vec<Filter>,
 
     /// table, json, or a template as {{.Name}}
     #[arg(long, value_name = "FORMAT")]
@@ -91,7 +92,7 @@ pub(super) async fn run(args: LsArgs, client: &Client) -> anyhow::Result<u8> {
 ///
 /// Filters that are none, and the daemon's words.
 pub(in crate::cli) async fn services(
-    filter: &[String],
+    filter: &[Filter],
     client: &Client,
 ) -> anyhow::Result<Vec<Service>> {
     ask(client.get("/services"), filter).await
@@ -103,14 +104,14 @@ pub(in crate::cli) async fn services(
 ///
 /// As [`services`].
 pub(in crate::cli) async fn with_status(
-    filter: &[String],
+    filter: &[Filter],
     client: &Client,
 ) -> anyhow::Result<Vec<Service>> {
     ask(client.get("/services").query("status", "true"), filter).await
 }
 
-async fn ask(call: Call<'_>, filter: &[String]) -> anyhow::Result<Vec<Service>> {
-    let call = call.optional("filters", filters(filter)?);
+async fn ask(call: Call<'_>, filter: &[Filter]) -> anyhow::Result<Vec<Service>> {
+    let call = call.optional("filters", filters(filter));
     let found: Vec<Value> = call.send().await?.json().await?;
     let mut services = found
         .into_iter()

@@ -12,7 +12,7 @@ use super::wire;
 use crate::cli::frames::{Frames, Stream};
 use crate::cli::human;
 use crate::cli::output::{write_err, write_out};
-use crate::cli::parse::Moment;
+use crate::cli::parse::{Filter, Moment};
 use crate::cli::tasks::{self, Names};
 use crate::client::Client;
 
@@ -223,7 +223,7 @@ impl Writer {
     /// As `web.1.TASK@NODE`.
     async fn whose(&mut self, task: &str, node: &str, client: &Client) -> anyhow::Result<String> {
         if !self.slots.contains_key(task) {
-            let found = tasks::tasks(&[format!("id={task}")], client).await?;
+            let found = tasks::tasks(&[Filter::new("id", task)], client).await?;
             let name = found.first().map(|task| self.names.task(task));
             let name = name.unwrap_or_else(|| task.to_owned());
             self.slots.insert(task.to_owned(), name);

@@ -10,6 +10,7 @@ use clap::Args;
 use super::{NAMESPACE, of, service, warn};
 use crate::cli::list::{List, row};
 use crate::cli::output::write_out;
+use crate::cli::parse::Filter;
 use crate::cli::tasks::{self, TaskFlags};
 use crate::client::Client;
 
@@ -52,7 +53,7 @@ pub(super) struct ServicesArgs {
 const PAUSE: Duration = Duration::from_secs(2);
 
 pub(super) async fn stacks(args: LsArgs, client: &Client) -> anyhow::Result<u8> {
-    let services = service::services(&[format!("label={NAMESPACE}")], client).await?;
+    let services = service::services(&[Filter::new("label", NAMESPACE)], client).await?;
     let mut stacks = BTreeMap::<String, usize>::new();
     for service in services {
         let labels = service

@@ -11,6 +11,7 @@ use clap::{Args, Subcommand};
 
 use super::compose;
 use super::output::{warn, write_out};
+use super::parse::Filter;
 use super::service;
 use super::tasks;
 use crate::client::Client;
@@ -85,6 +86,6 @@ pub(super) async fn run(args: StackArgs, client: &Client) -> anyhow::Result<u8> 
 }
 
 /// A filter for what belongs to a stack.
-fn of(stack: &str) -> String {
-    format!("label={NAMESPACE}={stack}")
+fn of(stack: &str) -> Filter {
+    Filter::new("label", format!("{NAMESPACE}={stack}"))
 }

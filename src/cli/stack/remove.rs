@@ -100,7 +100,7 @@ pub(super) async fn belongings(
 ) -> anyhow::Result<Vec<(String, String)>> {
     let call = client
         .get(&format!("/{kind}s"))
-        .optional("filters", filters(&[of(stack)])?);
+        .optional("filters", filters(&[of(stack)]));
     let found: Vec<Value> = match call.send().await {
         // A daemon that has no such things has none of a stack.
         Err(error) if error.is_not_built() => Vec::new(),
