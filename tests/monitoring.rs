@@ -203,6 +203,10 @@ fn a_real_prometheus_reads_what_hosts_count_and_its_tools_find_no_fault() {
             scrape(&a, "*/*")
         );
     }
+    // Counted by kernels that were built for it, and not started with psi=0.
+    let counts = std::fs::read("/proc/pressure/cpu").is_ok();
+    let line = "nuncio_container_pressure_cpu_waiting_seconds_total{container=\"web\"} ";
+    assert_eq!(scrape(&a, "*/*").contains(line), counts);
     let is = |name: &str, labels: &[(&str, &str)], expected: f64| {
         wait_until(&format!("{name} {labels:?} is {expected}"), || {
             figure(&a, name, labels) == expected

@@ -71,6 +71,16 @@ impl Layout {
         }
     }
 
+    /// Where the hierarchy of cgroup2 keeps the group `cgroup`; `None` if there is no such hierarchy.
+    pub(crate) fn cgroup2(&self, cgroup: &Path) -> Option<PathBuf> {
+        let relative = cgroup.strip_prefix("/").unwrap_or(cgroup);
+        match self {
+            Self::Unified => Some(Path::new(ROOT).join(relative)),
+            Self::V1 { cgroup2, .. } => Some(cgroup2.as_ref()?.join(relative)),
+            Self::Absent => None,
+        }
+    }
+
     /// Where each hierarchy keeps the group `cgroup`.
     fn paths(&self, cgroup: &Path) -> Vec<PathBuf> {
         let relative = cgroup.strip_prefix("/").unwrap_or(cgroup);

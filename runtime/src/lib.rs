@@ -42,6 +42,6 @@ pub use spec::{
     BindOptions, ContainerSpec, Device, DeviceRule, ExecSpec, LogOptions, Mount, MountKind,
     Namespace, Resources, Throttle, Throttled, Ulimit,
 };
-pub use stats::{CpuStats, IoStats, MemoryStats, Stats, processes, stats};
+pub use stats::{CpuStats, IoStats, MemoryStats, Pressure, Stall, Stats, processes, stats};
 pub use status::ExitStatus;
 pub use update::update;

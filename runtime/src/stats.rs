@@ -1,5 +1,8 @@
 //! What a container takes of the machine, as its cgroups count it.
 
+mod v1;
+mod v2;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -7,9 +10,6 @@ use std::path::{Path, PathBuf};
 
 use crate::cgroups::Layout;
 use crate::plan::Plan;
-
-/// Units of processor time in a second, as the kernel counts for user space on every architecture we build for.
-const TICKS: u64 = 100;
 
 /// What a container takes, or has taken since it began. What this machine does not count is zero.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -22,6 +22,8 @@ pub struct Stats {
     pub pids: (u64, Option<u64>),
     /// Reads and writes of block devices.
     pub io: Vec<IoStats>,
+    /// For how long it waited; `None` where the kernel does not count that.
+    pub pressure: Pressure,
 }
 
 /// Processor time, in nanoseconds.
@@ -48,12 +50,14 @@ pub struct CpuStats {
 pub struct MemoryStats {
     /// What is charged to it, caches included.
     pub usage: u64,
-    /// The most there was.
-    pub most: u64,
+    /// The most there was; `None` with cgroup v2, as Docker has it.
+    pub most: Option<u64>,
     /// `None` is no limit.
     pub limit: Option<u64>,
     /// How often the limit was hit.
     pub failures: u64,
+    /// How often memory was then refused, as nothing could be given back; `None` with cgroup v1, which does not tell.
+    pub refused: Option<u64>,
     /// The kernel's `memory.stat`.
     pub details: BTreeMap<String, u64>,
 }
@@ -69,6 +73,26 @@ pub struct IoStats {
     pub requests: (u64, u64),
 }
 
+/// For how long a container waited for what was scarce (the kernel's pressure stall information).
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Pressure {
+    /// For a processor.
+    pub cpu: Option<Stall>,
+    /// For memory.
+    pub memory: Option<Stall>,
+    /// For disks.
+    pub io: Option<Stall>,
+}
+
+/// Nanoseconds of waiting, since the container began.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Stall {
+    /// While at least one task waited.
+    pub waiting: u64,
+    /// While all that were not idle did.
+    pub stalled: u64,
+}
+
 /// Counts what the container of `run_dir` takes.
 ///
 /// # Errors
@@ -78,31 +102,22 @@ pub fn stats(run_dir: &Path) -> io::Result<Stats> {
     let plan = Plan::load(run_dir)?;
     let layout = Layout::detect();
     let group = |controller: &str| Group(layout.group(controller, &plan.cgroup));
-    let unified = layout == Layout::Unified;
     if group("memory").0.is_none_or(|path| !path.exists()) {
         return Err(io::Error::new(
             io::ErrorKind::NotFound,
             format!("there is no memory cgroup {}", plan.cgroup.display()),
         ));
     }
-    let pids = group("pids");
+    if layout == Layout::Unified {
+        return Ok(v2::stats(&group("memory")));
+    }
     Ok(Stats {
-        cpu: if unified {
-            cpu_v2(&group("cpu"))
-        } else {
-            cpu_v1(&group("cpuacct"), &group("cpu"))
-        },
-        memory: if unified {
-            memory_v2(&group("memory"))
-        } else {
-            memory_v1(&group("memory"))
-        },
-        pids: (pids.number("pids.current"), pids.limit("pids.max")),
-        io: if unified {
-            io_v2(&group("io").text("io.stat"))
-        } else {
-            io_v1(&group("blkio"))
-        },
+        cpu: v1::cpu(&group("cpuacct"), &group("cpu")),
+        memory: v1::memory(&group("memory")),
+        pids: pids(&group("pids")),
+        io: v1::io(&group("blkio")),
+        // Hybrids have it in the hierarchy of cgroup2, where the container's processes are, too.
+        pressure: pressure(&Group(layout.cgroup2(&plan.cgroup))),
     })
 }
 
@@ -151,59 +166,8 @@ fn map(text: &str) -> BTreeMap<String, u64> {
     text.lines().filter_map(pair).collect()
 }
 
-fn cpu_v1(accounts: &Group, limits: &Group) -> CpuStats {
-    let (times, throttling) = (accounts.map("cpuacct.stat"), limits.map("cpu.stat"));
-    let get = |map: &BTreeMap<String, u64>, name| map.get(name).copied().unwrap_or_default();
-    let nanos = |ticks: u64| ticks.saturating_mul(1_000_000_000 / TICKS);
-    CpuStats {
-        total: accounts.number("cpuacct.usage"),
-        user: nanos(get(&times, "user")),
-        system: nanos(get(&times, "system")),
-        each: accounts
-            .text("cpuacct.usage_percpu")
-            .split_whitespace()
-            .filter_map(|number| number.parse().ok())
-            .collect(),
-        periods: get(&throttling, "nr_periods"),
-        throttled_periods: get(&throttling, "nr_throttled"),
-        throttled: get(&throttling, "throttled_time"),
-    }
-}
-
-fn cpu_v2(group: &Group) -> CpuStats {
-    let found = group.map("cpu.stat");
-    let get = |name| found.get(name).copied().unwrap_or_default();
-    let nanos = |name| get(name).saturating_mul(1000);
-    CpuStats {
-        total: nanos("usage_usec"),
-        user: nanos("user_usec"),
-        system: nanos("system_usec"),
-        each: Vec::new(),
-        periods: get("nr_periods"),
-        throttled_periods: get("nr_throttled"),
-        throttled: nanos("throttled_usec"),
-    }
-}
-
-fn memory_v1(group: &Group) -> MemoryStats {
-    MemoryStats {
-        usage: group.number("memory.usage_in_bytes"),
-        most: group.number("memory.max_usage_in_bytes"),
-        limit: group.limit("memory.limit_in_bytes"),
-        failures: group.number("memory.failcnt"),
-        details: group.map("memory.stat"),
-    }
-}
-
-fn memory_v2(group: &Group) -> MemoryStats {
-    let events = group.map("memory.events");
-    MemoryStats {
-        usage: group.number("memory.current"),
-        most: group.number("memory.peak"),
-        limit: group.limit("memory.max"),
-        failures: events.get("max").copied().unwrap_or_default(),
-        details: group.map("memory.stat"),
-    }
+fn pids(group: &Group) -> (u64, Option<u64>) {
+    (group.number("pids.current"), group.limit("pids.max"))
 }
 
 fn device(text: &str) -> Option<(u64, u64)> {
@@ -211,61 +175,30 @@ fn device(text: &str) -> Option<(u64, u64)> {
     Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
-fn io_v1(group: &Group) -> Vec<IoStats> {
-    let mut found = BTreeMap::<(u64, u64), IoStats>::new();
-    let mut take = |file: &str, set: fn(&mut IoStats) -> &mut (u64, u64)| {
-        for (device, is_read, number) in v1_lines(&group.text(file)) {
-            let stats = found.entry(device).or_default();
-            stats.device = device;
-            let (read, written) = set(stats);
-            *(if is_read { read } else { written }) = number;
-        }
-    };
-    take("blkio.throttle.io_service_bytes_recursive", |stats| {
-        &mut stats.bytes
-    });
-    take("blkio.throttle.io_serviced_recursive", |stats| {
-        &mut stats.requests
-    });
-    found.into_values().collect()
+/// Of a group of cgroup2: files are there if the kernel was built for it, and can be read unless it was started with `psi=0`.
+fn pressure(group: &Group) -> Pressure {
+    Pressure {
+        cpu: stall(&group.text("cpu.pressure")),
+        memory: stall(&group.text("memory.pressure")),
+        io: stall(&group.text("io.pressure")),
+    }
 }
 
-/// The lines `8:0 Read 4096` and `8:0 Write 0`; others are sums of these.
-fn v1_lines(text: &str) -> Vec<((u64, u64), bool, u64)> {
-    let line = |line: &str| {
-        let mut words = line.split_whitespace();
-        let device = device(words.next()?)?;
-        let is_read = match words.next()? {
-            "Read" => true,
-            "Write" => false,
-            _ => return None,
-        };
-        Some((device, is_read, words.next()?.parse().ok()?))
+/// Of the lines `some avg10=0.00 avg60=0.00 avg300=0.00 total=0` and `full …`, in microseconds. Old kernels have no
+/// `full` of processors.
+fn stall(text: &str) -> Option<Stall> {
+    let total = |kind: &str| {
+        let mut lines = text.lines();
+        let line = lines.find(|line| line.split(' ').next() == Some(kind))?;
+        let number = line
+            .split(' ')
+            .find_map(|word| word.strip_prefix("total="))?;
+        Some(number.parse::<u64>().ok()?.saturating_mul(1000))
     };
-    text.lines().filter_map(line).collect()
-}
-
-/// The lines `8:0 rbytes=4096 wbytes=0 rios=1 wios=0 dbytes=0 dios=0`.
-fn io_v2(text: &str) -> Vec<IoStats> {
-    let line = |line: &str| {
-        let mut words = line.split_whitespace();
-        let mut stats = IoStats {
-            device: device(words.next()?)?,
-            ..IoStats::default()
-        };
-        for (name, number) in words.filter_map(|word| word.split_once('=')) {
-            let number = number.parse().ok()?;
-            match name {
-                "rbytes" => stats.bytes.0 = number,
-                "wbytes" => stats.bytes.1 = number,
-                "rios" => stats.requests.0 = number,
-                "wios" => stats.requests.1 = number,
-                _ => {}
-            }
-        }
-        Some(stats)
-    };
-    text.lines().filter_map(line).collect()
+    Some(Stall {
+        waiting: total("some")?,
+        stalled: total("full").unwrap_or_default(),
+    })
 }
 
 #[cfg(test)]
@@ -275,24 +208,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_of_both_versions_say_the_same() {
-        let expected = [IoStats {
-            device: (8, 16),
-            bytes: (4096, 512),
-            requests: (1, 2),
-        }];
-        let v2 = "8:16 rbytes=4096 wbytes=512 rios=1 wios=2 dbytes=0 dios=0\n";
-        assert_eq!(io_v2(v2), expected);
-        let v1 = "8:16 Read 4096\n8:16 Write 512\n8:16 Sync 1\n8:16 Total 4608\nTotal 4608\n";
-        let device = (8, 16);
-        assert_eq!(v1_lines(v1), [(device, true, 4096), (device, false, 512)]);
+    fn pressure_is_told_where_the_kernel_counts_it() {
+        let text = "some avg10=1.53 avg60=0.87 avg300=0.30 total=1200\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=7\n";
+        let expected = Stall {
+            waiting: 1_200_000,
+            stalled: 7_000,
+        };
+        assert_eq!(stall(text), Some(expected));
+        let processors = "some avg10=0.00 avg60=0.00 avg300=0.00 total=3\n";
+        let stalled = stall(processors).map(|stall| (stall.waiting, stall.stalled));
+        assert_eq!(stalled, Some((3000, 0)), "of a kernel before 5.13");
+        assert_eq!(stall(""), None);
         assert_eq!(map("user 3\nsystem 4\n")["system"], 4);
+        let nowhere = Group(None);
+        assert_eq!(pressure(&nowhere), Pressure::default());
     }
 
     proptest! {
         #[test]
         fn nothing_panics(text in "[0-9a-z:= \\n]{0,64}") {
-            let _ = (io_v2(&text), v1_lines(&text), map(&text));
+            let _ = (map(&text), stall(&text));
         }
     }
 }

@@ -221,7 +221,12 @@ fn memory(sample: &Sample) -> Value {
         "stats": memory.details,
         "limit": memory.limit.unwrap_or(u64::MAX).min(sample.memory),
     });
-    for (name, value) in [("max_usage", memory.most), ("failcnt", memory.failures)] {
+    // With cgroup v2 Docker counts what was refused, rather than how often the limit was met.
+    let failures = memory.refused.unwrap_or(memory.failures);
+    for (name, value) in [
+        ("max_usage", memory.most.unwrap_or_default()),
+        ("failcnt", failures),
+    ] {
         if value != 0 {
             view[name] = value.into();
         }
@@ -291,14 +296,7 @@ mod tests {
 
     #[test]
     fn the_machines_memory_is_the_limit_where_there_is_none() {
-        let mut sample = Sample {
-            time: "2026-01-02T03:04:05Z".parse().expect("a time"),
-            stats: nuncio_runtime::Stats::default(),
-            networks: [("eth0".to_owned(), NetworkStats::default())].into(),
-            machine: 7,
-            cpus: 2,
-            memory: 1000,
-        };
+        let mut sample = nothing();
         let shown = view("abc", "web", None, Some(&sample));
         assert_eq!(shown["memory_stats"]["limit"], 1000);
         assert_eq!(shown["read"], "2026-01-02T03:04:05.000000000Z");
@@ -308,5 +306,31 @@ mod tests {
         let shown = view("abc", "web", Some(&sample), Some(&sample));
         assert_eq!(shown["memory_stats"]["limit"], 10);
         assert_eq!(shown["precpu_stats"]["system_cpu_usage"], 7);
+    }
+
+    #[test]
+    fn with_cgroup_v2_there_is_no_highest_usage_and_what_failed_is_what_was_refused() {
+        let mut sample = nothing();
+        sample.stats.memory.failures = 17;
+        let with_v1 = view("abc", "web", None, Some(&sample));
+        assert_eq!(with_v1["memory_stats"]["failcnt"], 17);
+        sample.stats.memory.refused = Some(2);
+        let shown = view("abc", "web", None, Some(&sample));
+        assert_eq!(shown["memory_stats"]["failcnt"], 2);
+        assert_eq!(shown["memory_stats"].get("max_usage"), None);
+        sample.stats.memory.refused = Some(0);
+        let shown = view("abc", "web", None, Some(&sample));
+        assert_eq!(shown["memory_stats"].get("failcnt"), None);
+    }
+
+    fn nothing() -> Sample {
+        Sample {
+            time: "2026-01-02T03:04:05Z".parse().expect("a time"),
+            stats: nuncio_runtime::Stats::default(),
+            networks: [("eth0".to_owned(), NetworkStats::default())].into(),
+            machine: 7,
+            cpus: 2,
+            memory: 1000,
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use nuncio_ambassador::metrics::Family;
+use nuncio_runtime::{Pressure, Stall};
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
@@ -102,6 +103,7 @@ impl ContainerFigures {
         })?;
         self.processor(encoder)?;
         self.memory(encoder)?;
+        self.pressure(encoder)?;
         self.pids(encoder)?;
         self.blocks(encoder)?;
         self.network(encoder)
@@ -166,6 +168,23 @@ impl ContainerFigures {
         let help = "Times its memory limit was hit";
         let family = Family::counter(encoder, "container_memory_limit_hits", help, None)?;
         self.each(family, |one| Some(one.sample.stats.memory.failures))
+    }
+
+    fn pressure(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        for Scarce { word: what, of } in &SCARCE {
+            for waiting in &WAITING {
+                let help = format!("Time for which {} waited for {what}", waiting.who);
+                let name = format!("container_pressure_{what}_{}", waiting.word);
+                let mut family = Family::counter(encoder, &name, &help, Some(&Unit::Seconds))?;
+                for one in &self.running {
+                    if let Some(stall) = of(&one.sample.stats.pressure) {
+                        let labels = [("container", one.name.as_str())];
+                        family.write_fraction(&labels, seconds((waiting.of)(&stall)))?;
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     fn pids(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -236,6 +255,47 @@ fn bytes<'a>(
 ) -> Result<Family<'a>, fmt::Error> {
     Family::new(encoder, name, help, Some(&Unit::Bytes), MetricType::Gauge)
 }
+
+/// What a container may wait for.
+struct Scarce {
+    word: &'static str,
+    of: fn(&Pressure) -> Option<Stall>,
+}
+
+const SCARCE: [Scarce; 3] = [
+    Scarce {
+        word: "cpu",
+        of: |pressure| pressure.cpu,
+    },
+    Scarce {
+        word: "memory",
+        of: |pressure| pressure.memory,
+    },
+    Scarce {
+        word: "io",
+        of: |pressure| pressure.io,
+    },
+];
+
+/// How it waits, in cAdvisor's words.
+struct Waiting {
+    word: &'static str,
+    who: &'static str,
+    of: fn(&Stall) -> u64,
+}
+
+const WAITING: [Waiting; 2] = [
+    Waiting {
+        word: "waiting",
+        who: "some task",
+        of: |stall| stall.waiting,
+    },
+    Waiting {
+        word: "stalled",
+        who: "all tasks",
+        of: |stall| stall.stalled,
+    },
+];
 
 /// One direction of what devices carry.
 pub(super) struct Way {
