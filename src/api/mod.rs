@@ -62,6 +62,7 @@ mod steps;
 mod swarm;
 mod system;
 mod top;
+mod traced;
 mod unbuilt;
 mod unbuilt_paths;
 mod update;
@@ -98,8 +99,14 @@ type Answer = Result<Response, ApiError>;
 pub(crate) fn router(daemon: Arc<Daemon>) -> Router {
     // The version is taken off the path before it is looked up.
     let noted = from_fn_with_state(Arc::clone(&daemon), audit::note);
+    let traced =
+        (daemon.traces.is_some()).then(|| from_fn_with_state(Arc::clone(&daemon), traced::trace));
+    let mut routes = routes().with_state(daemon).layer(noted);
+    if let Some(traced) = traced {
+        routes = routes.layer(traced);
+    }
     Router::new()
-        .fallback_service(routes().with_state(daemon).layer(noted))
+        .fallback_service(routes)
         .layer(from_fn(version::negotiate))
         .layer(from_fn(audit::identify))
         .layer(map_response(error::in_form))

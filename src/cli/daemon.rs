@@ -12,7 +12,7 @@ use nuncio_runtime::image::{InsecureRegistry, Mirror, RegistrySettings};
 
 pub(crate) use self::registry::{RegistryAccess, RegistryChoice};
 use super::host::{DEFAULT_HOST, Host};
-use super::parse::{Size, Span};
+use super::parse::{OtlpEndpoint, Size, Span};
 use super::tls::{TlsArgs, TlsFiles};
 use crate::daemon::audit;
 
@@ -128,6 +128,10 @@ pub(crate) struct DaemonArgs {
     /// Serve metrics there, for Prometheus: to everybody who reaches that port
     #[arg(long = "metrics-addr", value_name = "ADDR:PORT")]
     metrics: Option<SocketAddr>,
+
+    /// Send traces of requests and flows to a collector of OpenTelemetry, by OTLP over HTTP
+    #[arg(long = "otlp-endpoint", value_name = "http://HOST:PORT")]
+    otlp: Option<OtlpEndpoint>,
 
     /// Serve the dashboard there, on this machine's loopback, to who shows the token that `nuncio dashboard` prints (default:
     /// nowhere; `nuncio dashboard` serves it by itself then)
@@ -263,6 +267,8 @@ pub(crate) struct DaemonOptions {
     /// Whether packets between containers of two hosts pass by bridge, routing and rules.
     pub(crate) shortcut: bool,
     pub(crate) metrics: Option<SocketAddr>,
+    /// Where traces are sent to.
+    pub(crate) otlp: Option<OtlpEndpoint>,
     /// Where the dashboard is served, and whether programs may be run from there.
     pub(crate) dashboard: Option<SocketAddr>,
     pub(crate) dashboard_exec: bool,
@@ -334,6 +340,7 @@ impl TryFrom<DaemonArgs> for DaemonOptions {
             repair: !args.no_repair,
             shortcut: !args.no_shortcut,
             metrics: args.metrics,
+            otlp: args.otlp,
             dashboard: args.dashboard,
             dashboard_exec: args.dashboard_allow_exec,
             vxlan_port: args.vxlan_port,

@@ -89,7 +89,7 @@ use clap::{CommandFactory as _, Parser};
 
 pub(crate) use failure::Failure;
 pub(crate) use output::{line, warn};
-pub(crate) use parse::{Moment, Span};
+pub(crate) use parse::{Moment, OtlpEndpoint, Span};
 pub(crate) use sidecar::Sidecar;
 
 use commands::{Command, OwnCommand};

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
 use http_body_util::{BodyExt, Full};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -15,6 +16,8 @@ use nuncio_overlay::{NameStats, NamesDocument};
 use serde_json::Value;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
+use tokio_util::codec::{FramedRead, LinesCodec};
+use tokio_util::io::StreamReader;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::host_process::HostProcess;
@@ -25,6 +28,9 @@ const REQUEST: Duration = Duration::from_secs(10);
 
 /// How long it may take to say how things are, to who can do without.
 const QUESTION: Duration = Duration::from_secs(3);
+
+/// Bytes of a line that it says.
+const LONGEST_LINE: usize = 64 << 10;
 
 /// The way to the host's ambassador. It holds no state: each call says everything.
 pub(crate) struct AmbassadorProcess {
@@ -96,6 +102,34 @@ impl AmbassadorProcess {
         timeout(QUESTION, asked)
             .await
             .context("no answer in time")?
+    }
+
+    /// The lines that it answers to a GET, as they come.
+    ///
+    /// # Errors
+    ///
+    /// If it is not there, or refuses; in the stream, if it says no more.
+    pub(crate) async fn lines(
+        &self,
+        path: &str,
+    ) -> anyhow::Result<impl Stream<Item = anyhow::Result<String>> + Unpin + use<>> {
+        let stream = UnixStream::connect(&self.process.socket).await?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        let driving = AbortOnDropHandle::new(tokio::spawn(connection));
+        let request = Request::get(path).header("host", "ambassador");
+        let request = request.body(Full::<Bytes>::default())?;
+        let answer = timeout(QUESTION, sender.send_request(request)).await??;
+        if !answer.status().is_success() {
+            bail!("GET {path}: {}", answer.status());
+        }
+        let body = answer.into_body().into_data_stream();
+        let reader = StreamReader::new(body.map_err(std::io::Error::other));
+        let lines = FramedRead::new(reader, LinesCodec::new_with_max_length(LONGEST_LINE));
+        Ok(lines.map(move |line| {
+            let _ = (&driving, &sender); // as long as somebody reads
+            Ok(line?)
+        }))
     }
 
     /// Whether the process is there.

@@ -74,6 +74,7 @@ mod strangers;
 mod subject;
 mod take_over;
 mod tally;
+pub(crate) mod traces;
 mod tunnel_process;
 pub(crate) mod update;
 pub(crate) mod view;
@@ -149,6 +150,8 @@ pub(crate) struct Daemon {
     /// What happened, for `events`.
     pub(crate) events: EventLog,
     tally: Tally,
+    /// `None`: nothing is traced.
+    pub(crate) traces: Option<traces::Traces>,
     /// What links have carried in the last hour.
     rings: Mutex<map::Rings>,
     /// What the dashboard's pages share.
@@ -271,6 +274,7 @@ impl Daemon {
             pages: dashboard::Pages::default(),
             news_told: Mutex::default(),
             tally: Tally::default(),
+            traces: (options.otlp.as_ref()).map(|endpoint| traces::Traces::new(endpoint, &node)),
             local_networks: Mutex::new(local_networks),
             blocks: Mutex::new(
                 state_file::read(&options.data_root.join("blocks.json"))?.unwrap_or_default(),

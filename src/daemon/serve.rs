@@ -15,7 +15,7 @@ use super::api_connection::{Caller, Cuttable};
 use super::api_tls::{ApiListener, Papers};
 use super::outfit::CGROUP_PARENT;
 use super::{
-    Daemon, api_socket, api_tls, dashboard, drift, map, metrics, orchestrator, state_file,
+    Daemon, api_socket, api_tls, dashboard, drift, map, metrics, orchestrator, state_file, traces,
 };
 use crate::cli::daemon::DaemonOptions;
 use crate::cli::host::Host;
@@ -72,6 +72,11 @@ pub(crate) async fn run(options: DaemonOptions) -> anyhow::Result<()> {
     }
     if let Some(listener) = metrics {
         tasks.spawn(metrics::serve(Arc::clone(&daemon), listener, stop.clone()));
+    }
+    if daemon.traces.is_some() {
+        let client = traces::client().context("make a client for --otlp-endpoint")?;
+        tasks.spawn(traces::export(Arc::clone(&daemon), client, stop.clone()));
+        tasks.spawn(traces::follow(Arc::clone(&daemon), stop.clone()));
     }
     let (outside, gateways) = (
         Arc::clone(&daemon).look_outside(),

@@ -8,6 +8,7 @@
 mod browser;
 mod capture;
 mod clients;
+mod collector;
 mod command;
 mod compose;
 mod etcd;
@@ -29,6 +30,7 @@ use std::time::{Duration, Instant};
 pub(crate) use browser::Browser;
 pub(crate) use capture::Capture;
 pub(crate) use clients::Client;
+pub(crate) use collector::{Collector, attribute};
 pub(crate) use command::{Args, Finished, Spawned, tool};
 pub(crate) use compose::{NOTHING, Project, everything};
 pub(crate) use etcd::{Etcds, pairs};

@@ -25,6 +25,7 @@ use self::overlay::OverlayFigures;
 use self::registry::RegistryFigures;
 use super::Daemon;
 use super::events::Kind;
+use super::traces::{TraceFigures, Traces};
 
 pub(super) use self::serve::{bind, serve};
 
@@ -42,6 +43,7 @@ struct Figures {
     overlay: OverlayFigures,
     registry: RegistryFigures,
     names: Option<NameFigures>,
+    traces: Option<TraceFigures>,
 }
 
 impl Daemon {
@@ -80,6 +82,7 @@ impl Daemon {
             overlay,
             registry,
             names,
+            traces: self.traces.as_ref().map(Traces::figures),
         };
         let mut registry = Registry::default();
         registry
@@ -131,10 +134,24 @@ impl Collector for Figures {
         self.containers.write(encoder)?;
         self.overlay.write(encoder)?;
         self.registry.write(encoder)?;
+        if let Some(traces) = &self.traces {
+            write_traces(traces, encoder)?;
+        }
         self.names
             .as_ref()
             .map_or(Ok(()), |names| names.write(encoder))
     }
+}
+
+fn write_traces(traces: &TraceFigures, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let help = "Spans that the collector of traces took";
+    Family::counter(encoder, "spans_exported", help, None)?.write(&[], traces.exported)?;
+    let help = "Spans that the collector of traces did not get";
+    let mut dropped = Family::counter(encoder, "spans_dropped", help, None)?;
+    for (reason, count) in &traces.dropped {
+        dropped.write(&[("reason", reason)], *count)?;
+    }
+    Ok(())
 }
 
 fn gauge<'a>(
