@@ -5,6 +5,7 @@
 //! thread ends with the last process that has the filter.
 
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::process::{Child, Command};
@@ -146,8 +147,12 @@ fn serve(listener: &OwnedFd, state: &Mutex<State>) {
         if poll(&mut ready, None).is_err() {
             continue; // a signal
         }
-        if !ready[0].revents().contains(PollFlags::IN) {
-            return; // POLLHUP: the last process with the filter is gone
+        let revents = ready[0].revents();
+        if !revents.contains(PollFlags::IN) {
+            if revents.contains(PollFlags::HUP) {
+                return; // the last process with the filter is gone
+            }
+            continue; // POLLERR: a signal
         }
         let Ok(held) = sys::next_call(listener.as_fd()) else {
             continue; // its process is gone
@@ -166,7 +171,21 @@ fn serve(listener: &OwnedFd, state: &Mutex<State>) {
                 continue;
             }
         }
-        let _ = sys::let_go(listener.as_fd(), &held);
+        let_go(listener, &held);
+    }
+}
+
+/// A call that nobody lets go is held for ever.
+fn let_go(listener: &OwnedFd, held: &Notification) {
+    loop {
+        match sys::let_go(listener.as_fd(), held) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => return, // who would make it is gone
+            Err(error) => {
+                return eprintln!("let go call {} of {}: {error}", held.data.nr, held.pid);
+            }
+            Ok(()) => return,
+        }
     }
 }
 
