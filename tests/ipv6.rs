@@ -94,6 +94,59 @@ fn a_bridge_carries_both_families() {
     }
 }
 
+/// Over two hosts.
+#[test]
+fn an_overlay_keeps_addresses_back_and_hands_them_out_of_a_range() {
+    let [a, b] = cluster(&[Image::Busybox]);
+    // A host's block is then a /96; the second one's first address is kept back, so that is nobody's.
+    a.ok("network create -d overlay --ipv6 --subnet fd00:98::/64 --gateway fd00:98::9 --ip-range fd00:98:0:0:8::/80 \
+          --aux-address printer=fd00:98::8:0:0:2 --aux-address router=fd00:98::8:1:0:1 office");
+    for client in Client::ALL {
+        let shown = "{{json .IPAM.Config}}";
+        let shown = client.ok(&b, ["network", "inspect", "-f", shown, "office"]);
+        for words in [
+            r#""Gateway":"fd00:98::9""#,
+            r#""IPRange":"fd00:98:0:0:8::/80""#,
+            r#""printer":"fd00:98::8:0:0:2""#,
+        ] {
+            assert!(shown.contains(words), "{client:?}: {shown}");
+        }
+    }
+    for (host, name, address) in [
+        (&a, "one", "fd00:98::8:0:0:3"),
+        (&b, "two", "fd00:98::8:2:0:2"),
+    ] {
+        host.ok(&format!(
+            "run -d --name {name} --network office busybox sleep 1000"
+        ));
+        let place = place(host, Client::Nuncio, name, "office");
+        assert!(place.starts_with(&format!("{address}/")), "{place}");
+    }
+    wait_until("they reach each other", || pings(&a, "one", "two"));
+    // What the network is from the start has been changed by nobody.
+    for host in [&a, &b] {
+        assert!(!host.log().contains("changed by others"), "{}", host.log());
+    }
+    let taken = a.nuncio("run --rm --network office --ip6 fd00:98::8:0:0:2 busybox true");
+    assert!(taken.stderr.contains("reserved:printer"), "{taken:?}");
+    let subnet = "network create -d overlay --ipv6 --subnet fd00:99::/64";
+    for (flags, words) in [
+        ("--ip-range fd00:99::/122", "too small"),
+        ("--ip-range fd00:98::/80", "no matching subnet"),
+        ("--aux-address a=fd00:99::", "Address already in use"),
+        (
+            "--gateway fd00:99::7 --aux-address a=fd00:99::7",
+            "Address already in use",
+        ),
+    ] {
+        let refused = a.nuncio(&format!("{subnet} {flags} wrong")).refused(1);
+        assert!(refused.contains(words), "{flags}: {refused}");
+    }
+    a.ok("rm -f one");
+    b.ok("rm -f two");
+    a.ok("network rm office");
+}
+
 #[test]
 fn a_running_container_joins_and_leaves_and_keeps_its_address() {
     let host = single(&[Image::Busybox]);

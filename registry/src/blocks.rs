@@ -1,5 +1,7 @@
 //! Claiming each host's share of a network's subnet.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 use etcd_client::{Compare, CompareOp, TxnOp};
 use ipnetwork::IpNetwork;
 
@@ -86,18 +88,11 @@ impl Registry {
         incarnation: u64,
         avoid: &[IpNetwork],
     ) -> Result<BlockRecord, ClaimBlockError> {
-        let range = match network.range {
-            Some(range) if subnet.is_ipv4() => range.into(),
-            _ => subnet,
-        };
+        let range = network.range(subnet.is_ipv6()).unwrap_or(subnet);
         let prefix = block_prefix(range)?;
-        let is_kept_back = |block: &IpNetwork| match block {
-            IpNetwork::V4(block) => {
-                let first = u32::from(block.network()).saturating_add(1);
-                let mut reserved = network.reserved.values();
-                reserved.any(|address| u32::from(*address) == first)
-            }
-            IpNetwork::V6(_) => false,
+        let is_kept_back = |block: &IpNetwork| {
+            let first = first_address(*block);
+            network.reserved().any(|(_, address)| address == first)
         };
         let network_key = Key::Network(network.id.clone()).to_string();
         let mut backoff = Backoff::contention();
@@ -197,4 +192,14 @@ impl Registry {
 fn block_key(block: &BlockRecord) -> String {
     let (network, cidr) = (block.network.clone(), block.cidr);
     Key::Block { network, cidr }.to_string()
+}
+
+/// A block's first address behind its own, which its host has.
+fn first_address(block: IpNetwork) -> IpAddr {
+    match block {
+        IpNetwork::V4(block) => Ipv4Addr::from(u32::from(block.network()).saturating_add(1)).into(),
+        IpNetwork::V6(block) => {
+            Ipv6Addr::from(u128::from(block.network()).saturating_add(1)).into()
+        }
+    }
 }

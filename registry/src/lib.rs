@@ -45,9 +45,10 @@ pub use mailbox::AskError;
 pub use migrate::{MigrateError, Migrated};
 pub use mirror::Mirror;
 pub use model::{
-    BlockRecord, CheckRecord, EndpointHealth, EndpointRecord, FallbackRecord, Fittest,
-    ImportRecord, LinksRecord, MachineRecord, NetworkRecord, NodeRecord, PeekRecord, PortRecord,
-    Protocol, ServiceHealthRecord, ServiceOffer, ServiceRecord, Upstream, WireguardRecord,
+    AddressingV6, BlockRecord, CheckRecord, EndpointHealth, EndpointRecord, FallbackRecord,
+    Fittest, ImportRecord, LinksRecord, MachineRecord, NetworkRecord, NodeRecord, PeekRecord,
+    PortRecord, Protocol, ServiceHealthRecord, ServiceOffer, ServiceRecord, Upstream,
+    WireguardRecord,
 };
 pub use networks::{CreateNetworkError, NetworkRequest, RemoveNetworkError};
 pub use nodes::RegisterNodeError;

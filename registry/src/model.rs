@@ -116,6 +116,8 @@ pub struct NetworkRecord {
     pub gateway: Option<Ipv4Addr>,
     /// Addresses that no container gets, and what for.
     pub reserved: BTreeMap<String, Ipv4Addr>,
+    /// The same of IPv6, if it carries that.
+    pub addressing_v6: AddressingV6,
     /// Without a way out of the mesh.
     pub internal: bool,
     /// Open to containers that are not part of a service.
@@ -130,7 +132,44 @@ pub struct NetworkRecord {
     pub created: String,
 }
 
+/// What is asked of a network's addresses of IPv6.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct AddressingV6 {
+    /// The part of the subnet that hosts take blocks of; `None`: all of it.
+    #[serde(default)]
+    pub range: Option<Ipv6Network>,
+    /// The gateway asked for. Containers use their own host's; this address is nobody's.
+    #[serde(default)]
+    pub gateway: Option<Ipv6Addr>,
+    /// Addresses that no container gets, and what for.
+    #[serde(default)]
+    pub reserved: BTreeMap<String, Ipv6Addr>,
+}
+
 impl NetworkRecord {
+    /// The gateways asked for, that of IPv4 first.
+    pub fn gateways(&self) -> impl Iterator<Item = IpAddr> {
+        let v6 = self.addressing_v6.gateway.map(IpAddr::V6);
+        self.gateway.map(IpAddr::V4).into_iter().chain(v6)
+    }
+
+    /// The addresses of either family that no container gets, and what for.
+    pub fn reserved(&self) -> impl Iterator<Item = (&str, IpAddr)> {
+        let v4 = self.reserved.iter();
+        let v6 = self.addressing_v6.reserved.iter();
+        v4.map(|(what, address)| (what.as_str(), IpAddr::V4(*address)))
+            .chain(v6.map(|(what, address)| (what.as_str(), IpAddr::V6(*address))))
+    }
+
+    /// The part that hosts take blocks of, of the one of its subnets that is of the family.
+    #[must_use]
+    pub fn range(&self, ipv6: bool) -> Option<IpNetwork> {
+        match ipv6 {
+            true => self.addressing_v6.range.map(IpNetwork::V6),
+            false => self.range.map(IpNetwork::V4),
+        }
+    }
+
     /// Its subnets, that of IPv4 first.
     pub fn subnets(&self) -> impl Iterator<Item = IpNetwork> {
         let v6 = self.subnet_v6.map(IpNetwork::V6);

@@ -13,7 +13,7 @@ use crate::era::Seen;
 use crate::keys::{
     BLOCKS, BadName, ENDPOINTS, Key, NETWORK_NAMES, NETWORKS, SUBNETS, VNIS, check_name,
 };
-use crate::model::NetworkRecord;
+use crate::model::{AddressingV6, NetworkRecord};
 use crate::nodes::ATTEMPTS;
 use crate::subnets::SubnetTooSmall;
 use crate::wire::Record;
@@ -43,6 +43,8 @@ pub struct NetworkRequest {
     pub gateway: Option<Ipv4Addr>,
     /// Addresses that no container gets, and what for.
     pub reserved: BTreeMap<String, Ipv4Addr>,
+    /// The same of IPv6.
+    pub addressing_v6: AddressingV6,
     /// Subnets to keep clear of, such as the host's routes.
     pub avoid: Vec<IpNetwork>,
     /// The VNI, or `None` to take the first free one from 4096 up.
@@ -354,6 +356,7 @@ fn record(request: &NetworkRequest, choice: Choice) -> NetworkRecord {
         range: request.range,
         gateway: request.gateway,
         reserved: request.reserved.clone(),
+        addressing_v6: request.addressing_v6.clone(),
         internal: request.internal,
         attachable: request.attachable,
         mtu: request.mtu,

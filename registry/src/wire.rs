@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::model::{
-    BlockRecord, FallbackRecord, LinksRecord, MachineRecord, NetworkRecord, NodeRecord, PeekRecord,
-    WireguardRecord,
+    AddressingV6, BlockRecord, FallbackRecord, LinksRecord, MachineRecord, NetworkRecord,
+    NodeRecord, PeekRecord, WireguardRecord,
 };
 
 const VERSION: u64 = 1;
@@ -246,6 +246,8 @@ struct NetworkWire {
     #[serde(default)]
     reserved: BTreeMap<String, Ipv4Addr>,
     #[serde(default)]
+    addressing_v6: AddressingV6,
+    #[serde(default)]
     internal: bool,
     #[serde(default)]
     attachable: bool,
@@ -276,12 +278,16 @@ impl Record for NetworkRecord {
         if let Some(subnet) = wire.subnet_v6 {
             check_canonical("subnet_v6", subnet.into())?;
         }
+        if let Some(range) = wire.addressing_v6.range {
+            check_canonical("addressing_v6.range", range.into())?;
+        }
         Ok(Self {
             subnet: wire.subnet,
             subnet_v6: wire.subnet_v6,
             range: wire.range,
             gateway: wire.gateway,
             reserved: wire.reserved,
+            addressing_v6: wire.addressing_v6,
             id: wire.id,
             name: wire.name,
             driver: wire.driver,
@@ -306,6 +312,7 @@ impl Record for NetworkRecord {
             range: self.range,
             gateway: self.gateway,
             reserved: self.reserved.clone(),
+            addressing_v6: self.addressing_v6.clone(),
             internal: self.internal,
             attachable: self.attachable,
             mtu: self.mtu,

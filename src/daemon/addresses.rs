@@ -42,11 +42,10 @@ fn keep_back(
     network: &NetworkRecord,
     blocks: &[IpNetwork],
 ) -> Result<(), WriteBookError> {
-    let gateway = network.gateway.map(|it| ("the gateway".to_owned(), it));
-    let reserved = network.reserved.iter();
-    let reserved = reserved.map(|(what, address)| (format!("reserved:{what}"), *address));
-    for (holder, address) in reserved.chain(gateway) {
-        let address = IpAddr::V4(address);
+    let gateways = network.gateways().map(|it| ("the gateway".to_owned(), it));
+    let reserved = network.reserved();
+    let reserved = reserved.map(|(what, address)| (format!("reserved:{what}"), address));
+    for (holder, address) in reserved.chain(gateways) {
         if !blocks.iter().any(|block| block.contains(address)) {
             continue;
         }
@@ -251,6 +250,13 @@ impl Daemon {
                     ));
                 }
                 Err(AllocateError::Full { .. }) => {
+                    // The network's links carry IPv6 from the start, or they would be changed in a moment.
+                    if let Some(v6) = network.subnet_v6.map(IpNetwork::V6)
+                        && subnet.is_ipv4()
+                        && self.blocks_in(id, v6).is_empty()
+                    {
+                        self.claim_block(network, v6).await?;
+                    }
                     self.claim_block(network, subnet).await?;
                 }
                 Err(error @ AllocateError::Write(_)) => return Err(error.into()),

@@ -8,14 +8,14 @@ use anyhow::{Context, bail};
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use nuncio_overlay::{LEAST_MTU_V6, gateway, host_routes};
 use nuncio_registry::{
-    CreateNetworkError, NetworkRequest, RemoveNetworkError, first_free, overlapping,
+    AddressingV6, CreateNetworkError, NetworkRequest, RemoveNetworkError, first_free, overlapping,
 };
 
 use super::Daemon;
 use super::adopted::adopt;
 use super::container::locked;
 use super::network_options::{BRIDGE, NetworkOptions};
-use super::networks::{LocalNetwork, LocalV6, Network, Pool, pools};
+use super::networks::{LocalNetwork, LocalV6, Network, Pool, of_either, pools};
 use super::refusal::Refusal;
 use super::sealing::{ENCRYPTED, require_tun};
 
@@ -70,6 +70,29 @@ impl NetworkCreate {
         let v6 = self.v6.as_ref().and_then(|v6| v6.subnet);
         let v4 = self.subnet.map(IpNetwork::V4);
         v4.into_iter().chain(v6.map(IpNetwork::V6))
+    }
+
+    /// What is asked of the subnets that are asked for; where no gateway is, it is the first address.
+    fn pools(&self) -> Vec<Pool> {
+        let v4 = self.subnet.map(|subnet| Pool {
+            subnet: subnet.into(),
+            gateway: self
+                .gateway
+                .map(IpAddr::V4)
+                .or(Some(gateway(subnet.into()))),
+            range: self.range.map(IpNetwork::V4),
+            reserved: of_either(&self.reserved),
+        });
+        let v6 = self.v6.as_ref().and_then(|v6| {
+            let subnet = v6.subnet?.into();
+            Some(Pool {
+                subnet,
+                gateway: v6.gateway.map(IpAddr::V6).or(Some(gateway(subnet))),
+                range: v6.range.map(IpNetwork::V6),
+                reserved: of_either(&v6.reserved),
+            })
+        });
+        v4.into_iter().chain(v6).collect()
     }
 }
 
@@ -173,18 +196,7 @@ impl Daemon {
         request: NetworkCreate,
         mut avoid: Vec<IpNetwork>,
     ) -> anyhow::Result<String> {
-        refuse_addressing_v6(&request)?;
-        if let Some(subnet) = request.subnet {
-            let kept = request.reserved.iter();
-            check_reserved(&Pool {
-                subnet: subnet.into(),
-                gateway: Some(request.gateway.map_or(gateway(subnet.into()), IpAddr::V4)),
-                range: None,
-                reserved: kept
-                    .map(|(what, at)| (what.clone(), (*at).into()))
-                    .collect(),
-            })?;
-        }
+        request.pools().iter().try_for_each(check_reserved)?;
         if request.options.contains_key(ENCRYPTED) {
             require_tun(&request.name)?;
         }
@@ -207,12 +219,18 @@ impl Daemon {
                 .collect(),
         };
         pools.extend(unique_local(&self.node.id));
+        let v6 = request.v6.clone().unwrap_or_default();
         let created = self
             .registry
             .create_network(NetworkRequest {
                 pools,
                 v6: request.v6.is_some(),
-                subnet_v6: request.v6.and_then(|v6| v6.subnet),
+                subnet_v6: v6.subnet,
+                addressing_v6: AddressingV6 {
+                    range: v6.range,
+                    gateway: v6.gateway,
+                    reserved: v6.reserved,
+                },
                 name: request.name.clone(),
                 driver: "overlay".into(),
                 subnet: request.subnet,
@@ -379,25 +397,6 @@ impl Daemon {
         let about = [("name", network.name()), ("type", network.driver())];
         self.tell_network(network.id(), "destroy", about);
         self.sync().await
-    }
-}
-
-/// Every host hands out addresses of an overlay's IPv6 from blocks of its own, of which it is the gateway.
-fn refuse_addressing_v6(request: &NetworkCreate) -> Result<(), Refusal> {
-    let Some(v6) = &request.v6 else {
-        return Ok(());
-    };
-    let asked = [
-        (v6.gateway.is_some(), "--gateway"),
-        (v6.range.is_some(), "--ip-range"),
-        (!v6.reserved.is_empty(), "--aux-address"),
-    ];
-    match asked.iter().find(|(asked, _)| *asked) {
-        Some((_, flag)) => Err(Refusal::unsupported(format!(
-            "network {}: not built: {flag} of an overlay's IPv6",
-            request.name
-        ))),
-        None => Ok(()),
     }
 }
 

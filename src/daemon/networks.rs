@@ -68,22 +68,29 @@ pub(crate) struct LocalV6 {
 impl LocalNetwork {
     /// What is said of its addresses, those of IPv4 first.
     pub(crate) fn pools(&self) -> Vec<Pool> {
-        let ip = |(what, address): (&String, &Ipv4Addr)| (what.clone(), (*address).into());
         let v4 = Pool {
             subnet: self.subnet.into(),
             gateway: Some(self.gateway.unwrap_or(gateway_of(self.subnet)).into()),
             range: self.range.map(IpNetwork::V4),
-            reserved: self.reserved.iter().map(ip).collect(),
+            reserved: of_either(&self.reserved),
         };
-        let ip = |(what, address): (&String, &Ipv6Addr)| (what.clone(), (*address).into());
         let v6 = self.v6.as_ref().map(|v6| Pool {
             subnet: v6.subnet.into(),
             gateway: Some(gateway(v6.subnet.into())),
             range: v6.range.map(IpNetwork::V6),
-            reserved: v6.reserved.iter().map(ip).collect(),
+            reserved: of_either(&v6.reserved),
         });
         std::iter::once(v4).chain(v6).collect()
     }
+}
+
+/// The addresses as those of either family.
+pub(super) fn of_either<A: Copy + Into<IpAddr>>(
+    reserved: &BTreeMap<String, A>,
+) -> BTreeMap<String, IpAddr> {
+    let each = reserved.iter();
+    each.map(|(what, address)| (what.clone(), (*address).into()))
+        .collect()
 }
 
 /// A network's addresses of one family.

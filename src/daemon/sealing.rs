@@ -220,6 +220,8 @@ mod tests {
     use std::net::Ipv4Addr;
     use std::sync::Arc;
 
+    use nuncio_registry::AddressingV6;
+
     use super::*;
 
     #[test]
@@ -237,6 +239,7 @@ mod tests {
                 range: None,
                 gateway: Some(Ipv4Addr::new(10, 1, 0, 1)),
                 reserved: BTreeMap::new(),
+                addressing_v6: AddressingV6::default(),
                 internal: false,
                 attachable: true,
                 mtu: None,

@@ -1,6 +1,6 @@
 //! What the daemon shows, and the calls that only pass something on.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -244,17 +244,16 @@ impl Daemon {
             let mut blocks = blocks.iter().copied();
             blocks.find(|block| block.is_ipv6() == subnet.is_ipv6())
         };
-        let ip = |(what, address): (&String, &Ipv4Addr)| (what.clone(), (*address).into());
         let pool = |subnet: IpNetwork| {
-            let asked = subnet.is_ipv4().then_some(network);
-            let kept_back = asked.map(|network| network.reserved.iter().map(ip).collect());
+            let is_of = |address: &IpAddr| address.is_ipv6() == subnet.is_ipv6();
+            let reserved = network.reserved().filter(|(_, address)| is_of(address));
             Pool {
                 subnet,
-                gateway: asked
-                    .and_then(|network| network.gateway.map(IpAddr::V4))
-                    .or(own(subnet).map(gateway)),
-                range: asked.and_then(|network| network.range.map(IpNetwork::V4)),
-                reserved: kept_back.unwrap_or_default(),
+                gateway: network.gateways().find(is_of).or(own(subnet).map(gateway)),
+                range: network.range(subnet.is_ipv6()),
+                reserved: reserved
+                    .map(|(what, address)| (what.to_owned(), address))
+                    .collect(),
             }
         };
         network.subnets().map(pool).collect()

@@ -60,7 +60,7 @@ pub(super) fn choose(
         })?),
     };
     if let Some(subnet) = subnet_v6 {
-        block_prefix(subnet.into())?;
+        block_prefix(request.addressing_v6.range.unwrap_or(subnet).into())?;
     }
     let vni = match request.vni {
         Some(vni) => match claims.vnis.get(&vni) {

@@ -92,6 +92,14 @@ fn network() -> impl Strategy<Value = NetworkRecord> {
                 range: internal.then_some(subnet),
                 gateway: attachable.then(|| subnet.network()),
                 reserved: BTreeMap::from([(id.clone(), subnet.broadcast())]),
+                addressing_v6: AddressingV6 {
+                    range: subnet_v6,
+                    gateway: subnet_v6.map(|subnet| subnet.network()),
+                    reserved: subnet_v6
+                        .map(|subnet| (id.clone(), subnet.broadcast()))
+                        .into_iter()
+                        .collect(),
+                },
                 id,
                 internal,
                 attachable,
