@@ -396,6 +396,76 @@ fn what_is_broken_on_the_underlay_or_of_the_registry_is_found() {
 }
 
 #[test]
+fn the_way_of_ipv6_is_walked_where_a_network_carries_it() {
+    let hosts = Broken::new();
+    let (a, b) = (&hosts.a, &hosts.b);
+    a.ok("network create -d overlay --ipv6 both");
+    a.ok("run -d --name near --network both busybox sleep 1000");
+    b.ok("run -d --name far --network both busybox httpd -f -p 6379");
+    let words = "-6 near far 6379";
+    let all_is_well = || {
+        wait_until("all is well by IPv6", || {
+            let (why, place) = Broken::ask(a, words);
+            let hops = why["hops"].as_array().cloned().unwrap_or_default();
+            // BusyBox's httpd listens on :: for both.
+            place.is_none() && hops.iter().all(|hop| hop["status"] == "ok")
+        });
+    };
+    all_is_well();
+    let id = a.ok("network inspect -f {{.Id}} both");
+    let (tunnel, bridge) = (format!("nx-{}", &id[..8]), format!("nb-{}", &id[..8]));
+    let route = |word: usize| {
+        let script =
+            format!("ip -6 route show dev {tunnel} | awk '/via/ {{ print ${word}; exit }}'");
+        sh(a, &script)
+    };
+    let (peer, gateway) = (route(1), route(3));
+    assert!(peer.contains(':') && gateway.contains(':'));
+    let drop = "nft add table ip6 foreign; nft 'add chain ip6 foreign it { type filter hook forward priority 5; }';
+        nft add rule ip6 foreign it tcp dport 6379 drop";
+    let faults = [
+        (
+            a,
+            format!("ip -6 route del {peer} dev {tunnel}"),
+            "host-1 peer-route",
+        ),
+        (
+            a,
+            format!("ip -6 neigh del {gateway} dev {tunnel}"),
+            "host-1 neighbour",
+        ),
+        (
+            a,
+            "echo 0 >/proc/sys/net/ipv6/conf/all/forwarding".to_owned(),
+            "host-1 forwarding",
+        ),
+        (
+            b,
+            format!("ip -6 address flush dev {bridge} scope global"),
+            "host-2 bridge",
+        ),
+        (b, drop.to_owned(), "host-2 rules"),
+    ];
+    for (host, fault, place) in faults {
+        sh(host, &fault);
+        Broken::breaks(a, &fault, words, place);
+        // By IPv4 all is as it was.
+        assert_eq!(Broken::ask(a, "-4 near far 6379").1, None, "{fault}");
+        let _ = host.inside("sh", ["-c", "nft delete table ip6 foreign"]);
+        restart(host);
+        all_is_well();
+    }
+
+    let address = b.ok("inspect -f {{.NetworkSettings.Networks.both.GlobalIPv6Address}} far");
+    assert_eq!(Broken::ask(a, &format!("near [{address}]:6379")).1, None);
+    let (_, place) = Broken::ask(a, &format!("near {address} 6380"));
+    assert_eq!(place.as_deref(), Some("host-2 listener"));
+    Broken::breaks(a, "no IPv6 there", "-6 web db 6379", "host-1 network");
+    let wrong = a.nuncio(["why", "-4", "near", &address]);
+    assert!(wrong.refused(125).contains("family"));
+}
+
+#[test]
 fn a_name_on_another_host_goes_before_an_id_that_begins_like_it() {
     let hosts = Broken::new();
     let (a, b) = (&hosts.a, &hosts.b);

@@ -180,6 +180,17 @@ pub struct Peer {
     pub mtu: Option<u16>,
 }
 
+impl Peer {
+    /// Where its block begins: at its gateway; over IPv6 at the link-local address of its end of the tunnel, since the
+    /// kernel refuses there as next hop what it has another route to just then, as after somebody changed ours.
+    pub(crate) fn next_hop(&self) -> IpAddr {
+        match self.block {
+            IpNetwork::V4(_) => gateway(self.block),
+            IpNetwork::V6(_) => self.mac.link_local().into(),
+        }
+    }
+}
+
 /// What crosses the tunnel between hosts.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Reach {

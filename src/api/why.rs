@@ -7,15 +7,16 @@ use serde::Deserialize;
 
 use super::{Answer, Server};
 use crate::daemon::refusal::Refusal;
-use crate::daemon::why::Asked;
+use crate::daemon::why::{Asked, Family};
 
-/// `from=NAME&to=NAME[&port=6379[/tcp|/udp]]`.
+/// `from=NAME&to=NAME[&port=6379[/tcp|/udp]][&family=4|6]`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct WhyQuery {
     from: String,
     to: String,
     port: Option<String>,
+    family: Option<String>,
 }
 
 pub(crate) async fn why(State(daemon): Server, Query(query): Query<WhyQuery>) -> Answer {
@@ -28,10 +29,20 @@ pub(crate) async fn why(State(daemon): Server, Query(query): Query<WhyQuery>) ->
         Some(Err(error)) => return Err(Refusal::invalid(error.to_string()).into()),
         None => None,
     };
+    let family = match query.family.as_deref() {
+        None => None,
+        Some("4") => Some(Family::V4),
+        Some("6") => Some(Family::V6),
+        Some(other) => {
+            let refusal = format!("invalid family {other}: expected 4 or 6");
+            return Err(Refusal::invalid(refusal).into());
+        }
+    };
     let asked = Asked {
         from: query.from,
         to: query.to,
         port,
+        family,
     };
     Ok(Json(daemon.why(&asked).await?).into_response())
 }

@@ -26,6 +26,14 @@ pub(super) struct WhyArgs {
     #[arg(value_name = "PORT[/tcp|/udp]")]
     port: Option<String>,
 
+    /// Walk the way of IPv4: so it is unless TO is an address of IPv6
+    #[arg(short = '4', long)]
+    ipv4: bool,
+
+    /// Walk the way of IPv6, in a network that carries it
+    #[arg(short = '6', long, conflicts_with = "ipv4")]
+    ipv6: bool,
+
     /// Print all that was found as JSON
     #[arg(long)]
     json: bool,
@@ -42,7 +50,9 @@ The exit status is 0 if nothing is wrong, 1 if something is, and 125 if that cou
 Examples:
   nuncio why web db                             whether web reaches db at all
   nuncio why web db 6379                        and whether somebody listens there
+  nuncio why -6 web db 6379                     the same by IPv6
   nuncio why web 192.0.2.7:443                  out of the mesh
+  nuncio why web '[2001:db8::7]:443'            and by IPv6
   nuncio why web db 6379 --json | jq '.hops[] | select(.status != \"ok\")'";
 
 /// What the daemon answers.
@@ -80,7 +90,14 @@ pub(super) async fn run(args: WhyArgs, client: &Client) -> Result<u8, Failure> {
             .get("/nuncio/v1/why")
             .query("from", &args.from)
             .query("to", &args.to);
-        let call = call.optional("port", args.port.as_deref());
+        let family = match (args.ipv4, args.ipv6) {
+            (true, _) => Some("4"),
+            (_, true) => Some("6"),
+            _ => None,
+        };
+        let call = call
+            .optional("port", args.port.as_deref())
+            .optional("family", family);
         anyhow::Ok(call.send().await?.json::<Value>().await?)
     };
     let told = asked

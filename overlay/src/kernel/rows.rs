@@ -13,7 +13,7 @@ use super::{
     pass::Pass,
 };
 use crate::{
-    Carrier, MacAddr, Peer, Segment, gateway,
+    Carrier, MacAddr, Segment, gateway,
     netlink::{FdbRow, Neighbour, Route},
     segment::BRIDGE_LINK_LOCAL,
 };
@@ -282,15 +282,18 @@ impl Wanted {
             for peer in &segment.peers {
                 let is_v6 = peer.block.is_ipv6();
                 let mut blocks = segment.blocks.iter();
-                let own = blocks.find(|block| block.is_ipv6() == is_v6);
-                let gateway = next_hop(peer);
+                // Without a block of the family the links do not carry it (yet).
+                let Some(own) = blocks.find(|block| block.is_ipv6() == is_v6) else {
+                    continue;
+                };
+                let gateway = peer.next_hop();
                 let destination = IpNetwork::new(peer.block.network(), peer.block.prefix());
                 let way = links.get(vxlan.link_to(peer.vtep).0);
                 if let (Ok(destination), Some(way)) = (destination, way.filter(|way| way.ours)) {
                     wanted.routes.insert(Route {
                         destination,
                         gateway: Some(gateway),
-                        source: own.map(|block| crate::gateway(*block)),
+                        source: Some(crate::gateway(*own)),
                         link: way.index,
                         mtu: peer.mtu.map(u32::from),
                     });
@@ -311,15 +314,6 @@ impl Wanted {
             }
         }
         wanted
-    }
-}
-
-/// Where a peer's block begins: at its gateway; over IPv6 at the link-local address of its end of the tunnel, since
-/// the kernel refuses there as next hop what it has another route to just then, as after somebody changed ours.
-fn next_hop(peer: &Peer) -> IpAddr {
-    match peer.block {
-        IpNetwork::V4(_) => gateway(peer.block),
-        IpNetwork::V6(_) => peer.mac.link_local().into(),
     }
 }
 

@@ -2,18 +2,14 @@
 
 mod tunnel;
 
-use std::{
-    fmt::Display,
-    io,
-    net::{IpAddr, Ipv4Addr},
-};
+use std::{fmt::Display, io};
 
 use super::{
     Finding, Hop, Verdict, WalkRequest,
-    look::{Host, Inside},
+    look::{self, Host, Inside},
     rules::{Packet, dropped},
 };
-use crate::{Carrier, Protocol, ShortcutState, Standing, firewall, gateway, gateway_of};
+use crate::{Carrier, Protocol, ShortcutState, Standing, firewall, gateway};
 
 pub(super) fn judge(
     request: &WalkRequest,
@@ -51,7 +47,7 @@ pub(super) fn judge(
     let past = short.as_ref().is_some_and(|(past, _)| *past);
     findings.extend(short.map(|(_, finding)| finding));
     if !on_bridge && !past {
-        findings.push(forwarding(host));
+        findings.push(forwarding(request, host));
     }
     let mut packets = underlay_packets(request, host);
     let seen = !on_bridge || host.bridge_filtered || !request.segment.icc;
@@ -115,7 +111,7 @@ fn address(request: &WalkRequest, inside: &Inside) -> Finding {
 
 fn route(request: &WalkRequest, inside: &Inside) -> Finding {
     let (attached, other) = (&request.attached, request.other);
-    let gateway = gateway_of(request.address);
+    let gateway = gateway(request.address);
     let near = request.address.contains(other);
     let mend = if request.subnet.contains(other) {
         format!(
@@ -136,7 +132,7 @@ fn route(request: &WalkRequest, inside: &Inside) -> Finding {
             format_args!("the container has no route to {other}: {error}"),
             mend,
         ),
-        Ok(way) if Some(way.link) == link && (near || way.gateway == Some(gateway.into())) => {
+        Ok(way) if Some(way.link) == link && (near || way.gateway == Some(gateway)) => {
             match way.gateway {
                 Some(gateway) => Finding::fine(Hop::Route, format_args!("{other} via {gateway}")),
                 None => Finding::fine(Hop::Route, format_args!("{other} is on the link")),
@@ -205,7 +201,7 @@ fn bridge(request: &WalkRequest, host: &Host) -> Finding {
         return Finding::broken(Hop::Bridge, format_args!("{name} is down"), mend);
     }
     let missing = request.segment.blocks.iter().find(|block| {
-        block.contains(request.address.ip().into()) && !host.has(link.index, gateway(**block))
+        block.contains(request.address.ip()) && !host.has(link.index, gateway(**block))
     });
     if let Some(block) = missing {
         let gateway = gateway(*block);
@@ -219,14 +215,15 @@ fn bridge(request: &WalkRequest, host: &Host) -> Finding {
     Finding::fine(Hop::Bridge, format_args!("{name} is up"))
 }
 
-fn forwarding(host: &Host) -> Finding {
+fn forwarding(request: &WalkRequest, host: &Host) -> Finding {
+    let setting = look::forwarding(request);
     if host.forwarding {
-        Finding::fine(Hop::Forwarding, "net.ipv4.ip_forward is 1")
+        Finding::fine(Hop::Forwarding, format_args!("{setting} is 1"))
     } else {
         Finding::broken(
             Hop::Forwarding,
-            "net.ipv4.ip_forward is 0: the host routes nothing",
-            "sysctl -w net.ipv4.ip_forward=1",
+            format_args!("{setting} is 0: the host routes nothing"),
+            format!("sysctl -w {setting}=1"),
         )
     }
 }
@@ -351,9 +348,8 @@ fn underlay_packets(request: &WalkRequest, host: &Host) -> Vec<Packet> {
     let (Some(peer), Some(vxlan)) = (&request.peer, &request.segment.vxlan) else {
         return Vec::new();
     };
-    let (IpAddr::V4(source), IpAddr::V4(target), Some(Ok(way))) =
-        (peer.vtep, vxlan.local, &host.underlay)
-    else {
+    let (source, target) = (peer.vtep, vxlan.local);
+    let Some(Ok(way)) = &host.underlay else {
         return Vec::new();
     };
     if vxlan.carrier != Carrier::Vxlan {
@@ -373,7 +369,7 @@ fn underlay_packets(request: &WalkRequest, host: &Host) -> Vec<Packet> {
 
 /// Where there is no other host of ours: out of the mesh.
 fn out(request: &WalkRequest, host: &Host) -> Finding {
-    let other: Ipv4Addr = request.other;
+    let other = request.other;
     if request.segment.internal {
         let detail = "the network is internal: nothing leaves it".to_owned();
         return Finding::new(Hop::PeerRoute, Verdict::Broken, detail, None);

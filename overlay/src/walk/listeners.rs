@@ -20,11 +20,16 @@ pub struct Listener {
 impl Listener {
     /// Whether it takes what is sent to `address`.
     #[must_use]
-    pub fn takes(&self, address: Ipv4Addr) -> bool {
-        match self.address.ip() {
-            IpAddr::V4(own) => own.is_unspecified() || own == address,
+    pub fn takes(&self, address: IpAddr) -> bool {
+        match (self.address.ip(), address) {
+            (own, address) if own == address => true,
+            (IpAddr::V4(own), IpAddr::V4(_)) => own.is_unspecified(),
             // Sockets of IPv6 take IPv4 too, unless they say otherwise, which is not told.
-            IpAddr::V6(own) => own.is_unspecified() || own.to_ipv4_mapped() == Some(address),
+            (IpAddr::V6(own), IpAddr::V4(address)) => {
+                own.is_unspecified() || own.to_ipv4_mapped() == Some(address)
+            }
+            (IpAddr::V6(own), IpAddr::V6(_)) => own.is_unspecified(),
+            (IpAddr::V4(_), IpAddr::V6(_)) => false,
         }
     }
 }
@@ -112,11 +117,14 @@ mod tests {
             address: text.parse().unwrap(),
         };
         assert_eq!(found, [at("127.0.0.1:8080"), at("0.0.0.0:6379")]);
-        let container = Ipv4Addr::new(10, 0, 0, 2);
+        let container = IpAddr::from([10, 0, 0, 2]);
         assert!(!found[0].takes(container) && found[1].takes(container));
         let six = address("00000000000000000000000001000000:0050").unwrap();
         assert_eq!(six, "[::1]:80".parse().unwrap());
         assert!(at("[::]:80").takes(container) && !at("[::1]:80").takes(container));
+        let dual = "fd00::2".parse().unwrap();
+        assert!(at("[::]:80").takes(dual) && at("[fd00::2]:80").takes(dual));
+        assert!(!at("0.0.0.0:80").takes(dual) && !at("[::1]:80").takes(dual));
     }
 
     proptest! {

@@ -29,7 +29,7 @@ pub(super) struct Host {
     pub(super) way: io::Result<Way>,
     pub(super) underlay: Option<io::Result<Way>>,
     pub(super) forwarding: bool,
-    /// The rules of what is bridged, too, are those of nft and iptables.
+    /// The rules of what is bridged, too, are those of nft, iptables and ip6tables.
     pub(super) bridge_filtered: bool,
     /// All rules, as nft tells them in JSON.
     pub(super) rules: Result<Value, String>,
@@ -41,7 +41,7 @@ pub(super) async fn inside(request: &WalkRequest) -> io::Result<Inside> {
     Ok(Inside {
         link: netlink.link(&request.attached.container_link).await?,
         addresses: netlink.addresses().await?,
-        way: netlink.way_to(request.other.into()).await,
+        way: netlink.way_to(request.other).await,
     })
 }
 
@@ -49,20 +49,36 @@ pub(super) async fn host(request: &WalkRequest) -> io::Result<Host> {
     let netlink = Netlink::open()?;
     let vtep = request.peer.as_ref().map(|peer| peer.vtep);
     let is_set = |path: &str| fs::read_to_string(path).is_ok_and(|text| text.trim() != "0");
+    let filtered = if request.other.is_ipv6() {
+        "/proc/sys/net/bridge/bridge-nf-call-ip6tables"
+    } else {
+        "/proc/sys/net/bridge/bridge-nf-call-iptables"
+    };
     Ok(Host {
         links: netlink.links().await?,
         addresses: netlink.addresses().await?,
         neighbours: netlink.neighbours().await?,
         fdb: netlink.fdb().await?,
-        way: netlink.way_to(request.other.into()).await,
+        way: netlink.way_to(request.other).await,
         underlay: match vtep {
             Some(vtep) => Some(netlink.way_to(vtep).await),
             None => None,
         },
-        forwarding: is_set("/proc/sys/net/ipv4/ip_forward"),
-        bridge_filtered: is_set("/proc/sys/net/bridge/bridge-nf-call-iptables"),
+        forwarding: is_set(&format!(
+            "/proc/sys/{}",
+            forwarding(request).replace('.', "/")
+        )),
+        bridge_filtered: is_set(filtered),
         rules: rules().await,
     })
+}
+
+/// The setting that makes the host a router, as `sysctl` calls it.
+pub(super) fn forwarding(request: &WalkRequest) -> &'static str {
+    match request.other {
+        IpAddr::V4(_) => "net.ipv4.ip_forward",
+        IpAddr::V6(_) => "net.ipv6.conf.all.forwarding",
+    }
 }
 
 async fn rules() -> Result<Value, String> {

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddrV4, UdpSocket},
+    net::{IpAddr, Ipv4Addr, SocketAddrV4, UdpSocket},
     path::Path,
     time::Duration,
 };
@@ -19,21 +19,27 @@ const SERVER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, 11), 53)
 /// It answers in microseconds, or asks upstream.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// The addresses that a name has in the network namespace at `netns`; none of a name that does not exist.
+/// The addresses of IPv4, or of IPv6, that a name has in the network namespace at `netns`; none of a name that does not
+/// exist.
 ///
 /// # Errors
 ///
 /// If the server does not answer, or refuses to.
-pub async fn resolve(netns: &Path, name: &str) -> io::Result<Vec<Ipv4Addr>> {
+pub async fn resolve(netns: &Path, name: &str, ipv6: bool) -> io::Result<Vec<IpAddr>> {
     let namespace = NetNs::open(netns).map_err(io::Error::other)?;
     let name = Name::from_ascii(name).map_err(io::Error::other)?;
-    namespace.run(move || ask(name)).await?
+    let kind = if ipv6 {
+        RecordType::AAAA
+    } else {
+        RecordType::A
+    };
+    namespace.run(move || ask(name, kind)).await?
 }
 
-fn ask(name: Name) -> io::Result<Vec<Ipv4Addr>> {
+fn ask(name: Name, kind: RecordType) -> io::Result<Vec<IpAddr>> {
     let mut query = Message::query();
     query.metadata.recursion_desired = true;
-    query.add_query(Query::query(name, RecordType::A));
+    query.add_query(Query::query(name, kind));
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
     socket.set_read_timeout(Some(PATIENCE))?;
     socket.connect(SERVER)?;
@@ -49,7 +55,8 @@ fn ask(name: Name) -> io::Result<Vec<Ipv4Addr>> {
         .answers
         .iter()
         .filter_map(|record| match &record.data {
-            RData::A(address) => Some(address.0),
+            RData::A(address) => Some(address.0.into()),
+            RData::AAAA(address) => Some(address.0.into()),
             _ => None,
         });
     Ok(addresses.collect())

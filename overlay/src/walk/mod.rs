@@ -6,9 +6,9 @@ mod look;
 mod lookup;
 mod rules;
 
-use std::{fmt, net::Ipv4Addr};
+use std::{fmt, net::IpAddr};
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 
 use crate::{AttachRequest, Peer, Protocol, Segment, Standing};
 
@@ -22,14 +22,14 @@ pub use self::{
 pub struct WalkRequest {
     /// How the container was attached.
     pub attached: AttachRequest,
-    /// Its address of IPv4, with the prefix of its block. IPv6 is not walked.
-    pub address: Ipv4Network,
-    /// The IPv4 addresses of the whole network.
-    pub subnet: Ipv4Network,
+    /// Its address, with the prefix of its block: what is walked is of this family.
+    pub address: IpNetwork,
+    /// The whole network's addresses of that family.
+    pub subnet: IpNetwork,
     /// Its network.
     pub segment: Segment,
-    /// The other end's address.
-    pub other: Ipv4Addr,
+    /// The other end's address, of the same family.
+    pub other: IpAddr,
     /// The host that the other end is on, if that is not this one and one of the network's.
     pub peer: Option<Peer>,
     /// Who opens connections: the container, or the other end.

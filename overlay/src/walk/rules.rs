@@ -1,6 +1,6 @@
 //! Whether rules that are not ours drop a packet: nft's list in JSON, followed as the kernel would.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use serde_json::Value;
 
@@ -17,10 +17,17 @@ pub(super) struct Packet {
     /// Where it came in, and where it goes out.
     pub(super) from: String,
     pub(super) to: String,
-    pub(super) source: Ipv4Addr,
-    pub(super) target: Ipv4Addr,
+    pub(super) source: IpAddr,
+    pub(super) target: IpAddr,
     /// `None`: any.
     pub(super) port: Option<(Protocol, u16)>,
+}
+
+impl Packet {
+    /// What nft calls its family, and its header.
+    fn family(&self) -> &'static str {
+        if self.target.is_ipv6() { "ip6" } else { "ip" }
+    }
 }
 
 /// A rule, or a chain's policy, that drops a packet.
@@ -43,7 +50,7 @@ pub(super) fn dropped(ruleset: &Value, ours: &str, packet: &Packet) -> Option<Dr
         let (family, table, name) = (text("family"), text("table"), text("name"));
         if text("hook") != packet.hook
             || text("type") != "filter"
-            || !["ip", "inet"].contains(&family)
+            || ![packet.family(), "inet"].contains(&family)
             || format!("{family} {table}") == ours
         {
             continue;
@@ -194,7 +201,14 @@ impl Rules<'_> {
             return match key {
                 "iifname" | "iif" => any(right, |text| Some(is_link(text.as_str()?, &packet.from))),
                 "oifname" | "oif" => any(right, |text| Some(is_link(text.as_str()?, &packet.to))),
-                "nfproto" => any(right, |text| Some(text.as_str()? == "ipv4")),
+                "nfproto" => {
+                    let own = if packet.target.is_ipv6() {
+                        "ipv6"
+                    } else {
+                        "ipv4"
+                    };
+                    any(right, |text| Some(text.as_str()? == own))
+                }
                 "l4proto" => self.protocol(right),
                 _ => None,
             };
@@ -204,9 +218,10 @@ impl Rules<'_> {
         }
         let field = left.pointer("/payload/field").and_then(Value::as_str)?;
         match (left.pointer("/payload/protocol")?.as_str()?, field) {
-            ("ip", "saddr") => any(right, |value| is_address(value, packet.source)),
-            ("ip", "daddr") => any(right, |value| is_address(value, packet.target)),
-            ("ip", "protocol") => self.protocol(right),
+            (header @ ("ip" | "ip6"), _) if header != packet.family() => Some(false),
+            ("ip" | "ip6", "saddr") => any(right, |value| is_address(value, packet.source)),
+            ("ip" | "ip6", "daddr") => any(right, |value| is_address(value, packet.target)),
+            ("ip", "protocol") | ("ip6", "nexthdr") => self.protocol(right),
             (protocol @ ("tcp" | "udp" | "th"), "dport") => {
                 let (of, number) = packet.port?;
                 if protocol != "th" && protocol != of.to_string() {
@@ -214,7 +229,7 @@ impl Rules<'_> {
                 }
                 any(right, |value| is_number(value, number.into()))
             }
-            (protocol @ ("tcp" | "udp" | "icmp"), _) => {
+            (protocol @ ("tcp" | "udp" | "icmp" | "icmpv6"), _) => {
                 let (of, _) = packet.port?;
                 (protocol != of.to_string()).then_some(false)
             }
@@ -269,13 +284,13 @@ fn is_link(pattern: &str, name: &str) -> bool {
     }
 }
 
-fn is_address(value: &Value, address: Ipv4Addr) -> Maybe {
-    let parsed = |value: &Value| value.as_str()?.parse::<Ipv4Addr>().ok();
+fn is_address(value: &Value, address: IpAddr) -> Maybe {
+    let parsed = |value: &Value| value.as_str()?.parse::<IpAddr>().ok();
     if let Some(prefix) = value.get("prefix") {
         let (start, length) = (parsed(prefix.get("addr")?)?, prefix.get("len")?.as_u64()?);
         let length = u8::try_from(length).ok()?;
         return Some(
-            ipnetwork::Ipv4Network::new(start, length)
+            ipnetwork::IpNetwork::new(start, length)
                 .ok()?
                 .contains(address),
         );

@@ -1,11 +1,11 @@
 //! The two ends: whether they run and may meet, what the name means there, and who listens.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::Path;
 
 use nuncio_overlay::{Protocol, resolve};
 
-use super::mail::{EndAnswer, EndpointAt};
+use super::mail::{EndAnswer, EndQuestion, EndpointAt};
 use super::target::Target;
 use super::{Daemon, Hop, Status, Why};
 use crate::daemon::config::NetworkMode;
@@ -79,9 +79,14 @@ impl Daemon {
         target: &Target,
         port: Option<(Protocol, u16)>,
         why: &mut Why,
-    ) -> Option<(Network, Ipv4Addr)> {
+    ) -> Option<(Network, IpAddr)> {
         let hop = |status, detail: String| {
             Hop::new(&self.node.name, &from.name, "network", status, detail)
+        };
+        let no_ipv6 = |who: &str, network: &Network| {
+            let detail = format!("{who} has no IPv6 address in {}", network.name());
+            hop(Status::Broken, detail)
+                .mend("nuncio network create --ipv6 ..., and connect both to it")
         };
         let networks = self.all_networks();
         let network_of = |id: &str| networks.iter().find(|network| network.id() == id).cloned();
@@ -105,16 +110,21 @@ impl Daemon {
                 let mut all = from.endpoints.iter();
                 all.next().map(|(name, endpoint)| (name.as_str(), endpoint))
             })?;
-            return Some((network_of(&endpoint.network_id)?, address));
+            let network = network_of(&endpoint.network_id)?;
+            if EndpointAt::of(endpoint).address_of(target.family).is_none() {
+                why.push(no_ipv6(&from.name, &network));
+                return None;
+            }
+            return Some((network, address));
         }
         let shared = from.endpoints.values().find_map(|own| {
             let other = target
                 .endpoints
                 .iter()
                 .find(|at| at.network == own.network_id)?;
-            Some((network_of(&own.network_id)?, other.address))
+            Some((network_of(&own.network_id)?, own, other))
         });
-        let Some((network, address)) = shared else {
+        let Some((network, own, other)) = shared else {
             let named = |id: &str| {
                 network_of(id).map_or_else(
                     || id.chars().take(12).collect(),
@@ -139,6 +149,19 @@ impl Daemon {
             );
             let mend = format!("nuncio network connect {} {}", theirs[0], from.name);
             why.push(hop(Status::Broken, detail).mend(mend));
+            return None;
+        };
+        let (here, there) = (
+            EndpointAt::of(own).address_of(target.family),
+            other.address_of(target.family),
+        );
+        let (Some(_), Some(address)) = (here, there) else {
+            let lacks = if here.is_none() {
+                &from.name
+            } else {
+                &target.name
+            };
+            why.push(no_ipv6(lacks, &network));
             return None;
         };
         let allowed = self.allowed(from, target, &network, port);
@@ -199,7 +222,7 @@ impl Daemon {
         netns: &Path,
         network: &Network,
         target: &Target,
-        address: Ipv4Addr,
+        address: IpAddr,
         why: &mut Why,
     ) {
         let hop = |status, detail: String| {
@@ -225,12 +248,13 @@ impl Daemon {
         let virtual_address = services
             .iter()
             .find(|service| service.name == *name && service.network == network.id());
+        // It is of IPv4, and names have no other then.
         let virtual_address = virtual_address.and_then(|service| service.address);
         let mend = "nuncio network disconnect and connect it, or use the address".to_owned();
-        why.push(match resolve(netns, name).await {
+        why.push(match resolve(netns, name, address.is_ipv6()).await {
             Ok(found)
                 if found.contains(&address)
-                    || virtual_address.is_some_and(|address| found.contains(&address)) =>
+                    || virtual_address.is_some_and(|address| found.contains(&address.into())) =>
             {
                 hop(Status::Ok, format!("{name} is {}", list(&found)))
             }
@@ -262,7 +286,7 @@ impl Daemon {
     pub(super) async fn end(
         &self,
         container: &Container,
-        from: &[EndpointAt],
+        asked: &EndQuestion,
         port: Option<(Protocol, u16)>,
     ) -> anyhow::Result<EndAnswer> {
         let record = container.view();
@@ -275,19 +299,15 @@ impl Daemon {
                 .endpoints
                 .values()
                 .any(|own| own.network_id == network.id());
-            let from = from.iter().find(is).filter(|_| here)?.address;
-            Some((network, from))
+            let from = asked.from.iter().find(is).filter(|_| here)?;
+            Some((network, from.address_of(asked.family)?))
         });
         if let (true, Some((network, from))) = (runs, shared) {
             hops.extend(self.inward(&record, &network, from, port).await?);
         }
-        let endpoints = record.endpoints.values().map(|endpoint| EndpointAt {
-            network: endpoint.network_id.clone(),
-            address: endpoint.address,
-        });
         Ok(EndAnswer {
             name: record.name.clone(),
-            endpoints: endpoints.collect(),
+            endpoints: record.endpoints.values().map(EndpointAt::of).collect(),
             hops,
         })
     }
@@ -297,7 +317,7 @@ impl Daemon {
         &self,
         record: &Record,
         network: &Network,
-        from: Ipv4Addr,
+        from: IpAddr,
         port: Option<(Protocol, u16)>,
     ) -> anyhow::Result<Vec<Hop>> {
         let container = self.container(&record.id)?;
@@ -313,7 +333,7 @@ impl Daemon {
         &self,
         record: &Record,
         network: &Network,
-        from: Ipv4Addr,
+        from: IpAddr,
         port: Option<(Protocol, u16)>,
     ) -> anyhow::Result<Vec<Hop>> {
         let request = self
@@ -333,7 +353,7 @@ impl Daemon {
     }
 }
 
-fn list(addresses: &[Ipv4Addr]) -> String {
+fn list(addresses: &[IpAddr]) -> String {
     let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
     addresses.join(", ")
 }

@@ -1,6 +1,6 @@
 //! What hosts ask each other, by way of the registry.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -8,8 +8,9 @@ use nuncio_overlay::Protocol;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Asked, Daemon, Hop, PATIENCE, PATIENCE_FOR_BOTH, Why, begins};
+use super::{Asked, Daemon, Family, Hop, PATIENCE, PATIENCE_FOR_BOTH, Why, begins};
 use crate::daemon::container::Container;
+use crate::daemon::record::Endpoint;
 use crate::daemon::refusal::Refusal;
 
 /// A container's place in a network.
@@ -17,6 +18,26 @@ use crate::daemon::refusal::Refusal;
 pub(super) struct EndpointAt {
     pub(super) network: String,
     pub(super) address: Ipv4Addr,
+    /// If the network carries IPv6.
+    #[serde(default)]
+    pub(super) address_v6: Option<Ipv6Addr>,
+}
+
+impl EndpointAt {
+    pub(super) fn of(endpoint: &Endpoint) -> Self {
+        Self {
+            network: endpoint.network_id.clone(),
+            address: endpoint.address,
+            address_v6: endpoint.v6.map(|v6| v6.address),
+        }
+    }
+
+    pub(super) fn address_of(&self, family: Family) -> Option<IpAddr> {
+        match family {
+            Family::V4 => Some(self.address.into()),
+            Family::V6 => self.address_v6.map(IpAddr::V6),
+        }
+    }
 }
 
 /// What the host sees of a container that another one wants to reach.
@@ -26,6 +47,8 @@ pub(super) struct EndQuestion {
     /// Where those are who want to reach it.
     pub(super) from: Vec<EndpointAt>,
     pub(super) port: Option<(String, u16)>,
+    #[serde(default)]
+    pub(super) family: Family,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -42,6 +65,8 @@ struct WayQuestion {
     from: String,
     to: String,
     port: Option<(String, u16)>,
+    #[serde(default)]
+    family: Option<Family>,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -108,7 +133,7 @@ impl Daemon {
                     return Ok(Answer::Nobody);
                 };
                 let port = port_of(question.port.as_ref());
-                let answer = self.end(&container, &question.from, port).await?;
+                let answer = self.end(&container, &question, port).await?;
                 Ok(Answer::End(answer))
             }
             Question::Way(question) => {
@@ -119,6 +144,7 @@ impl Daemon {
                     port: port_of(question.port.as_ref()),
                     from: question.from,
                     to: question.to,
+                    family: question.family,
                 };
                 let why = Box::pin(self.why_from_here(&from.view(), &asked)).await?;
                 Ok(Answer::Way(why))
@@ -178,6 +204,7 @@ impl Daemon {
             from: asked.from.clone(),
             to: asked.to.clone(),
             port: wire_of(asked.port),
+            family: asked.family,
         });
         match self.question(node, &question).await? {
             Answer::Way(why) => Ok(why),

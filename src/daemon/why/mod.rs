@@ -10,9 +10,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 use nuncio_overlay::{Peer, Protocol, WalkRequest, inner_mtu, sealed_mtu, walk};
 use nuncio_registry::EndpointRecord;
+use serde::{Deserialize, Serialize};
 use tokio::net::TcpSocket;
 use tokio::time::timeout;
 
@@ -24,7 +25,7 @@ use super::refusal::Refusal;
 
 pub(crate) use self::hops::{Hop, Status, Why};
 pub(super) use self::mail::answer_questions;
-use self::mail::{EndAnswer, EndQuestion};
+use self::mail::{EndAnswer, EndQuestion, EndpointAt};
 use self::target::Target;
 
 /// How long another host may take to say what it sees.
@@ -34,6 +35,24 @@ const PATIENCE_FOR_BOTH: Duration = Duration::from_secs(9);
 /// How long a connection may take that is made to see whether it can be.
 const CONNECTS: Duration = Duration::from_secs(2);
 
+/// Which of the two ways is walked, where a network carries IPv6 beside IPv4.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Family {
+    #[default]
+    V4,
+    V6,
+}
+
+impl Family {
+    fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
+}
+
 /// What is asked.
 #[derive(Clone, Debug)]
 pub(crate) struct Asked {
@@ -42,6 +61,8 @@ pub(crate) struct Asked {
     /// A container, a service, an alias, an address, or `HOST:PORT`.
     pub(crate) to: String,
     pub(crate) port: Option<(Protocol, u16)>,
+    /// As the other end's address has it, if nothing is said.
+    pub(crate) family: Option<Family>,
 }
 
 impl Daemon {
@@ -83,6 +104,7 @@ impl Daemon {
         let runs = self.life(&here, &mut why);
         let target = self.target(from, asked).await?;
         let port = asked.port.or_else(|| target.port());
+        let family = target.family;
         let Some((network, other)) = self.meet(from, &target, port, &mut why) else {
             why.extend(target.into_hops());
             return Ok(why);
@@ -102,16 +124,14 @@ impl Daemon {
         let local = target.local.clone();
         why.extend(target.into_hops());
         if let Some(to) = local {
-            let back = from
-                .endpoints
-                .get(network.name())
-                .map(|endpoint| endpoint.address);
+            let own = from.endpoints.get(network.name());
+            let back = own.and_then(|endpoint| EndpointAt::of(endpoint).address_of(family));
             if let Some(back) = back {
                 why.extend(self.far_end(&to, &network, back, port).await?);
             }
         }
         if let (true, Some((Protocol::Tcp, port))) = (runs, port) {
-            self.try_connect(&here.netns, SocketAddr::new(other.into(), port), &mut why)
+            self.try_connect(&here.netns, SocketAddr::new(other, port), &mut why)
                 .await;
         }
         Ok(why)
@@ -130,7 +150,7 @@ impl Daemon {
         &self,
         record: &Record,
         network: &Network,
-        other: std::net::Ipv4Addr,
+        other: IpAddr,
         outward: bool,
         port: Option<(Protocol, u16)>,
     ) -> anyhow::Result<WalkRequest> {
@@ -149,7 +169,7 @@ impl Daemon {
         let peer = segment
             .peers
             .iter()
-            .find(|peer| peer.block.contains(other.into()))
+            .find(|peer| peer.block.contains(other))
             .cloned();
         let fits = peer.as_ref().and_then(|peer| {
             let width = self.path_states().get(&peer.vtep)?.mtu?;
@@ -163,9 +183,24 @@ impl Daemon {
         let fits = fits.map(|fits| fits.min(segment.mtu));
         let endpoint = within(record, network.id())
             .with_context(|| format!("{} is not in network {}", record.name, network.name()))?;
+        let (address, subnet) = match (Family::of(other), endpoint.v6, network.subnet_v6()) {
+            (Family::V4, ..) => (
+                IpNetwork::new(endpoint.address.into(), endpoint.block.prefix())?,
+                network.subnet().into(),
+            ),
+            (Family::V6, Some(v6), Some(subnet)) => (
+                IpNetwork::new(v6.address.into(), v6.block.prefix())?,
+                subnet.into(),
+            ),
+            (Family::V6, ..) => {
+                let (name, network) = (&record.name, network.name());
+                let refusal = format!("{name} has no IPv6 address in network {network}");
+                return Err(Refusal::conflict(refusal).into());
+            }
+        };
         Ok(WalkRequest {
-            address: Ipv4Network::new(endpoint.address, endpoint.block.prefix())?,
-            subnet: network.subnet(),
+            address,
+            subnet,
             attached: self.attach_request(&container, record, network).await?,
             segment,
             other,

@@ -1,6 +1,6 @@
 //! Whether a port is open: exposed, and listened on.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::Path;
 
 use nuncio_overlay::{Protocol, listeners};
@@ -31,7 +31,7 @@ impl Daemon {
     pub(super) async fn listener(
         &self,
         record: &Record,
-        address: Ipv4Addr,
+        address: IpAddr,
         (protocol, number): (Protocol, u16),
         netns: &Path,
     ) -> Hop {
@@ -63,7 +63,10 @@ impl Daemon {
                 Status::Broken,
                 format!("what listens there does so on {} only", other.address.ip()),
             )
-            .mend(format!("have it listen on 0.0.0.0 or {address}")),
+            .mend(format!(
+                "have it listen on {} or {address}",
+                if address.is_ipv6() { "::" } else { "0.0.0.0" }
+            )),
             None => hop(
                 Status::Broken,
                 format!("nobody in {name} listens on {number}/{protocol}"),

@@ -1,15 +1,15 @@
 //! What is meant by the other end: a container here or on another host, a service, or something outside of the mesh.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use futures_util::future::join_all;
 use ipnetwork::IpNetwork;
-use nuncio_overlay::{Protocol, gateway_of};
+use nuncio_overlay::{Protocol, gateway_of, gateway6_of};
 use nuncio_registry::EndpointRecord;
 
 use super::mail::{EndpointAt, wire_of};
-use super::{Asked, Daemon, EndAnswer, EndQuestion, Hop, Status, begins};
+use super::{Asked, Daemon, EndAnswer, EndQuestion, Family, Hop, Status, begins};
 use crate::daemon::offering::services_of;
 use crate::daemon::record::{Link, Record};
 use crate::daemon::refusal::Refusal;
@@ -30,7 +30,9 @@ pub(super) struct Target {
     pub(super) node: Option<String>,
     pub(super) endpoints: Vec<EndpointAt>,
     /// It is none of the mesh's, but there.
-    pub(super) outside: Option<Ipv4Addr>,
+    pub(super) outside: Option<IpAddr>,
+    /// Which way is walked.
+    pub(super) family: Family,
     port: Option<u16>,
     /// The consumer's link to it.
     pub(super) link: Option<Link>,
@@ -62,9 +64,20 @@ impl Daemon {
             .cloned();
         let target = link.as_ref().map(|link| link.target.clone());
         let name = target.as_deref().unwrap_or(name);
+        let address = name.parse::<IpAddr>().ok();
+        let family = address.map(Family::of);
+        if let (Some(family), Some(asked)) = (family, asked.family)
+            && family != asked
+        {
+            return Err(Refusal::invalid(format!(
+                "{name} is not of the family that is asked for: leave out -4 and -6"
+            ))
+            .into());
+        }
         let base = Target {
             name: name.to_owned(),
-            asked_by_name: name.parse::<Ipv4Addr>().is_err().then(|| name.to_owned()),
+            asked_by_name: address.is_none().then(|| name.to_owned()),
+            family: family.or(asked.family).unwrap_or_default(),
             port,
             link,
             ..Target::default()
@@ -84,20 +97,20 @@ impl Daemon {
         if let Some((node, id)) = self.elsewhere(from, |endpoint| begins(name, &endpoint.id)) {
             return Ok(self.there(base, from, &node, &id, port).await);
         }
-        if let Ok(address) = name.parse() {
+        if address.is_some() {
             return Ok(Target {
-                outside: Some(address),
+                outside: address,
                 ..base
             });
         }
-        if let Some((node, answer)) = self.seek(from, name, port).await {
+        if let Some((node, answer)) = self.seek(from, &base, port).await {
             return Ok(of_answer(base, node, answer));
         }
         if let Some(target) = self.lost(from, &base) {
             return Ok(target);
         }
         if name.contains('.')
-            && let Some(address) = outside(name).await
+            && let Some(address) = outside(name, base.family).await
         {
             return Ok(Target {
                 outside: Some(address),
@@ -109,14 +122,10 @@ impl Daemon {
     }
 
     fn here(&self, base: Target, record: Record) -> Target {
-        let endpoints = record.endpoints.values().map(|endpoint| EndpointAt {
-            network: endpoint.network_id.clone(),
-            address: endpoint.address,
-        });
         Target {
             name: record.name.clone(),
             node: Some(self.node.id.clone()),
-            endpoints: endpoints.collect(),
+            endpoints: record.endpoints.values().map(EndpointAt::of).collect(),
             local: Some(record),
             ..base
         }
@@ -124,7 +133,7 @@ impl Daemon {
 
     /// A container of this host that has the address, the alias or the service's name in one of `from`'s networks.
     fn local_member(&self, from: &Record, name: &str) -> Option<Record> {
-        let address = name.parse::<Ipv4Addr>().ok();
+        let address = name.parse::<IpAddr>().ok();
         let records = self
             .containers()
             .into_iter()
@@ -136,7 +145,8 @@ impl Daemon {
                     .values()
                     .any(|own| own.network_id == endpoint.network_id);
                 let named = endpoint.aliases.iter().any(|alias| alias == name)
-                    || Some(endpoint.address) == address;
+                    || address
+                        .is_some_and(|address| endpoint.addresses().any(|own| own == address));
                 together
                     && (named
                         || services_of(&record.config)
@@ -182,6 +192,7 @@ impl Daemon {
             let known = known.map(|endpoint| EndpointAt {
                 network: endpoint.network.clone(),
                 address: endpoint.address,
+                address_v6: endpoint.address_v6,
             });
             let name = catalog
                 .nodes
@@ -207,7 +218,10 @@ impl Daemon {
             )];
             return Target { hops, ..base };
         }
-        match self.ask_end(node, question(from, id, port)).await {
+        match self
+            .ask_end(node, question(from, id, base.family, port))
+            .await
+        {
             Ok(Some(answer)) => of_answer(base, node.to_owned(), answer),
             Ok(None) => {
                 let hops = vec![hop(
@@ -227,7 +241,7 @@ impl Daemon {
     async fn seek(
         &self,
         from: &Record,
-        name: &str,
+        base: &Target,
         port: Option<(Protocol, u16)>,
     ) -> Option<(String, EndAnswer)> {
         let alive: BTreeSet<String> = {
@@ -242,7 +256,8 @@ impl Daemon {
             .filter(|node| *node != self.node.id)
             .take(HOSTS);
         let asked = others.map(|node| async {
-            let answer = self.ask_end(&node, question(from, name, port)).await;
+            let asked = question(from, &base.name, base.family, port);
+            let answer = self.ask_end(&node, asked).await;
             Some((node, answer.ok()??))
         });
         join_all(asked).await.into_iter().flatten().next()
@@ -264,6 +279,12 @@ impl Daemon {
             IpNetwork::V6(_) => None,
         });
         let (block, cidr) = first?;
+        let beside = catalog.blocks.values().find_map(|other| match other.cidr {
+            IpNetwork::V6(cidr) if other.node == block.node && other.network == block.network => {
+                Some(cidr)
+            }
+            _ => None,
+        });
         let host = catalog.nodes.get(&block.node)?.name.clone();
         let detail = format!(
             "no host that is alive knows {}; {host} may, but is not heard of",
@@ -271,12 +292,14 @@ impl Daemon {
         );
         Some(Target {
             name: base.name.clone(),
+            family: base.family,
             port: base.port,
             link: base.link.clone(),
             node: Some(block.node.clone()),
             endpoints: vec![EndpointAt {
                 network: block.network.clone(),
                 address: gateway_of(cidr),
+                address_v6: beside.map(gateway6_of),
             }],
             hops: vec![Hop::new(
                 &host,
@@ -299,6 +322,7 @@ fn is_called(endpoint: &EndpointRecord, name: &str) -> bool {
             .iter()
             .any(|service| service.name == name)
         || name.parse() == Ok(endpoint.address)
+        || endpoint.address_v6.is_some() && name.parse().ok() == endpoint.address_v6
 }
 
 fn of_answer(base: Target, node: String, answer: EndAnswer) -> Target {
@@ -311,20 +335,32 @@ fn of_answer(base: Target, node: String, answer: EndAnswer) -> Target {
     }
 }
 
-fn question(from: &Record, container: &str, port: Option<(Protocol, u16)>) -> EndQuestion {
-    let from = from.endpoints.values().map(|endpoint| EndpointAt {
-        network: endpoint.network_id.clone(),
-        address: endpoint.address,
-    });
+fn question(
+    from: &Record,
+    container: &str,
+    family: Family,
+    port: Option<(Protocol, u16)>,
+) -> EndQuestion {
     EndQuestion {
         container: container.to_owned(),
-        from: from.collect(),
+        from: from.endpoints.values().map(EndpointAt::of).collect(),
         port: wire_of(port),
+        family,
     }
 }
 
-/// `HOST:PORT`, or what stands for itself.
+/// `HOST:PORT`, `[IPV6]:PORT`, or what stands for itself.
 fn split(text: &str) -> (&str, Option<u16>) {
+    if let Some(inner) = text.strip_prefix('[') {
+        return match inner.split_once(']') {
+            Some((host, "")) => (host, None),
+            Some((host, rest)) => match rest.strip_prefix(':').map(str::parse) {
+                Some(Ok(port)) => (host, Some(port)),
+                _ => (text, None),
+            },
+            None => (text, None),
+        };
+    }
     match text.rsplit_once(':') {
         Some((host, port)) if !host.is_empty() && !host.contains(':') => match port.parse() {
             Ok(port) => (host, Some(port)),
@@ -334,12 +370,10 @@ fn split(text: &str) -> (&str, Option<u16>) {
     }
 }
 
-async fn outside(name: &str) -> Option<Ipv4Addr> {
-    let mut found = tokio::net::lookup_host((name, 0)).await.ok()?;
-    found.find_map(|address| match address.ip() {
-        std::net::IpAddr::V4(address) => Some(address),
-        std::net::IpAddr::V6(_) => None,
-    })
+async fn outside(name: &str, family: Family) -> Option<IpAddr> {
+    let found = tokio::net::lookup_host((name, 0)).await.ok()?;
+    let mut found = found.map(|address| address.ip());
+    found.find(|address| Family::of(*address) == family)
 }
 
 #[cfg(test)]
@@ -353,5 +387,10 @@ mod tests {
         assert_eq!(split("192.0.2.1:80"), ("192.0.2.1", Some(80)));
         assert_eq!(split("db:http"), ("db:http", None));
         assert_eq!(split("fe80::1"), ("fe80::1", None));
+        assert_eq!(split("[fd00::1]:80"), ("fd00::1", Some(80)));
+        assert_eq!(split("[fd00::1]"), ("fd00::1", None));
+        for wrong in ["[fd00::1", "[fd00::1]80", "[fd00::1]:http"] {
+            assert_eq!(split(wrong), (wrong, None));
+        }
     }
 }

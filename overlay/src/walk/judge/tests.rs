@@ -387,3 +387,66 @@ fn what_goes_a_shorter_way_is_not_stopped_by_what_it_passes() {
     let found = hops(ShortcutState::Changed, |_| {});
     assert_eq!(found, (changed, vec![Hop::Shortcut]));
 }
+
+/// The same hosts, where the network's IPv6 is walked.
+fn of_ipv6() -> (WalkRequest, Inside, Host) {
+    let (mut request, mut inside, mut host) = (request(), inside(), host());
+    let [subnet, near, far] = ["fd00:1::/48", "fd00:1:0:1::/64", "fd00:1:0:2::/64"]
+        .map(|network| network.parse::<ipnetwork::IpNetwork>().unwrap());
+    let next_hop = MacAddr::of_node("b").link_local().to_string();
+    request.segment.subnets = vec![subnet];
+    request.segment.blocks = vec![near];
+    request.segment.peers[0].block = far;
+    request.peer.as_mut().unwrap().block = far;
+    request.address = "fd00:1:0:1::2/64".parse().unwrap();
+    request.subnet = subnet;
+    request.other = "fd00:1:0:2::2".parse().unwrap();
+    inside.addresses = vec![an_address(9, "fd00:1:0:1::2/64")];
+    inside.way = a_way(9, Some("fd00:1:0:1::1"));
+    host.addresses[0] = an_address(BRIDGE, "fd00:1:0:1::1/64");
+    host.neighbours[0].address = next_hop.parse().unwrap();
+    host.way = a_way(TUNNEL, Some(&next_hop));
+    (request, inside, host)
+}
+
+#[test]
+fn the_way_of_ipv6_is_judged_as_that_of_ipv4() {
+    let found = |damage: Damage| {
+        let (request, inside, mut host) = of_ipv6();
+        damage(&mut host);
+        let findings = judge(&request, &Ok(inside), &Ok(host), &standing(Some(true)));
+        let wrong = findings.into_iter();
+        let wrong = wrong.filter(|finding| finding.verdict != Verdict::Fine);
+        wrong
+            .map(|finding| (finding.hop, finding.mend))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(found(|_| {}), []);
+    let damages: [(Hop, &str, Damage); 4] = [
+        (
+            Hop::Forwarding,
+            "sysctl -w net.ipv6.conf.all.forwarding=1",
+            |host| host.forwarding = false,
+        ),
+        (
+            Hop::Bridge,
+            "ip address add fd00:1:0:1::1/64 dev nb-1",
+            |host| host.addresses.retain(|row| row.link != BRIDGE),
+        ),
+        (
+            Hop::PeerRoute,
+            "ip route replace fd00:1:0:2::/64 via fe80::",
+            |host| host.way = Err(Errno::ENETUNREACH.into()),
+        ),
+        (Hop::Neighbour, "ip neighbour replace fe80::", |host| {
+            host.neighbours.clear()
+        }),
+    ];
+    for (hop, mend, damage) in damages {
+        let found = found(damage);
+        let [(at, Some(told))] = &found[..] else {
+            panic!("{hop:?}: {found:?}");
+        };
+        assert!(*at == hop && told.starts_with(mend), "{found:?}");
+    }
+}

@@ -2,7 +2,7 @@
 
 use super::{Finding, Hop, Host, Verdict, WalkRequest};
 use crate::{
-    Carrier, Peer, Vxlan, gateway,
+    Carrier, Peer, Vxlan,
     netlink::{FdbRow, Link, Neighbour, VxlanSettings},
 };
 
@@ -66,7 +66,7 @@ fn mtu(fits: u16, peer: &Peer, link: &Link, host: &Host) -> Finding {
         let mend = format!(
             "ip route replace {} via {} dev {} onlink mtu {fits}",
             peer.block,
-            gateway(peer.block),
+            peer.next_hop(),
             link.name
         );
         let detail =
@@ -115,7 +115,7 @@ fn device(vxlan: &Vxlan, link: &Link) -> Finding {
 }
 
 fn peer_route(peer: &Peer, link: &Link, request: &WalkRequest, host: &Host) -> Finding {
-    let (gateway, other) = (gateway(peer.block), request.other);
+    let (gateway, other) = (peer.next_hop(), request.other);
     let mend = format!(
         "ip route replace {} via {gateway} dev {} onlink",
         peer.block, link.name
@@ -143,7 +143,7 @@ fn peer_route(peer: &Peer, link: &Link, request: &WalkRequest, host: &Host) -> F
 }
 
 fn neighbour(peer: &Peer, link: &Link, host: &Host) -> Finding {
-    let gateway = gateway(peer.block);
+    let gateway = peer.next_hop();
     let is = |row: &&Neighbour| row.link == link.index && row.address == gateway;
     let mend = format!(
         "ip neighbour replace {gateway} lladdr {} dev {} nud permanent",

@@ -9,8 +9,8 @@ fn packet() -> Packet {
         hook: "forward",
         from: "nb-1".to_owned(),
         to: "nx-1".to_owned(),
-        source: Ipv4Addr::new(10, 1, 1, 2),
-        target: Ipv4Addr::new(10, 1, 2, 2),
+        source: [10, 1, 1, 2].into(),
+        target: [10, 1, 2, 2].into(),
         port: Some((Protocol::Tcp, 6379)),
     }
 }
@@ -82,6 +82,54 @@ fn a_rule_drops_what_it_is_about_and_nothing_else() {
         let ruleset = table("accept", &[json!([condition, {"counter": {}}, drop])], &[]);
         let expected = drops.then_some((true, Some(10)));
         assert_eq!(drop_of(&ruleset), expected, "{condition}");
+    }
+}
+
+#[test]
+fn rules_of_ipv4_are_not_about_ipv6_and_the_other_way_round() {
+    let packet = Packet {
+        source: "fd00:1::2".parse().unwrap(),
+        target: "fd00:2::2".parse().unwrap(),
+        ..packet()
+    };
+    let rule = |family: &str, condition: Value| {
+        let mut ruleset = table("accept", &[json!([condition, {"drop": null}])], &[]);
+        for item in ruleset["nftables"].as_array_mut().unwrap() {
+            for kind in ["chain", "rule"] {
+                if let Some(body) = item.get_mut(kind) {
+                    body["family"] = json!(family);
+                }
+            }
+        }
+        dropped(&ruleset, "inet nuncio", &packet).map(|drop| drop.surely)
+    };
+    let field =
+        |header: &str, field: &str| json!({"payload": {"protocol": header, "field": field}});
+    let prefix = json!({"prefix": {"addr": "fd00:1::", "len": 32}});
+    let proto = |name: &str| is(json!({"meta": {"key": "nfproto"}}), json!(name));
+    for (family, condition, expected) in [
+        ("ip6", is(field("ip6", "saddr"), prefix.clone()), Some(true)),
+        (
+            "inet",
+            is(field("ip6", "saddr"), prefix.clone()),
+            Some(true),
+        ),
+        ("ip", is(field("ip6", "saddr"), prefix), None),
+        ("inet", is(field("ip6", "daddr"), json!("fd00:1::2")), None),
+        (
+            "inet",
+            is(field("ip6", "nexthdr"), json!("tcp")),
+            Some(true),
+        ),
+        ("inet", is(field("ip", "protocol"), json!("tcp")), None),
+        ("inet", proto("ipv6"), Some(true)),
+        ("inet", proto("ipv4"), None),
+    ] {
+        assert_eq!(
+            rule(family, condition.clone()),
+            expected,
+            "{family} {condition}"
+        );
     }
 }
 
