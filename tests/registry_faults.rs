@@ -3,6 +3,8 @@
 //! Whatever it is, no packet between containers is lost, names are told, containers start, and when it is over all agree
 //! within seconds on what there is, once and no more.
 
+#[path = "registry_faults/clocks.rs"]
+mod clocks;
 mod support;
 
 use std::cell::Cell;

@@ -11,8 +11,8 @@ use crate::names::MeshId;
 
 /// For how long the authority's own certificate is good.
 const LIFETIME: Duration = Duration::from_secs(20 * 365 * 24 * 60 * 60);
-/// Clocks of members may be behind by this much.
-const SKEW: Duration = Duration::from_secs(60 * 60);
+/// Clocks of others may be behind by this much: certificates are good from as long before they are made.
+pub(crate) const SKEW: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What the authority's certificate says, but for its key.
 pub(crate) fn root(mesh: MeshId, now: u64) -> CertificateParams {

@@ -241,3 +241,60 @@ impl ClientCertVerifier for AnyKey {
         schemes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use std::time::Duration;
+
+    use rustls::pki_types::pem::PemObject as _;
+
+    use super::*;
+    use crate::authority::{Authority, now};
+    use crate::key::Key;
+    use crate::names::NodeId;
+
+    const HOUR: i64 = 60 * 60;
+
+    /// What a clock says that is wrong by some hours.
+    fn clock(hours: i64) -> UnixTime {
+        let seconds = now().checked_add_signed(hours * HOUR).unwrap();
+        UnixTime::since_unix_epoch(Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn clocks_may_differ_by_most_of_a_day_and_ahead_by_what_is_left_of_a_certificates_life() {
+        let directory = tempfile::tempdir().unwrap();
+        let (manager, week) = (
+            "ab".repeat(16).parse::<NodeId>().unwrap(),
+            Duration::from_secs(7 * 24 * 60 * 60),
+        );
+        let authority = Authority::found(directory.path(), &manager, week).unwrap();
+        let (_, [role, root]) = authority.role().unwrap();
+        let pinned = Pinned {
+            mesh: authority.mesh(),
+            authority: Fingerprint::of(&root).unwrap(),
+        };
+        let admits = |hours| pinned.check(&role, std::slice::from_ref(&root), clock(hours));
+        for hours in [-23, -1, 0, 1, 23] {
+            admits(hours).unwrap_or_else(|error| panic!("{hours} h: {error}"));
+        }
+        assert!(admits(-25).is_err() && admits(25).is_err());
+
+        let address = [198, 18, 0, 1].into();
+        let papers = authority.enter_own("m", Key::generate().public(), address);
+        let member = CertificateDer::from_pem_slice(papers.unwrap().certificate.as_bytes());
+        let member = member.unwrap();
+        let parsed = ParsedCertificate::try_from(&member).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(root).unwrap();
+        let algorithms = provider().signature_verification_algorithms.all;
+        let is_good = |hours| {
+            let at = clock(hours);
+            verify_server_cert_signed_by_trust_anchor(&parsed, &roots, &[], at, algorithms).is_ok()
+        };
+        assert!([-23, -1, 1, 7 * 24 - 1].into_iter().all(is_good));
+        assert!(!is_good(-25) && !is_good(7 * 24 + 1));
+    }
+}

@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use super::config::{ContainerConfig, HealthCheck};
 use super::container::Container;
 use super::offering::services_of;
+use super::ran::Ran;
 use super::record::{Phase, Record};
 use super::service_check::{Kind, ServiceCheck};
 use super::{Daemon, outfit, state_file};
@@ -271,16 +272,15 @@ impl Daemon {
         started: Timestamp,
         ends: u64,
     ) {
-        let ran = |until: Timestamp| {
-            Duration::try_from(until.duration_since(started)).unwrap_or_default()
-        };
+        let ran = Ran::since(started);
         loop {
             let health = container.health();
             let status = health.map_or(HealthStatus::Starting, |health| health.status);
-            sleep(plan.pause(status, ran(Timestamp::now()))).await;
+            sleep(plan.pause(status, ran.so_far())).await;
             if container.is_paused() {
                 continue;
             }
+            let grace = ran.so_far() < plan.start_period;
             // A task of its own, which takes away what the check left even when the container ends meanwhile.
             let (daemon, checked) = (Arc::clone(self), Arc::clone(container));
             let check = plan.clone();
@@ -289,7 +289,6 @@ impl Daemon {
             if container.status().borrow().ends != ends {
                 return;
             }
-            let grace = ran(result.start) < plan.start_period;
             let noted = container.with_health(|health| {
                 let changed = health.note(result, plan.retries, grace);
                 (changed, health.clone())

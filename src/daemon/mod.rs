@@ -53,6 +53,7 @@ pub(crate) mod peek;
 pub(crate) mod peers;
 mod plane;
 mod ports;
+mod ran;
 pub(crate) mod record;
 pub(crate) mod refusal;
 pub(crate) mod registered;
@@ -141,6 +142,8 @@ pub(crate) struct Daemon {
     /// `None` where this host is in no mesh whose members are known.
     mesh: Option<Mesh>,
     presence: Presence,
+    /// By which tasks are planned.
+    mesh_time: orchestrator::MeshTime,
     /// Keeps the catalog up to date for as long as it lives.
     mirror: Mirror,
     catalog_changes: watch::Receiver<Arc<Catalog>>,
@@ -264,6 +267,7 @@ impl Daemon {
             volumes: Arc::new(VolumeStore::open(&options.data_root.join("volumes"))?),
             volume_turn: tokio::sync::Mutex::default(),
             presence,
+            mesh_time: orchestrator::MeshTime::begin(),
             catalog_changes: mirror.catalog(),
             mirror,
             default_record: OnceLock::new(),

@@ -1,22 +1,22 @@
 //! A cluster of three etcds, each on a host of its own.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::Duration;
 
 use nix::libc;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use rustix::event::{PollFd, PollFlags, poll};
 
-use super::command::{Finished, Spawned};
+use super::clock::Clock;
+use super::command::{Finished, Spawned, tool};
 use super::host::Host;
-use super::sys::{self, When};
+use super::sys::When;
+use super::trap;
 use super::underlay::Underlay;
 use super::wait_until;
 
@@ -35,6 +35,8 @@ pub(crate) struct Member {
     running: Mutex<Option<Spawned>>,
     /// Milliseconds that each sync to its disk takes.
     sync: Arc<AtomicU64>,
+    /// By which it goes, if not by the machine's. Its syncs are not slow then.
+    clock: OnceLock<Clock>,
 }
 
 impl Etcds {
@@ -47,6 +49,7 @@ impl Etcds {
             name: format!("m{number}"),
             running: Mutex::default(),
             sync: Arc::default(),
+            clock: OnceLock::new(),
         };
         let etcds = Self {
             members: (0..MEMBERS).map(member).collect(),
@@ -99,7 +102,10 @@ impl Etcds {
             .args(["--initial-advertise-peer-urls", &peer(member)])
             .args(["--logger", "zap", "--log-level", "error"])
             .args(args);
-        let running = spawn_with_slow_syncs(command, Arc::clone(&member.sync));
+        let running = match member.clock.get() {
+            Some(clock) => spawn_with_clock(command, clock),
+            None => spawn_with_slow_syncs(command, Arc::clone(&member.sync)),
+        };
         *member.running.lock().expect("no test panics here") = Some(running);
     }
 
@@ -176,6 +182,11 @@ impl Member {
         self.sync.store(millis, Ordering::Relaxed);
     }
 
+    /// Has it go by `clock` when it is started again.
+    pub(crate) fn set_clock(&self, clock: &Clock) {
+        let _ = self.clock.set(clock.clone());
+    }
+
     /// Asks this member alone.
     #[track_caller]
     pub(crate) fn etcdctl<const N: usize>(&self, args: [&str; N]) -> Finished {
@@ -204,32 +215,20 @@ impl Member {
 /// Starts a program that is told by `millis` how long each of its syncs takes.
 #[track_caller]
 fn spawn_with_slow_syncs(command: Command, millis: Arc<AtomicU64>) -> Spawned {
-    let (tell, hear) = mpsc::channel();
-    let starter = thread::spawn(move || {
-        let calls = [libc::SYS_fsync, libc::SYS_fdatasync].map(|call| (call, When::Always));
-        let listener = sys::hold_calls(&calls).expect("hold system calls");
-        tell.send(listener).expect("it is waited for");
-        Spawned::new(command, None)
-    });
-    let listener = hear.recv().expect("the filter is there");
-    thread::spawn(move || delay(&listener, &millis));
-    starter.join().expect("the program starts")
+    let calls = [libc::SYS_fsync, libc::SYS_fdatasync].map(|call| (call, When::Always));
+    let spawn = || Spawned::new(command, None);
+    trap::spawn_held(&calls, spawn, move |listener, held| {
+        thread::sleep(Duration::from_millis(millis.load(Ordering::Relaxed)));
+        trap::let_go(listener, held);
+    })
 }
 
-/// Lets each held call go after a while, until nobody is left to make one.
-fn delay(listener: &OwnedFd, millis: &AtomicU64) {
-    loop {
-        let mut ready = [PollFd::new(listener, PollFlags::IN)];
-        if poll(&mut ready, None).is_err() {
-            continue; // a signal
-        }
-        if !ready[0].revents().contains(PollFlags::IN) {
-            return; // the last process with the filter is gone
-        }
-        let Ok(held) = sys::next_call(listener.as_fd()) else {
-            continue;
-        };
-        thread::sleep(Duration::from_millis(millis.load(Ordering::Relaxed)));
-        let _ = sys::let_go(listener.as_fd(), &held); // it may be dead by now
-    }
+/// Starts a program with a clock of its own.
+#[track_caller]
+fn spawn_with_clock(command: Command, clock: &Clock) -> Spawned {
+    clock.spawn(command, &tool("etcd"), |command| {
+        let started = Spawned::new(command, None);
+        let pid = started.pid();
+        (started, pid)
+    })
 }

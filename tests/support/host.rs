@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sched::{CloneFlags, setns};
 
+use super::clock::Clock;
 use super::command::{Args, Finished, Spawned, tool};
 use super::image::Image;
 use super::remains::Remains;
@@ -32,6 +33,8 @@ pub(crate) struct Host {
     /// That of the daemon, once [`Host::set_traps`] was called.
     trap: Mutex<Option<Trap>>,
     traps: AtomicBool,
+    /// By which the daemon goes, if not by the machine's.
+    clock: Mutex<Option<Clock>>,
     number: usize,
     // Dropped in this order: what runs here, then its namespace, the switch and the directories.
     remains: Remains,
@@ -62,6 +65,7 @@ impl Host {
             environment: Mutex::default(),
             trap: Mutex::default(),
             traps: AtomicBool::new(false),
+            clock: Mutex::default(),
             number,
             remains,
             namespace,
@@ -145,6 +149,11 @@ impl Host {
         self.traps.store(true, Ordering::Relaxed);
     }
 
+    /// Has each daemon to come go by `clock`.
+    pub(crate) fn set_clock(&self, clock: &Clock) {
+        *self.clock.lock().expect("no test panics here") = Some(clock.clone());
+    }
+
     /// The trap that the daemon is in.
     #[track_caller]
     pub(crate) fn trap(&self) -> Trap {
@@ -198,7 +207,14 @@ impl Host {
             .stdout(log.try_clone().expect("clone"))
             .stderr(log)
             .stdin(Stdio::null());
-        let child = if self.traps.load(Ordering::Relaxed) {
+        let clock = self.clock.lock().expect("no test panics here").clone();
+        let child = if let Some(clock) = clock {
+            clock.spawn(command, Path::new(NUNCIO), |mut command| {
+                let child = command.spawn().expect("start the daemon");
+                let pid = child.id();
+                (child, pid)
+            })
+        } else if self.traps.load(Ordering::Relaxed) {
             let (child, trap) = Trap::spawn(command, deadly);
             *self.trap.lock().expect("no test panics here") = Some(trap);
             child

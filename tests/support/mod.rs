@@ -8,6 +8,7 @@
 mod browser;
 mod capture;
 mod clients;
+mod clock;
 mod collector;
 mod command;
 mod compose;
@@ -30,6 +31,7 @@ use std::time::{Duration, Instant};
 pub(crate) use browser::Browser;
 pub(crate) use capture::Capture;
 pub(crate) use clients::Client;
+pub(crate) use clock::Clock;
 pub(crate) use collector::{Collector, attribute};
 pub(crate) use command::{Args, Finished, Spawned, tool};
 pub(crate) use compose::{NOTHING, Project, everything};

@@ -1,4 +1,5 @@
-//! Seccomp's user notification (seccomp_unotify(2)) and what ethtool(8) does, which no safe wrapper has.
+//! Seccomp's user notification (seccomp_unotify(2)), stopping a program before it begins (ptrace(2)), and what ethtool(8)
+//! does, which no safe wrapper has.
 
 #![allow(
     unsafe_code,
@@ -7,8 +8,13 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
 
 use nix::libc;
+use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::Pid;
 
 pub(super) use nix::libc::seccomp_notif as Notification;
 
@@ -129,11 +135,34 @@ pub(super) fn next_call(listener: BorrowedFd<'_>) -> io::Result<Notification> {
 ///
 /// `ENOENT` if who was about to make it is no more.
 pub(super) fn let_go(listener: BorrowedFd<'_>, held: &Notification) -> io::Result<()> {
+    let flags = u32::try_from(libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE).expect("one bit");
+    respond(listener, held, 0, flags)
+}
+
+/// Answers a held call in the kernel's place: with zero, or an error.
+///
+/// # Errors
+///
+/// `ENOENT` if who was about to make it is no more.
+pub(super) fn answer(
+    listener: BorrowedFd<'_>,
+    held: &Notification,
+    error: Option<libc::c_int>,
+) -> io::Result<()> {
+    respond(listener, held, -error.unwrap_or_default(), 0)
+}
+
+fn respond(
+    listener: BorrowedFd<'_>,
+    held: &Notification,
+    error: libc::c_int,
+    flags: u32,
+) -> io::Result<()> {
     let mut answer = libc::seccomp_notif_resp {
         id: held.id,
         val: 0,
-        error: 0,
-        flags: u32::try_from(libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE).expect("one bit"),
+        error,
+        flags,
     };
     // SAFETY: the kernel reads the one structure it is given.
     let sent = unsafe {
@@ -147,6 +176,46 @@ pub(super) fn let_go(listener: BorrowedFd<'_>, held: &Notification) -> io::Resul
         Err(io::Error::last_os_error())
     } else {
         Ok(())
+    }
+}
+
+/// Has `command` stop before the first instruction of what it runs, and of what that runs in its place, until the thread that
+/// starts it lets it go on by [`until_exec`].
+pub(super) fn stop_at_exec(command: &mut Command) {
+    let trace_me = || ptrace(libc::PTRACE_TRACEME, 0, 0);
+    // SAFETY: between fork and exec this makes one system call, and allocates nothing.
+    unsafe { command.pre_exec(trace_me) };
+}
+
+/// Lets a process go on from program to program, until `is_it` says that one is the one to let go for good. To be called by the
+/// thread that started it.
+///
+/// # Errors
+///
+/// As waitpid(2) and ptrace(2).
+pub(super) fn until_exec(pid: libc::pid_t, mut is_it: impl FnMut() -> bool) -> io::Result<()> {
+    loop {
+        match waitpid(Pid::from_raw(pid), None)? {
+            WaitStatus::Stopped(_, Signal::SIGTRAP) if is_it() => {
+                return ptrace(libc::PTRACE_DETACH, pid, 0);
+            }
+            WaitStatus::Stopped(_, Signal::SIGTRAP) => ptrace(libc::PTRACE_CONT, pid, 0)?,
+            WaitStatus::Stopped(_, signal) => {
+                ptrace(libc::PTRACE_CONT, pid, signal as libc::c_int)?;
+            }
+            ended => return Err(io::Error::other(format!("{ended:?}"))),
+        }
+    }
+}
+
+fn ptrace(request: libc::c_uint, pid: libc::pid_t, signal: libc::c_int) -> io::Result<()> {
+    let none = std::ptr::null_mut::<libc::c_void>();
+    let signal = std::ptr::without_provenance_mut::<libc::c_void>(signal.unsigned_abs() as usize);
+    // SAFETY: none of the requests made here reads or writes memory of this process.
+    let done = unsafe { libc::ptrace(request, pid, none, signal) };
+    match done {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
     }
 }
 

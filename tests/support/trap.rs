@@ -108,20 +108,16 @@ impl Trap {
             ..State::default()
         };
         let state = Arc::new(Mutex::new(state));
-        let (tell, hear) = mpsc::channel();
-        let starter = thread::spawn(move || {
-            let calls: Vec<_> = CALLS
-                .iter()
-                .map(|&(_, number, when, _)| (number, when))
-                .collect();
-            let listener = sys::hold_calls(&calls).expect("hold system calls");
-            tell.send(listener).expect("it is waited for");
-            command.spawn().expect("start the program")
-        });
-        let listener = hear.recv().expect("the filter is there");
+        let calls: Vec<_> = CALLS
+            .iter()
+            .map(|&(_, number, when, _)| (number, when))
+            .collect();
         let theirs = Arc::clone(&state);
-        thread::spawn(move || serve(&listener, &theirs));
-        let child = starter.join().expect("the program starts");
+        let child = spawn_held(
+            &calls,
+            move || command.spawn().expect("start the program"),
+            move |listener, held| decide(listener, held, &theirs),
+        );
         (child, Self(state))
     }
 
@@ -140,8 +136,27 @@ impl Trap {
     }
 }
 
+/// Has `spawn` start something that makes none of `calls` before `decide` has it go on, or answers in the kernel's place.
+#[track_caller]
+pub(super) fn spawn_held<T: Send + 'static>(
+    calls: &[(libc::c_long, When)],
+    spawn: impl FnOnce() -> T + Send + 'static,
+    decide: impl Fn(&OwnedFd, &Notification) + Send + 'static,
+) -> T {
+    let (tell, hear) = mpsc::channel();
+    let calls = calls.to_vec();
+    let starter = thread::spawn(move || {
+        let listener = sys::hold_calls(&calls).expect("hold system calls");
+        tell.send(listener).expect("it is waited for");
+        spawn()
+    });
+    let listener = hear.recv().expect("the filter is there");
+    thread::spawn(move || serve(&listener, decide));
+    starter.join().expect("the program starts")
+}
+
 /// Decides about every held call until nobody is left to make one.
-fn serve(listener: &OwnedFd, state: &Mutex<State>) {
+fn serve(listener: &OwnedFd, decide: impl Fn(&OwnedFd, &Notification)) {
     loop {
         let mut ready = [PollFd::new(listener, PollFlags::IN)];
         if poll(&mut ready, None).is_err() {
@@ -154,35 +169,45 @@ fn serve(listener: &OwnedFd, state: &Mutex<State>) {
             }
             continue; // POLLERR: a signal
         }
-        let Ok(held) = sys::next_call(listener.as_fd()) else {
-            continue; // its process is gone
-        };
-        if let Some((process, words)) = counted(&held) {
-            let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-            if state
-                .deadly
-                .is_some_and(|deadly| state.seen.len() >= deadly)
-            {
-                continue; // it is dying
-            }
-            state.seen.push(words);
-            if state.deadly == Some(state.seen.len()) {
-                let _ = kill(process, Signal::SIGKILL);
-                continue;
-            }
+        // Else its process is gone.
+        if let Ok(held) = sys::next_call(listener.as_fd()) {
+            decide(listener, &held);
         }
-        let_go(listener, &held);
     }
 }
 
+/// Lets a call go, or kills who is about to make it.
+fn decide(listener: &OwnedFd, held: &Notification, state: &Mutex<State>) {
+    if let Some((process, words)) = counted(held) {
+        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state
+            .deadly
+            .is_some_and(|deadly| state.seen.len() >= deadly)
+        {
+            return; // it is dying
+        }
+        state.seen.push(words);
+        if state.deadly == Some(state.seen.len()) {
+            let _ = kill(process, Signal::SIGKILL);
+            return;
+        }
+    }
+    let_go(listener, held);
+}
+
 /// A call that nobody lets go is held for ever.
-fn let_go(listener: &OwnedFd, held: &Notification) {
+pub(super) fn let_go(listener: &OwnedFd, held: &Notification) {
+    settle(held, || sys::let_go(listener.as_fd(), held));
+}
+
+/// Tells the kernel what becomes of a held call, however often that takes.
+pub(super) fn settle(held: &Notification, tell: impl Fn() -> std::io::Result<()>) {
     loop {
-        match sys::let_go(listener.as_fd(), held) {
+        match tell() {
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) if error.kind() == ErrorKind::NotFound => return, // who would make it is gone
             Err(error) => {
-                return eprintln!("let go call {} of {}: {error}", held.data.nr, held.pid);
+                return eprintln!("settle call {} of {}: {error}", held.data.nr, held.pid);
             }
             Ok(()) => return,
         }

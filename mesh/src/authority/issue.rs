@@ -7,13 +7,13 @@ use rcgen::{Issuer, SanType};
 use rustls::pki_types::CertificateDer;
 
 use super::{Authority, AuthorityError, now};
-use crate::certificate::{leaf, operator, root};
+use crate::certificate::{SKEW, leaf, operator, root};
 use crate::key::{Key, PublicKey};
 use crate::names::{MeshId, NodeId};
 use crate::wire::Papers;
 
-/// For how long the certificate is good that is made for one conversation.
-const ROLE_LIFETIME: Duration = Duration::from_secs(60 * 60);
+/// For how long the certificate is good that is made for one conversation: clocks of others may be ahead by this much.
+const ROLE_LIFETIME: Duration = SKEW;
 /// Bytes of an operator's name.
 const LONGEST_NAME: usize = 64;
 

@@ -20,6 +20,7 @@ use super::{cluster, spec, task_files};
 use crate::daemon::Daemon;
 use crate::daemon::container::Container;
 use crate::daemon::health::HealthStatus;
+use crate::daemon::ran::Ran;
 use crate::daemon::record::Phase;
 
 /// How long what the registry did not take is kept back before it is told again.
@@ -27,7 +28,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// How often a container's health is looked at.
 const LOOK: Duration = Duration::from_millis(200);
 /// A task that has no health check of its own counts as well after so long, even if it does not listen.
-const LISTENS: i64 = 10;
+const LISTENS: Duration = Duration::from_secs(10);
 /// A fenced task ends when the registry has not been heard from for so long.
 const FENCED: Duration = Duration::from_secs(6);
 
@@ -320,6 +321,7 @@ impl Worker {
     /// Tells of a container that runs, until it ends or something else is wanted.
     async fn follow(&mut self, container: &Arc<Container>) -> anyhow::Result<Next> {
         let mut ends = container.status();
+        let mut ran = None;
         loop {
             let Phase::Running { pid, started, .. } = container.view().phase else {
                 return Ok(Next::Again);
@@ -341,8 +343,8 @@ impl Worker {
                 }
                 Some(HealthStatus::Starting) if own_check => ("starting", false),
                 Some(HealthStatus::Starting | HealthStatus::Unhealthy) => {
-                    let ran = Timestamp::now().duration_since(started).as_secs();
-                    ("running", ran >= LISTENS)
+                    let ran = ran.get_or_insert_with(|| Ran::since(started));
+                    ("running", ran.so_far() >= LISTENS)
                 }
                 Some(HealthStatus::Healthy) | None => ("running", true),
             };

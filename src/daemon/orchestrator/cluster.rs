@@ -1,7 +1,6 @@
 //! The mesh as the scheduler sees it: what is wanted and what there is, out of the registry.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::SystemTime;
 
 use jiff::Timestamp;
 use nuncio_orchestration::{
@@ -12,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::services::ServiceState;
 use super::spec;
+use super::time::{Moment, Seen};
 
 /// How long after a host's lease has ended its fenced tasks may still run there: the host notices by itself that it has
 /// lost the registry, and ends them.
@@ -34,36 +34,6 @@ impl NodeWish {
     }
 }
 
-/// Since when hosts have been heard of, or not, as this daemon saw it.
-#[derive(Debug, Default)]
-pub(super) struct Lives(BTreeMap<String, (bool, u64)>);
-
-impl Lives {
-    /// Notes who lives now.
-    pub(super) fn note(&mut self, catalog: &Catalog, now: u64) {
-        self.0.retain(|node, _| catalog.nodes.contains_key(node));
-        for node in catalog.nodes.keys() {
-            let alive = catalog.alive.contains(node);
-            let known = self.0.entry(node.clone()).or_insert((alive, now));
-            if known.0 != alive {
-                *known = (alive, now);
-            }
-        }
-    }
-
-    fn since(&self, node: &str, now: u64) -> u64 {
-        self.0.get(node).map_or(now, |(_, since)| *since)
-    }
-}
-
-/// Milliseconds since 1970.
-pub(super) fn now() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
 /// Milliseconds since 1970 of a time in RFC 3339.
 pub(super) fn millis(text: &str) -> Option<u64> {
     let time: Timestamp = text.parse().ok()?;
@@ -78,9 +48,8 @@ pub(crate) fn timestamp(millis: u64) -> String {
         .to_string()
 }
 
-/// The mesh at this moment.
-pub(super) fn cluster(catalog: &Catalog, lives: &Lives) -> Cluster {
-    let now = now();
+/// The mesh at that moment, as it was seen to become so.
+pub(super) fn cluster(catalog: &Catalog, seen: &Seen, now: Moment) -> Cluster {
     let nodes = catalog.nodes.values().map(|node| {
         let wish = NodeWish::of(catalog, &node.id);
         let machine = node.machine.clone().unwrap_or_default();
@@ -89,7 +58,7 @@ pub(super) fn cluster(catalog: &Catalog, lives: &Lives) -> Cluster {
             name: node.name.clone(),
             address: Some(node.address),
             alive: catalog.alive.contains(&node.id),
-            since: lives.since(&node.id, now),
+            since: seen.host(&node.id, now),
             availability: wish.availability,
             role_manager: true,
             labels: wish.labels,
@@ -107,9 +76,12 @@ pub(super) fn cluster(catalog: &Catalog, lives: &Lives) -> Cluster {
         Some((service.id.clone(), service))
     });
     let tasks = catalog.desired.tasks.values();
-    let tasks = tasks.filter_map(|record| Some((record.id.clone(), task(catalog, record)?)));
+    let tasks = tasks.filter_map(|record| {
+        let task = timed(catalog, record, seen, now)?;
+        Some((record.id.clone(), task))
+    });
     Cluster {
-        now,
+        now: now.millis,
         frozen: catalog.stale.is_some(),
         fence_grace: FENCE_GRACE,
         nodes: nodes.collect(),
@@ -149,7 +121,7 @@ pub(crate) fn update(catalog: &Catalog, record: &DesiredRecord) -> Option<Update
     }
 }
 
-/// A task, as the leader wrote it and its host tells of it.
+/// A task, as the leader wrote it and its host tells of it, with the times that these say.
 pub(crate) fn task(catalog: &Catalog, record: &TaskRecord) -> Option<Task> {
     let mut task: Task = serde_json::from_value(record.task.clone()).ok()?;
     if let Some(status) = catalog.desired.status(record)
@@ -161,6 +133,19 @@ pub(crate) fn task(catalog: &Catalog, record: &TaskRecord) -> Option<Task> {
     // What all hosts have seen once is written down, so that they need not say it for ever.
     task.announced |= !found || is_announced(catalog, &task);
     task.drained = task.ended();
+    Some(task)
+}
+
+/// A [`task`] whose times are the mesh's: how long it ran is what its host says, which may not know what time it is.
+fn timed(catalog: &Catalog, record: &TaskRecord, seen: &Seen, now: Moment) -> Option<Task> {
+    let mut task = task(catalog, record)?;
+    let status = catalog.desired.status(record);
+    if let Some(status) = status.filter(|status| state_of(status) == Some(task.state)) {
+        let changed = seen.told(status, now);
+        let ran = |started| changed.saturating_sub(task.changed.saturating_sub(started));
+        task.started = task.started.map(ran);
+        task.changed = changed;
+    }
     Some(task)
 }
 

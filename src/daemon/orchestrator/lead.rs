@@ -11,7 +11,8 @@ use nuncio_registry::{
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::cluster::{self, Lives};
+use super::cluster;
+use super::time::Seen;
 use crate::daemon::Daemon;
 
 /// How long a failed attempt to lead, or to write, is not repeated.
@@ -26,7 +27,7 @@ pub(in crate::daemon) async fn run(daemon: Arc<Daemon>, stop: CancellationToken)
     let mut leading = Leading {
         daemon: Arc::clone(&daemon),
         fence: None,
-        lives: Lives::default(),
+        seen: Seen::default(),
     };
     tokio::select! {
         () = stop.cancelled() => {}
@@ -46,7 +47,8 @@ struct Leading {
     daemon: Arc<Daemon>,
     /// Set while this host leads.
     fence: Option<Fence>,
-    lives: Lives,
+    /// Noted whoever leads, so that the next to lead knows it too.
+    seen: Seen,
 }
 
 impl Leading {
@@ -56,7 +58,8 @@ impl Leading {
         let mut planned: Option<Arc<Catalog>> = None;
         loop {
             let known = catalog.borrow_and_update().clone();
-            self.lives.note(&known, cluster::now());
+            self.daemon.mesh_time.heed(&known);
+            self.seen.note(&known, self.daemon.mesh_time.now().at);
             let mut wake = AT_LEAST;
             let lease = presence.borrow_and_update().lease;
             match self.step(&known, lease, planned.as_deref()).await {
@@ -114,7 +117,7 @@ impl Leading {
         if planned.is_some_and(|planned| !differs(planned, catalog)) {
             return Ok(None);
         }
-        let mesh = cluster::cluster(catalog, &self.lives);
+        let mesh = cluster::cluster(catalog, &self.seen, self.daemon.mesh_time.now());
         let planned = plan(&mesh);
         let wake = planned.wake_at.map_or(AT_LEAST, |at| {
             Duration::from_millis(at.saturating_sub(mesh.now).max(1))
@@ -182,6 +185,7 @@ fn differs(before: &Catalog, after: &Catalog) -> bool {
 fn writes(catalog: &Catalog, mesh: &Cluster, actions: &[Action]) -> Vec<LeaderWrite> {
     let mut writes = Writes {
         catalog,
+        now: mesh.now,
         changed: std::collections::BTreeMap::new(),
         order: Vec::new(),
         other: Vec::new(),
@@ -214,6 +218,8 @@ fn writes(catalog: &Catalog, mesh: &Cluster, actions: &[Action]) -> Vec<LeaderWr
 
 struct Writes<'a> {
     catalog: &'a Catalog,
+    /// By the time of the mesh.
+    now: u64,
     changed: std::collections::BTreeMap<String, TaskRecord>,
     order: Vec<String>,
     other: Vec<LeaderWrite>,
@@ -221,12 +227,13 @@ struct Writes<'a> {
 
 impl Writes<'_> {
     fn add(&mut self, action: &Action) {
+        let now = self.now;
         match action {
             Action::Create(task) => self.create(task),
             Action::Assign { task, node } => self.change(task, |task| {
                 task.node = Some(node.clone());
                 task.state = TaskState::Assigned;
-                task.changed = cluster::now();
+                task.changed = now;
                 task.reason = None;
             }),
             Action::Desire { task, desired } => self.change(task, |task| {
@@ -241,7 +248,7 @@ impl Writes<'_> {
             }),
             Action::Orphan { task } => self.change(task, |task| {
                 task.state = TaskState::Orphaned;
-                task.changed = cluster::now();
+                task.changed = now;
             }),
             Action::Progress { service, update } => {
                 self.other.extend(progress(self.catalog, service, update));

@@ -12,6 +12,7 @@ mod secrets;
 pub(crate) mod services;
 pub(crate) mod spec;
 mod task_files;
+mod time;
 pub(crate) mod view;
 
 use std::sync::Arc;
@@ -31,6 +32,7 @@ pub(crate) use self::secrets::{FileKind, FileSpec};
 pub(super) use self::agent::run as run_tasks;
 pub(super) use self::lead::run as lead;
 pub(super) use self::secrets::run as hand_on_secrets;
+pub(super) use self::time::MeshTime;
 
 /// 25 digits and small letters, by chance, as Swarm's.
 pub(crate) fn new_short_id() -> String {

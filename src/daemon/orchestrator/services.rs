@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::outfit::INGRESS;
-use super::{check_sequence, cluster, drain, ingress, new_short_id, spec};
+use super::{check_sequence, drain, ingress, new_short_id, spec};
 use crate::daemon::Daemon;
 use crate::daemon::network_edit::NetworkCreate;
 use crate::daemon::refusal::Refusal;
@@ -139,7 +139,8 @@ impl Daemon {
                 state.ports = self.choose_ports(&next, Some(&record.id), &state.ports)?;
                 let back = change.spec.is_none();
                 turn_to(&mut record, &mut state, next, back);
-                state.back = back.then(|| Update::going_back(state.spec_version, cluster::now()));
+                let now = self.mesh_time.now().millis;
+                state.back = back.then(|| Update::going_back(state.spec_version, now));
                 state.rebalance |= change.rebalance;
                 state.store(&mut record);
                 Ok(record)

@@ -4,8 +4,9 @@ use nuncio_orchestration::{Desired, Task, TaskState, UpdateState, explain_pendin
 use nuncio_registry::{Catalog, DesiredRecord, TaskRecord, TaskStatusRecord};
 use serde_json::{Value, json};
 
-use super::cluster::{self, Lives, timestamp};
+use super::cluster::{self, timestamp};
 use super::services::ServiceState;
+use super::time::Seen;
 use super::{ingress, outfit, spec};
 use crate::daemon::Daemon;
 
@@ -272,9 +273,7 @@ impl Daemon {
     pub(crate) fn why_pending(&self, wanted: &str) -> anyhow::Result<Value> {
         let view = self.task(wanted)?;
         let catalog = self.catalog();
-        let mut lives = Lives::default();
-        lives.note(&catalog, cluster::now());
-        let mesh = cluster::cluster(&catalog, &lives);
+        let mesh = cluster::cluster(&catalog, &Seen::default(), self.mesh_time.now());
         let nodes = explain_pending(&mesh, &view.record.id);
         let nodes: Vec<Value> = nodes
             .into_iter()
