@@ -6,8 +6,9 @@ use std::net::IpAddr;
 use etcd_client::{Compare, CompareOp, GetOptions, TxnOp};
 
 use crate::backoff::Backoff;
-use crate::client::{CallError, Registry, readable};
+use crate::client::{CallError, Entry, Registry, prefix_end, readable};
 use crate::desired::DesiredKind;
+use crate::era::Seen;
 use crate::keys::{self, ALIVE, BLOCKS, BadName, ENDPOINTS, Key, NODES, TASK_STATUS, check_name};
 use crate::model::{BlockRecord, EndpointRecord, NodeRecord};
 use crate::wire::Record;
@@ -70,34 +71,37 @@ impl Registry {
         let key = Key::Node(node.id.clone()).to_string();
         let mut backoff = Backoff::contention();
         for _ in 0..ATTEMPTS {
-            let keys_only = GetOptions::new().with_prefix().with_keys_only();
-            let gets = vec![
-                TxnOp::get(NODES, Some(GetOptions::new().with_prefix())),
-                TxnOp::get(ALIVE, Some(keys_only)),
-            ];
-            let seen = self.place().seen();
-            let before = self.read(OPERATION, gets).await?;
-            let [entries, alive] = before.found.as_slice() else {
-                unreachable!("two gets have two answers")
-            };
-            let alive: BTreeSet<&str> = alive
-                .iter()
-                .filter_map(|entry| entry.key.strip_prefix(ALIVE))
-                .collect();
-            let known: Vec<NodeRecord> = entries.iter().filter_map(readable).collect();
-            check_conflicts(node, &known, &alive)?;
-            let previous = entries.iter().find(|entry| entry.key == key);
+            let roll = self.roll(OPERATION).await?;
+            let beside = roll.beside(node)?;
+            let previous = roll.entries.iter().find(|entry| entry.key == key);
             let value = node.encode(previous.map(|entry| entry.value.as_slice()));
-            let unchanged = Compare::mod_revision(NODES, CompareOp::Less, before.revision + 1);
             let put = TxnOp::put(key.clone(), value, None);
-            let when = vec![unchanged.with_range(crate::client::prefix_end(NODES))];
-            let done = self.txn_as_of(&seen, OPERATION, when, vec![put]);
+            let done = self.txn_as_of(&roll.seen, OPERATION, beside, vec![put]);
             if done.await?.succeeded {
                 return Ok(());
             }
             backoff.wait().await;
         }
         Err(RegisterNodeError::Contended(node.id.clone()))
+    }
+
+    /// The hosts there are.
+    pub(crate) async fn roll(&self, operation: &'static str) -> Result<Roll, CallError> {
+        let keys_only = GetOptions::new().with_prefix().with_keys_only();
+        let gets = vec![
+            TxnOp::get(NODES, Some(GetOptions::new().with_prefix())),
+            TxnOp::get(ALIVE, Some(keys_only)),
+        ];
+        let seen = self.place().seen();
+        let mut read = self.read(operation, gets).await?;
+        let alive = read.found.pop().unwrap_or_default();
+        let alive = alive.iter().filter_map(|it| it.key.strip_prefix(ALIVE));
+        Ok(Roll {
+            seen,
+            revision: read.revision,
+            alive: alive.map(str::to_owned).collect(),
+            entries: read.found.pop().unwrap_or_default(),
+        })
     }
 
     /// Forgets a node, with its endpoints and its blocks. It must not be able to write any more.
@@ -145,27 +149,56 @@ impl Registry {
     }
 }
 
-fn check_conflicts(
-    node: &NodeRecord,
-    known: &[NodeRecord],
-    alive: &BTreeSet<&str>,
-) -> Result<(), RegisterNodeError> {
-    for other in known {
-        if other.id == node.id {
-            if other.incarnation > node.incarnation {
-                let (id, own, found) = (node.id.clone(), node.incarnation, other.incarnation);
-                return Err(RegisterNodeError::Superseded { id, own, found });
+/// The hosts there are, as of one revision.
+pub(crate) struct Roll {
+    seen: Seen,
+    revision: i64,
+    entries: Vec<Entry>,
+    alive: BTreeSet<String>,
+}
+
+impl Roll {
+    /// What still holds when `node` is registered, or comes to life: nobody else was registered meanwhile, and of those who
+    /// have its name or address nobody lives. Their leases have ended, but they may come back.
+    fn beside(&self, node: &NodeRecord) -> Result<Vec<Compare>, RegisterNodeError> {
+        let unchanged = Compare::mod_revision(NODES, CompareOp::Less, self.revision + 1);
+        let mut when = vec![unchanged.with_range(prefix_end(NODES))];
+        for other in self.entries.iter().filter_map(readable::<NodeRecord>) {
+            if other.id == node.id {
+                if other.incarnation > node.incarnation {
+                    let (id, own, found) = (other.id, node.incarnation, other.incarnation);
+                    return Err(RegisterNodeError::Superseded { id, own, found });
+                }
+                continue;
             }
-        } else if alive.contains(other.id.as_str()) {
-            if other.name == node.name {
-                let (name, by) = (node.name.clone(), other.id.clone());
+            if other.name != node.name && other.address != node.address {
+                continue;
+            }
+            if !self.alive.contains(&other.id) {
+                let alive = Key::Alive(other.id).to_string();
+                when.push(Compare::create_revision(alive, CompareOp::Equal, 0));
+            } else if other.name == node.name {
+                let (name, by) = (other.name, other.id);
                 return Err(RegisterNodeError::NameTaken { name, by });
-            }
-            if other.address == node.address {
-                let (address, by) = (node.address, other.name.clone());
+            } else {
+                let (address, by) = (other.address, other.name);
                 return Err(RegisterNodeError::AddressTaken { address, by });
             }
         }
+        Ok(when)
     }
-    Ok(())
+
+    /// As [`Roll::beside`], for the host of this id, if it is registered. If not, there is nothing that others could have too.
+    pub(crate) fn beside_others(
+        &self,
+        id: &str,
+    ) -> Result<(&Seen, Vec<Compare>), RegisterNodeError> {
+        let key = Key::Node(id.to_owned()).to_string();
+        let own = self.entries.iter().find(|entry| entry.key == key);
+        let when = match own.and_then(readable::<NodeRecord>) {
+            Some(own) => self.beside(&own)?,
+            None => vec![Compare::create_revision(key, CompareOp::Equal, 0)],
+        };
+        Ok((&self.seen, when))
+    }
 }

@@ -18,7 +18,7 @@ use crate::model::EndpointRecord;
 
 mod session;
 
-use session::{LEASE_TTL, Session};
+use session::{LEASE_TTL, Session, SessionError};
 
 /// Network and container of an endpoint.
 type EndpointId = (String, String);
@@ -28,6 +28,8 @@ type EndpointId = (String, String);
 pub struct PresenceState {
     /// The lease under which this host is alive, if the registry can be reached.
     pub lease: Option<i64>,
+    /// Why this host is not to live though the registry can be reached: another one has its name or address.
+    pub kept_out: Option<String>,
     /// Number of the last change that is in the registry.
     settled: u64,
 }
@@ -171,8 +173,12 @@ impl Keeper {
                 () = self.stop.cancelled() => break,
                 ended = self.hold(&mut lease, &mut backoff) => ended,
             };
-            self.report.send_modify(|state| state.lease = None);
-            warn_lost(&ended);
+            self.note_end(&ended);
+            if matches!(ended, SessionError::KeptOut(_))
+                && let Some(lease) = lease.take()
+            {
+                session::revoke(&self.registry, lease).await; // with the endpoints under it
+            }
             tokio::select! {
                 () = self.stop.cancelled() => break,
                 () = backoff.wait() => {}
@@ -184,7 +190,7 @@ impl Keeper {
     }
 
     /// Holds `lease`, or a new one, and keeps the registry in agreement until either fails.
-    async fn hold(&self, lease: &mut Option<i64>, backoff: &mut Backoff) -> session::SessionError {
+    async fn hold(&self, lease: &mut Option<i64>, backoff: &mut Backoff) -> SessionError {
         /// Repairs what others may have done to this node's keys.
         const RECONCILE: Duration = Duration::from_secs(60);
         let mut session = match Session::open(&self.registry, &self.node, lease).await {
@@ -216,7 +222,7 @@ impl Keeper {
     }
 
     /// The `whole` does away, too, with what a former daemon of this host left.
-    async fn reconcile(&self, session: &Session, whole: bool) -> Result<(), session::SessionError> {
+    async fn reconcile(&self, session: &Session, whole: bool) -> Result<(), SessionError> {
         let (wanted, changes) = {
             let mut inner = self.wanted.lock();
             inner.dirty.clear();
@@ -230,7 +236,7 @@ impl Keeper {
         Ok(())
     }
 
-    async fn write_changes(&self, session: &Session) -> Result<(), session::SessionError> {
+    async fn write_changes(&self, session: &Session) -> Result<(), SessionError> {
         let (changed, changes) = {
             let mut inner = self.wanted.lock();
             let dirty = std::mem::take(&mut inner.dirty);
@@ -249,10 +255,34 @@ impl Keeper {
         Ok(())
     }
 
+    fn note_end(&self, ended: &SessionError) {
+        let error: &(dyn std::error::Error + 'static) = ended;
+        let why = match ended {
+            SessionError::KeptOut(why) => Some(why.to_string()),
+            _ => None,
+        };
+        match &why {
+            None => warn!(
+                error,
+                "registry lost, this host will say again that it lives"
+            ),
+            Some(_) if self.report.borrow().kept_out == why => {}
+            Some(_) => warn!(
+                error,
+                "other hosts will not see this one until that is over"
+            ),
+        }
+        self.report.send_modify(|state| {
+            state.lease = None;
+            state.kept_out = why;
+        });
+    }
+
     fn settle(&self, session: &Session, changes: u64) {
         self.report.send_if_modified(|state| {
             let next = PresenceState {
                 lease: Some(session.lease()),
+                kept_out: None,
                 settled: changes,
             };
             if state.lease.is_none() {
@@ -266,12 +296,4 @@ impl Keeper {
             changed
         });
     }
-}
-
-fn warn_lost(error: &session::SessionError) {
-    let error: &(dyn std::error::Error + 'static) = error;
-    warn!(
-        error,
-        "registry lost, this host will say again that it lives"
-    );
 }

@@ -269,7 +269,10 @@ impl Daemon {
             .iter()
             .filter(|container| container.is_running() && container.is_paused())
             .count();
-        let warnings = self.path_warnings();
+        let mut warnings = self.path_warnings();
+        if let Some(why) = &self.presence.state().borrow().kept_out {
+            warnings.push(format!("WARNING: other hosts do not see this one: {why}"));
+        }
         let catalog = self.catalog();
         let uname = rustix::system::uname();
         let system = rustix::system::sysinfo();

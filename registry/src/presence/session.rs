@@ -9,9 +9,11 @@ use etcd_client::{
 use tracing::debug;
 
 use super::EndpointId;
+use crate::backoff::Backoff;
 use crate::client::{CallError, Registry};
 use crate::keys::{ENDPOINTS, Key};
 use crate::model::EndpointRecord;
+use crate::nodes::{ATTEMPTS, RegisterNodeError, Roll};
 use crate::wire::Record;
 
 /// How long a host that says nothing is held to be alive.
@@ -30,6 +32,9 @@ pub(super) enum SessionError {
     LeaseLost(i64),
     #[error("the keep-alive stream of lease {0:x} has ended")]
     StreamEnded(i64),
+    /// Others have this host's name or address by now.
+    #[error("this host is kept out")]
+    KeptOut(#[source] RegisterNodeError),
     #[error(transparent)]
     Call(#[from] CallError),
 }
@@ -112,6 +117,7 @@ impl Session {
         &self,
         wanted: &BTreeMap<EndpointId, EndpointRecord>,
     ) -> Result<(), SessionError> {
+        let roll = self.roll().await?;
         let listing = self.registry.list("list endpoints", ENDPOINTS).await?;
         let mut missing = wanted.clone();
         let mut ops = Vec::new();
@@ -137,16 +143,43 @@ impl Session {
             ));
         }
         debug!(changes = ops.len(), "reconcile endpoints");
+        self.apply(ops, &[]).await?;
         // Alive comes last: whoever sees this node return sees its endpoints too.
         let alive = Key::Alive(self.node.clone()).to_string();
-        let entry = self
-            .registry
-            .entry("ask whether alive", alive.clone())
-            .await?;
-        if entry.is_none_or(|entry| entry.lease != self.lease()) {
-            ops.push(self.put(alive, br#"{"v":1}"#.to_vec()));
+        let entry = self.registry.entry("ask whether alive", alive).await?;
+        match entry.is_none_or(|entry| entry.lease != self.lease()) {
+            true => self.live(roll).await,
+            false => Ok(()),
         }
-        self.apply(ops, &[]).await
+    }
+
+    /// The hosts there are, if this one can live beside those that do.
+    async fn roll(&self) -> Result<Roll, SessionError> {
+        let roll = self.registry.roll("come to life").await?;
+        roll.beside_others(&self.node)
+            .map_err(SessionError::KeptOut)?;
+        Ok(roll)
+    }
+
+    /// Makes the node alive, unless its name or address is that of another host by now, which lives.
+    async fn live(&self, mut roll: Roll) -> Result<(), SessionError> {
+        const OPERATION: &str = "come to life";
+        let mut backoff = Backoff::contention();
+        for _ in 0..ATTEMPTS {
+            let (seen, when) = roll
+                .beside_others(&self.node)
+                .map_err(SessionError::KeptOut)?;
+            let alive = Key::Alive(self.node.clone()).to_string();
+            let put = self.put(alive, br#"{"v":1}"#.to_vec());
+            let done = self.registry.txn_as_of(seen, OPERATION, when, vec![put]);
+            if done.await?.succeeded {
+                return Ok(());
+            }
+            backoff.wait().await;
+            roll = self.registry.roll(OPERATION).await?;
+        }
+        let contended = RegisterNodeError::Contended(self.node.clone());
+        Err(SessionError::KeptOut(contended))
     }
 
     /// Writes again what others have changed or removed of what is `wanted`. Unlike [`Self::reconcile`], which a host does
@@ -178,16 +211,14 @@ impl Session {
                 ops.push(self.put(key, value));
             }
         }
-        if there
-            .get(&alive)
-            .is_none_or(|entry| entry.lease != self.lease())
-        {
-            ops.push(self.put(alive, br#"{"v":1}"#.to_vec()));
-        }
         if !ops.is_empty() {
             debug!(changes = ops.len(), "repair endpoints");
         }
-        self.apply(ops, &[]).await
+        self.apply(ops, &[]).await?;
+        match there.get(&alive) {
+            Some(entry) if entry.lease == self.lease() => Ok(()),
+            _ => self.live(self.roll().await?).await,
+        }
     }
 
     /// Writes the endpoints that changed; `None` deletes. A host whose lease has ended meanwhile changes nothing, as

@@ -364,7 +364,7 @@ async fn networks_in_use_stay(backend: Backend) -> Result<()> {
     Ok(())
 }
 
-fn node(id: &str, name: &str, last: u8, incarnation: u64) -> NodeRecord {
+pub(crate) fn node(id: &str, name: &str, last: u8, incarnation: u64) -> NodeRecord {
     NodeRecord {
         id: id.to_owned(),
         name: name.to_owned(),

@@ -33,6 +33,7 @@ macro_rules! on_all {
 }
 
 mod backend;
+mod beside;
 mod claims;
 mod cluster;
 mod expiry;
