@@ -166,12 +166,15 @@ impl Registry {
             timeout: options.timeout,
             _login: None,
         };
+        let endpoints = options.endpoints.join(",");
+        match registry.check_version().await {
+            Ok(Ok(())) => {}
+            Ok(Err(found)) => return Err(ConnectError::TooOld { endpoints, found }),
+            Err(source) => return Err(ConnectError::NoRegistry { endpoints, source }),
+        }
         match registry.entry("connect", crate::keys::ROOT).await {
             Ok(_) => Ok(registry),
-            Err(source) => {
-                let endpoints = options.endpoints.join(",");
-                Err(ConnectError::NoRegistry { endpoints, source })
-            }
+            Err(source) => Err(ConnectError::NoRegistry { endpoints, source }),
         }
     }
 

@@ -15,6 +15,7 @@ use crate::client::CallError;
 use crate::dial::Dialer;
 use crate::failover::{Failover, Member};
 use crate::secure::{TlsError, TlsFiles, User};
+use crate::version::TooOld;
 
 /// Where the registry is.
 #[derive(Clone, Debug)]
@@ -66,6 +67,14 @@ pub enum ConnectError {
     /// Nobody listens, at none of the endpoints.
     #[error("no registry at {0}")]
     Unreachable(Failures),
+    /// It is an etcd that lacks what is asked of it.
+    #[error("the registry at {endpoints} {found}")]
+    TooOld {
+        /// The endpoints as given.
+        endpoints: String,
+        /// What it says that it is.
+        found: TooOld,
+    },
     /// Somebody listens, but does not answer as etcd does.
     #[error("no etcd answers at {endpoints}")]
     NoRegistry {

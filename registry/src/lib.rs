@@ -29,6 +29,7 @@ mod secure;
 mod services;
 mod status;
 mod subnets;
+mod version;
 mod wire;
 
 pub use blocks::{ClaimBlockError, ReleaseBlockError};
@@ -57,3 +58,4 @@ pub use secure::{Password, TlsError, TlsFiles, User};
 pub use services::PutServiceError;
 pub use status::{Health, MemberStatus};
 pub use subnets::{SubnetTooSmall, block_prefix, first_free, overlapping};
+pub use version::TooOld;

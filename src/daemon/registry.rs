@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use nuncio_registry::{ConnectOptions, Registry, embedded};
+use nuncio_registry::{ConnectError, ConnectOptions, Registry, embedded};
 use tokio_util::sync::CancellationToken;
 
 use super::mesh::Mesh;
@@ -49,6 +49,7 @@ pub(super) async fn open(
     };
     match Registry::connect(&connect).await {
         Ok(registry) => Ok(registry),
+        Err(error @ ConnectError::TooOld { .. }) => Err(error).context("another etcd is needed"),
         Err(error) if options.data_root.join("catalog.json").exists() => {
             let error = format!("{:#}", anyhow::Error::from(error));
             tracing::warn!(

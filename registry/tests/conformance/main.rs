@@ -45,6 +45,7 @@ mod linear;
 mod mailbox;
 mod migrate;
 mod mirror;
+mod old;
 mod presence;
 mod queue;
 mod secure;
