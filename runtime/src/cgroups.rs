@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -28,8 +29,18 @@ pub(crate) enum Layout {
 }
 
 impl Layout {
+    /// As it is when it is first asked for. It stays so for as long as a host is up, and the list of mounts grows with
+    /// each container: who looks at all of them each second would read it as often.
     pub(crate) fn detect() -> Self {
-        Self::from_mounts(&fs::read_to_string("/proc/self/mounts").unwrap_or_default())
+        static FOUND: OnceLock<Layout> = OnceLock::new();
+        if let Some(found) = FOUND.get() {
+            return found.clone();
+        }
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        match Self::from_mounts(&mounts) {
+            Self::Absent => Self::Absent,
+            found => FOUND.get_or_init(|| found).clone(),
+        }
     }
 
     fn from_mounts(mounts: &str) -> Self {

@@ -20,7 +20,7 @@ use super::slow::{Reader, json_line};
 use super::{Answer, Server};
 use crate::daemon::Daemon;
 use crate::daemon::container::Container;
-use crate::daemon::stats::{NetworkStats, Sample, Traffic};
+use crate::daemon::stats::{Machine, NetworkStats, Sample, Traffic};
 
 /// Between two looks.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -119,6 +119,7 @@ type Samples = BTreeMap<String, Sample>;
 /// A line about all containers, and what the next is compared with.
 fn look(daemon: &Daemon, all: bool, before: &Samples) -> anyhow::Result<(Bytes, Samples)> {
     let (mut samples, mut views, mut omitted) = (BTreeMap::new(), Vec::new(), 0);
+    let machine = Machine::now();
     for container in daemon.containers() {
         if !all && !container.is_running() {
             continue;
@@ -127,7 +128,7 @@ fn look(daemon: &Daemon, all: bool, before: &Samples) -> anyhow::Result<(Bytes, 
             omitted += 1;
             continue;
         }
-        let now = daemon.sample(&container);
+        let now = daemon.sample_beside(&container, machine);
         let earlier = before.get(&container.id);
         views.push(view(
             &container.id,

@@ -43,15 +43,41 @@ pub(crate) struct Traffic {
     pub(crate) dropped: u64,
 }
 
+/// What a sample says of the machine, which is the same for all containers that are looked at together.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Machine {
+    spent: u64,
+    cpus: u32,
+    memory: u64,
+}
+
+impl Machine {
+    /// Looks at it.
+    pub(crate) fn now() -> Self {
+        let system = rustix::system::sysinfo();
+        Self {
+            spent: machine(&fs::read_to_string("/proc/stat").unwrap_or_default()),
+            cpus: std::thread::available_parallelism()
+                .map_or(1, |count| u32::try_from(count.get()).unwrap_or(u32::MAX)),
+            memory: system.totalram * u64::from(system.mem_unit),
+        }
+    }
+}
+
 impl Daemon {
     /// Looks at a container; `None` if it does not run.
     pub(crate) fn sample(&self, container: &Container) -> Option<Sample> {
-        let Phase::Running { pid, .. } = container.view().phase else {
+        self.sample_beside(container, Machine::now())
+    }
+
+    /// The same, of one of many: the machine has been looked at for all of them.
+    pub(crate) fn sample_beside(&self, container: &Container, machine: Machine) -> Option<Sample> {
+        let record = container.view();
+        let Phase::Running { pid, .. } = record.phase else {
             return None;
         };
         let stats = stats(&container.run_directory).ok()?; // it may end just now
-        let system = rustix::system::sysinfo();
-        let own = super::outfit::owns_namespace(&container.view().config.host.network);
+        let own = super::outfit::owns_namespace(&record.config.host.network);
         let devices = match own {
             true => fs::read_to_string(format!("/proc/{pid}/net/dev")).unwrap_or_default(),
             false => String::new(), // another's traffic, or all the host's
@@ -60,10 +86,9 @@ impl Daemon {
             time: Timestamp::now(),
             stats,
             networks: self::devices(&devices),
-            machine: machine(&fs::read_to_string("/proc/stat").unwrap_or_default()),
-            cpus: std::thread::available_parallelism()
-                .map_or(1, |count| u32::try_from(count.get()).unwrap_or(u32::MAX)),
-            memory: system.totalram * u64::from(system.mem_unit),
+            machine: machine.spent,
+            cpus: machine.cpus,
+            memory: machine.memory,
         })
     }
 }

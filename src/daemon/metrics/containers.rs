@@ -14,7 +14,7 @@ use super::{MOST, gauge, seconds};
 use crate::daemon::Daemon;
 use crate::daemon::health::HealthStatus;
 use crate::daemon::record::Phase;
-use crate::daemon::stats::{NetworkStats, Sample};
+use crate::daemon::stats::{Machine, NetworkStats, Sample};
 
 const STATES: [&str; 5] = ["created", "running", "paused", "restarting", "exited"];
 /// Network devices of one container of which there are figures.
@@ -51,6 +51,7 @@ impl Daemon {
             states: STATES.iter().map(|state| (*state, 0)).collect(),
             ..ContainerFigures::default()
         };
+        let machine = Machine::now();
         for container in self.containers() {
             let record = container.view();
             *figures.states.entry(record.phase.name()).or_default() += 1;
@@ -61,7 +62,7 @@ impl Daemon {
                 figures.omitted += 1;
                 continue;
             }
-            let Some(sample) = self.sample(&container) else {
+            let Some(sample) = self.sample_beside(&container, machine) else {
                 continue; // it has ended just now
             };
             let health = container.health().map(|health| health.status);
