@@ -25,6 +25,7 @@ pub(crate) fn router(daemon: Arc<Daemon>) -> Router {
         .route("/containers/json", get(containers::list))
         .route("/events", get(events::events))
         .route("/nuncio/v1/stats", get(stats::all))
+        .route("/containers/{id}/stats", get(stats::stats))
         .route("/nuncio/v1/flows", get(flows))
         .route("/nuncio/v1/map", get(map::map))
         .route("/nuncio/v1/containers/{id}/logs", get(log_lines::logs))

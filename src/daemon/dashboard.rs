@@ -23,6 +23,8 @@ use crate::dashboard::{self, Crossing, Gate, Secret};
 const PAGES: usize = 64;
 /// Terminals that are open in them.
 const TERMINALS: usize = 32;
+/// Containers of other hosts that pages look at; each takes two of the connections that another host has room for.
+const ELSEWHERE: usize = 16;
 /// How old the map is that a page shows.
 const EVERY: Duration = Duration::from_secs(1);
 /// Between two questions to other hosts.
@@ -38,6 +40,7 @@ const SECRET: &str = "dashboard.json";
 pub(crate) struct Pages {
     room: Arc<Semaphore>,
     terminals: Arc<Semaphore>,
+    elsewhere: Arc<Semaphore>,
     /// The last map, as all pages are told of it; none until one was open.
     maps: watch::Sender<Option<Bytes>>,
     opened: Notify,
@@ -54,6 +57,7 @@ impl Default for Pages {
         Self {
             room: Arc::new(Semaphore::new(PAGES)),
             terminals: Arc::new(Semaphore::new(TERMINALS)),
+            elsewhere: Arc::new(Semaphore::new(ELSEWHERE)),
             maps: watch::Sender::new(None),
             opened: Notify::new(),
             parts: Mutex::default(),
@@ -92,6 +96,18 @@ impl Pages {
             Refusal::conflict(format!(
                 "{TERMINALS} terminals are open in pages already: close one of them"
             ))
+        })
+    }
+
+    /// Makes room for one more look at a container of another host.
+    ///
+    /// # Errors
+    ///
+    /// What the page is to be told if there are too many.
+    pub(crate) fn look_elsewhere(&self) -> Result<OwnedSemaphorePermit, String> {
+        let room = Arc::clone(&self.elsewhere).try_acquire_owned();
+        room.map_err(|_| {
+            format!("{ELSEWHERE} containers of other hosts are looked at already: close one of the pages that do")
         })
     }
 

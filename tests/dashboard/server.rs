@@ -12,7 +12,7 @@ use tungstenite::handshake::HandshakeError;
 use tungstenite::protocol::CloseFrame;
 use tungstenite::{Error, Message, WebSocket};
 
-use super::support::{Finished, Host, Image, Spawned, wait_until};
+use super::support::{Finished, Host, Image, Spawned, Underlay, wait_until};
 use super::{ADDRESS, id_of, json, one_host, proxied, two_hosts};
 
 /// What a WebSocket is over.
@@ -482,6 +482,95 @@ fn the_map_of_each_host_has_what_all_of_them_know() {
                     .is_some_and(|samples| samples.len() > 1)
         })
     });
+}
+
+#[test]
+fn so_many_terminals_and_no_more() {
+    let host = one_host(&[]);
+    host.ok("run -d --name web busybox sleep 1000");
+    let open = |socket| {
+        let path = "/nuncio/v1/dashboard/containers/web/terminal?command=cat";
+        handshake(socket, path, &[("nuncio-dashboard-exec", "allowed")])
+    };
+    let mut terminals: Vec<_> = (0..32)
+        .map(|_| open(to_daemon(&host)).expect("room for a terminal"))
+        .collect();
+    let (status, why) = open(to_daemon(&host)).expect_err("no room");
+    assert_eq!(status, 409);
+    assert!(why.contains("32 terminals are open"), "{why}");
+    terminals.truncate(31);
+    wait_until("there is room again", || open(to_daemon(&host)).is_ok());
+}
+
+#[test]
+fn what_containers_of_other_hosts_write_and_take_is_told() {
+    let [a, b] = two_hosts_that_tell();
+    let work = "echo first; echo second >&2; sleep 1000";
+    b.ok(["run", "-d", "--name", "web", "busybox", "sh", "-c", work]);
+    let id = id_of(&b, "web");
+    let mut socket = page(&a).expect("a page");
+    wait_until("the other host's container is known", || {
+        let map = told(&mut socket, "map");
+        let containers = map["containers"].as_array().cloned().unwrap_or_default();
+        containers.iter().any(|one| one["id"] == id.as_str())
+    });
+    let watch = |id: &str| Message::text(format!("{{\"watch\": \"{id}\"}}"));
+    socket.send(watch(&id)).expect("sent");
+    let (mut lines, mut runs) = (Vec::new(), false);
+    while lines.len() < 2 || !runs {
+        let message = text(&mut socket);
+        assert!(message["absent"].is_null(), "{message}");
+        let written = message["lines"]["lines"].as_array().into_iter().flatten();
+        lines.extend(written.map(|line| (line[0].clone(), line[2].clone())));
+        runs |= message["taken"]["runs"] == true && message["taken"]["memory"].as_u64() > Some(0);
+    }
+    assert!(lines.contains(&(1.into(), "first\n".into())), "{lines:?}");
+    assert!(lines.contains(&(2.into(), "second\n".into())), "{lines:?}");
+    // No shell, whoever asks.
+    let path = format!("/nuncio/v1/dashboard/containers/{id}/terminal");
+    let allowed = [("nuncio-dashboard-exec", "allowed")];
+    let refused = handshake(to_daemon(&a), &path, &allowed).err();
+    assert_eq!(refused.map(|(status, _)| status), Some(404));
+    // It is told that it has gone; and that a host is.
+    b.ok("rm -f web");
+    let absent = told(&mut socket, "absent");
+    let why = absent["why"].as_str().unwrap_or_default();
+    assert!(why.contains("host-2, where it runs: "), "{why}");
+}
+
+#[test]
+fn hosts_that_tell_each_other_nothing_say_why() {
+    let [a, b] = two_hosts(Image::Busybox, &[]);
+    a.ok("run -d --name web busybox sleep 1000");
+    let mut socket = page(&b).expect("a page");
+    let id = id_of(&a, "web");
+    wait_until("the other host's container is known", || {
+        let map = told(&mut socket, "map");
+        let containers = map["containers"].as_array().cloned().unwrap_or_default();
+        containers.iter().any(|one| one["id"] == id.as_str())
+    });
+    let watch = format!("{{\"watch\": \"{id}\"}}");
+    socket.send(Message::text(watch)).expect("sent");
+    let absent = told(&mut socket, "absent");
+    let why = absent["why"].as_str().unwrap_or_default();
+    assert!(
+        why.contains("host-1") && why.contains("--insecure-peek"),
+        "{why}"
+    );
+}
+
+/// Two hosts without a mesh that tell each other what happens all the same.
+#[track_caller]
+fn two_hosts_that_tell() -> [Host; 2] {
+    let underlay = Underlay::new();
+    let (a, b) = (underlay.host(), underlay.host());
+    a.start(&["--registry", "embedded", "--insecure-peek"]);
+    let registry = a.registry_url();
+    b.start(&["--registry", &registry, "--insecure-peek"]);
+    for host in [&a, &b] {
+        host.load(Image::Busybox);
+    }
+    [a, b]
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 mod live;
 mod terminal;
+mod there;
 mod watched;
 
 use axum::Json;

@@ -1,5 +1,6 @@
 //! What a page is told of one container: once what it is, and then what it writes and what it takes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -12,16 +13,18 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::there::There;
 use super::{Answer, Server};
 use crate::daemon::Daemon;
 use crate::daemon::container::{Container, Status};
+use crate::daemon::map::Elsewhere;
 use crate::daemon::stats::Sample;
 
 /// Lines of the log that are told of what was written before.
-const BEFORE: u64 = 500;
+pub(super) const BEFORE: u64 = 500;
 /// Lines that go into one message at most, and for how long they are gathered.
-const LINES: usize = 200;
-const GATHER: Duration = Duration::from_millis(50);
+pub(super) const LINES: usize = 200;
+pub(super) const GATHER: Duration = Duration::from_millis(50);
 /// Between two looks at what it takes.
 const PERIOD: Duration = Duration::from_secs(1);
 
@@ -29,10 +32,17 @@ const PERIOD: Duration = Duration::from_secs(1);
 pub(super) async fn container(State(daemon): Server, Path(id): Path<String>) -> Answer {
     let container = match daemon.container(&id) {
         Ok(container) => container,
-        Err(error) => match elsewhere(&daemon, &id) {
-            Some(told) => return Ok(Json(told).into_response()),
-            None => return Err(error.into()),
-        },
+        Err(error) => {
+            let Some(Elsewhere {
+                host, name, state, ..
+            }) = daemon.container_elsewhere(&id)
+            else {
+                return Err(error.into());
+            };
+            let told =
+                json!({ "id": id, "name": name, "host": host, "here": false, "state": state });
+            return Ok(Json(told).into_response());
+        }
     };
     let record = container.view();
     let config = &record.config;
@@ -58,20 +68,42 @@ pub(super) async fn container(State(daemon): Server, Path(id): Path<String>) -> 
     Ok(Json(told).into_response())
 }
 
-/// A container of another host, of which this one knows little.
-fn elsewhere(daemon: &Daemon, id: &str) -> Option<Value> {
-    let catalog = daemon.catalog();
-    let endpoint = catalog.endpoints.values().find(|one| one.id == id)?;
-    let node = catalog.nodes.get(&endpoint.node);
-    let host = node.map_or(&endpoint.node, |node| &node.name);
-    Some(
-        json!({ "id": id, "name": endpoint.name, "host": host, "here": false, "state": "running" }),
-    )
+/// A container that a page looks at.
+pub(super) enum Watched {
+    Here(Box<Here>),
+    There(There),
 }
 
-/// A container that a page looks at.
-pub(super) struct Watched {
-    container: std::sync::Arc<Container>,
+impl Watched {
+    /// Begins with what it wrote last.
+    ///
+    /// # Errors
+    ///
+    /// What to tell the page instead.
+    pub(super) fn begin(daemon: &Arc<Daemon>, id: &str) -> Result<Self, Value> {
+        match daemon.container(id) {
+            Ok(container) => Here::begin(container, id).map(|here| Self::Here(Box::new(here))),
+            Err(error) => match daemon.container_elsewhere(id) {
+                Some(elsewhere) => There::begin(daemon, id, elsewhere)
+                    .map(Self::There)
+                    .map_err(|why| absent(id, &why)),
+                None => Err(absent(id, &format!("{error:#}"))),
+            },
+        }
+    }
+
+    /// The next thing to tell of it. Nothing more comes once it is removed. Cancel safe.
+    pub(super) async fn next(&mut self, daemon: &Daemon) -> Value {
+        match self {
+            Self::Here(here) => here.next(daemon).await,
+            Self::There(there) => there.next().await,
+        }
+    }
+}
+
+/// One of this host.
+pub(super) struct Here {
+    container: Arc<Container>,
     status: watch::Receiver<Status>,
     logs: Option<Logs>,
     /// Tells the log that the container has ended.
@@ -96,23 +128,8 @@ enum Heard {
     Removed,
 }
 
-impl Watched {
-    /// Begins with what it wrote last.
-    ///
-    /// # Errors
-    ///
-    /// What to tell the page instead.
-    pub(super) fn begin(daemon: &Daemon, id: &str) -> Result<Self, Value> {
-        let container = daemon.container(id).map_err(|error| {
-            let why = match elsewhere(daemon, id) {
-                Some(told) => format!(
-                    "it runs on {}: `nuncio dashboard` there shows what it writes and takes",
-                    told["host"].as_str().unwrap_or_default()
-                ),
-                None => format!("{error:#}"),
-            };
-            absent(id, &why)
-        })?;
+impl Here {
+    fn begin(container: Arc<Container>, id: &str) -> Result<Self, Value> {
         let status = container.status();
         let end = CancellationToken::new();
         if !status.borrow().running {
@@ -142,8 +159,7 @@ impl Watched {
         })
     }
 
-    /// The next thing to tell of it. Nothing more comes once it is removed. Cancel safe.
-    pub(super) async fn next(&mut self, daemon: &Daemon) -> Value {
+    async fn next(&mut self, daemon: &Daemon) -> Value {
         let id = self.container.id.clone();
         loop {
             if self.gathered.len() >= LINES {
@@ -214,7 +230,7 @@ impl Watched {
     }
 }
 
-fn absent(id: &str, why: &str) -> Value {
+pub(super) fn absent(id: &str, why: &str) -> Value {
     json!({ "absent": { "id": id, "why": why } })
 }
 

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::others::Elsewhere;
 pub(super) use self::others::Parts;
 pub(super) use self::ring::Rings;
 use self::ring::{Carried, Sample};

@@ -28,7 +28,50 @@ pub(crate) struct Parts {
     turn: usize,
 }
 
+/// A container of another host.
+pub(crate) struct Elsewhere {
+    /// Its host's id.
+    pub(crate) node: String,
+    /// Its host's name.
+    pub(crate) host: String,
+    pub(crate) name: String,
+    pub(crate) state: String,
+}
+
 impl Daemon {
+    /// Finds a container of another host by its id: by what the registry says, or its host has told.
+    pub(crate) fn container_elsewhere(&self, id: &str) -> Option<Elsewhere> {
+        let catalog = self.catalog();
+        let endpoint = catalog.endpoints.values().find(|one| one.id == id);
+        let (node, name, state) = match endpoint {
+            Some(endpoint) => (
+                endpoint.node.clone(),
+                endpoint.name.clone(),
+                "running".to_owned(),
+            ),
+            None => self.told_of(id)?,
+        };
+        let record = catalog.nodes.get(&node);
+        let host = record.map_or_else(|| node.clone(), |record| record.name.clone());
+        (node != self.node.id).then_some(Elsewhere {
+            node,
+            host,
+            name,
+            state,
+        })
+    }
+
+    /// Host, name and state of a container that others have told of.
+    fn told_of(&self, id: &str) -> Option<(String, String, String)> {
+        let parts = locked(&self.pages.parts);
+        parts.told.iter().find_map(|(node, (_, part))| {
+            let mut containers = part["containers"].as_array()?.iter();
+            let found = containers.find(|one| one["id"] == id)?;
+            let text = |key: &str| found[key].as_str().unwrap_or_default().to_owned();
+            Some((node.clone(), text("name"), text("state")))
+        })
+    }
+
     /// What this host tells others. Samples are thinned out, and in the end left out, for it to be no longer than it may.
     pub(in crate::daemon) async fn map_part(&self, history: bool) -> anyhow::Result<Value> {
         self.sample_links(false).await;

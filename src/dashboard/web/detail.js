@@ -124,18 +124,24 @@ async function showContainer(thing, page) {
   mine.log = tag("pre", { class: "log", tabindex: 0, "aria-label": "What it writes" });
   mine.terminal = tag("div", { class: "terminal", hidden: "" });
   fill(mine.more, mine.info, tag("h3", {}, "Takes"), mine.taken, mine.note,
-    tag("h3", {}, "Writes"), mine.log, tag("h3", {}, "Terminal"), terminalButton(thing, page), mine.terminal);
+    tag("h3", {}, "Writes"), mine.log, tag("h3", {}, "Terminal"), mine.shell = tag("div"), mine.terminal);
   try {
     const answer = await fetch(`containers/${encodeURIComponent(thing.container.id)}`);
     const told = await answer.json();
     if (shown !== mine) return;
     if (!answer.ok) return tellAbsent(told.message);
+    fill(mine.shell, told.here === false ? elsewhere(told.host) : terminalButton(thing, page));
     fill(mine.info, facts([["Image", told.image], ["Runs", told.command?.join(" ")],
       ["Created", told.created && new Date(told.created).toLocaleString()],
       ["Links", told.links?.map(({ alias, target }) => `${target} as ${alias}`).join(", ")]]));
   } catch (error) {
     if (shown === mine) tellAbsent(String(error.message));
   }
+}
+
+/** Hosts tell each other what containers write and take, and run nothing for each other. */
+function elsewhere(host) {
+  return tag("p", { class: "hint" }, `It runs on ${host}: a shell in it is opened by the dashboard there.`);
 }
 
 function terminalButton(thing, page) {
