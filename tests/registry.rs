@@ -5,7 +5,8 @@ mod support;
 use std::fs;
 
 use support::{
-    Image, RegistryKind, Spawned, Underlay, plain_registry, registry, single, wait_until,
+    Image, RegistryKind, Spawned, Underlay, guarded_registry, plain_registry, registry, single,
+    wait_until,
 };
 
 #[test]
@@ -122,24 +123,10 @@ fn all_tags_at_once_and_in_silence() {
     assert!(message.contains("is not a platform"), "{message}");
 }
 
-/// `me` with the password `U*U`, as htpasswd writes it.
-const HTPASSWD: &str = "me:$2a$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW\n";
-
 #[test]
 fn accounts_are_kept_used_and_forgotten() {
     let host = single(&[Image::Busybox]);
-    let users = host.scratch().join("htpasswd");
-    fs::write(&users, HTPASSWD).expect("write the users");
-    let more = format!(
-        "auth: {{htpasswd: {{realm: r, path: {}}}}}",
-        users.display()
-    );
-    let kind = RegistryKind {
-        port: 5000,
-        more: &more,
-        ..RegistryKind::default()
-    };
-    let _registry = registry(&host, "127.0.0.1", kind);
+    let _registry = guarded_registry(&host, "127.0.0.1");
     host.ok("tag busybox 127.0.0.1:5000/team/tools");
     let message = host.nuncio("push 127.0.0.1:5000/team/tools").refused(1);
     assert!(

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
-use support::{Host, Image, Spawned, Underlay, cluster, wait_until};
+use support::{Host, Image, Spawned, Underlay, cluster, guarded_registry, wait_until};
 
 /// What is to be found in containers only.
 const CONTENT: &str = "the-word-that-nobody-else-knows";
@@ -276,4 +276,94 @@ fn a_host_that_joins_later_is_given_what_there_is() {
     a.start_again();
     docker(b, "service rm web");
     wait_until("nothing is left of it", || laid(c) == 0);
+}
+
+/// What is told of the service's tasks.
+fn tasks(host: &Host, service: &str) -> String {
+    let format = "{{.Image}} {{.DesiredState}} {{.CurrentState}} {{.Error}}";
+    let words = ["service", "ps", "--no-trunc", "--format", format, service];
+    host.docker(words).stdout
+}
+
+#[test]
+fn a_services_account_at_a_registry_is_the_hosts_alone() {
+    let underlay = Underlay::new();
+    let [a, b, c] = std::array::from_fn(|_| underlay.host());
+    let url = a.registry_url();
+    let start = |host: &Host, registry: &str| {
+        host.start(&[
+            "--registry",
+            registry,
+            "--insecure-registry",
+            "198.18.0.0/24",
+        ]);
+    };
+    start(&a, "embedded");
+    start(&b, &url);
+    a.load(Image::Busybox);
+    let server = format!("{}:5000", a.address);
+    let _registry = guarded_registry(&a, &a.address.to_string());
+    docker(&a, &format!("login -u me -p U*U {server}"));
+    for tag in ["1", "2", "3"] {
+        docker(&a, &format!("tag busybox {server}/tools:{tag}"));
+        docker(&a, &format!("push -q {server}/tools:{tag}"));
+    }
+    docker(&a, "image prune -af");
+
+    // Nobody's account is not enough; the one that is sent is every host's.
+    let create =
+        "service create -d --name all --mode global --no-resolve-image --restart-delay 100ms";
+    docker(
+        &a,
+        &format!("{create} --stop-grace-period 1s {server}/tools:1 sleep 1000"),
+    );
+    wait_until("it is refused", || {
+        tasks(&a, "all").lines().any(|line| {
+            line.contains("Rejected") && line.contains("pull image") && line.contains("denied")
+        })
+    });
+    docker(
+        &a,
+        "service update -d --no-resolve-image --with-registry-auth all",
+    );
+    container(&a, "all");
+    container(&b, "all");
+    let told = docker(&a, "service inspect all") + &registered(&a);
+    // How the account begins in base64, as it is sent.
+    let sent = "eyJ1c2VybmFtZSI6Im1l";
+    for host in [&a, &b] {
+        assert!(!is_below(&host.data_root(), sent), "it is on a disk");
+        for text in [sent, "U*U"] {
+            assert!(!told.contains(text) && !host.log().contains(text));
+        }
+    }
+
+    // It is kept where none is sent.
+    let update = "service update -d --no-resolve-image --update-monitor 100ms";
+    docker(&b, &format!("{update} --image {server}/tools:2 all"));
+    let runs = |tag: &str, number: usize| {
+        let is = format!("{server}/tools:{tag} Running Running");
+        wait_until(&format!("{number} run of {tag}"), || {
+            let told = tasks(&a, "all");
+            told.lines().filter(|line| line.starts_with(&is)).count() == number
+        });
+    };
+    runs("2", 2);
+
+    // Who sends a wrong one is refused, and back is with the right one: also for a host that joins.
+    let wrong = format!(r#"{{"auths": {{"{server}": {{"auth": "bWU6d3Jvbmc="}}}}}}"#);
+    std::fs::write(a.scratch().join("config.json"), wrong).expect("write the accounts");
+    docker(
+        &a,
+        &format!("{update} --with-registry-auth --image {server}/tools:3 all"),
+    );
+    wait_until("the wrong one is refused", || {
+        let is_rejected = |line: &str| {
+            line.contains("tools:3") && line.contains("Rejected") && line.contains("pull image")
+        };
+        tasks(&a, "all").lines().any(is_rejected)
+    });
+    docker(&b, "service rollback -d all");
+    start(&c, &url);
+    runs("2", 3);
 }

@@ -74,6 +74,7 @@ mod why;
 
 pub(crate) use container_create::parse as container_config;
 pub(crate) use peek::router as peek_router;
+pub(crate) use registry_auth::parse as registry_account;
 
 #[cfg(test)]
 pub(crate) use container_view::tests::record as test_record;

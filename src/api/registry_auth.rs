@@ -8,12 +8,15 @@ use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use nuncio_runtime::image::{LoginError, RegistryAuth, login};
 use serde::{Deserialize, Deserializer};
 use serde_json::json;
+use zeroize::Zeroizing;
 
 use super::body::JsonBody;
 use super::error::ApiError;
 use super::{Answer, Server};
+use crate::daemon::orchestrator::accounts as kept;
 use crate::daemon::refusal::Refusal;
 
+const HEADER: &str = "x-registry-auth";
 /// Docker's clients differ in whether they pad.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &base64::alphabet::URL_SAFE,
@@ -60,19 +63,35 @@ impl Account {
 
 /// `X-Registry-Auth`: base64 of an account as JSON; without a name, or `null`, it is nobody's.
 pub(super) fn credentials(headers: &HeaderMap) -> Result<RegistryAuth, Refusal> {
-    let Some(value) = headers
-        .get("x-registry-auth")
-        .filter(|value| !value.is_empty())
-    else {
-        return Ok(RegistryAuth::Anonymous);
+    match headers.get(HEADER) {
+        Some(value) => parse(&String::from_utf8_lossy(value.as_bytes())),
+        None => Ok(RegistryAuth::Anonymous),
+    }
+}
+
+/// The same as it was sent, to be kept for who fetches images later; the outer `None`: nothing was sent.
+pub(super) fn to_keep(headers: &HeaderMap) -> Result<Option<Option<kept::Account>>, Refusal> {
+    let sent = headers.get(HEADER).filter(|value| !value.is_empty());
+    let Some(value) = sent else {
+        return Ok(None);
     };
+    let text = Zeroizing::new(String::from_utf8_lossy(value.as_bytes()).into_owned());
+    Ok(Some(match parse(&text)? {
+        RegistryAuth::Anonymous => None,
+        _ => Some(kept::Account(text)),
+    }))
+}
+
+/// What such a header says.
+pub(crate) fn parse(value: &str) -> Result<RegistryAuth, Refusal> {
+    if value.is_empty() {
+        return Ok(RegistryAuth::Anonymous);
+    }
     // What is in it must not be repeated in a message.
     let wrong =
         || Refusal::invalid("invalid X-Registry-Auth header: expected base64 of a JSON object");
-    let standard = String::from_utf8_lossy(value.as_bytes())
-        .replace('+', "-")
-        .replace('/', "_");
-    let json = BASE64.decode(standard).map_err(|_| wrong())?;
+    let safe = Zeroizing::new(value.replace('+', "-").replace('/', "_"));
+    let json = Zeroizing::new(BASE64.decode(&*safe).map_err(|_| wrong())?);
     let account: Option<Account> = serde_json::from_slice(&json).map_err(|_| wrong())?;
     Ok(account.unwrap_or_default().auth())
 }

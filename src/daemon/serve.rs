@@ -102,7 +102,7 @@ pub(crate) async fn run(options: DaemonOptions) -> anyhow::Result<()> {
     });
     tasks.spawn(orchestrator::run_tasks(Arc::clone(&daemon), stop.clone()));
     tasks.spawn(orchestrator::lead(Arc::clone(&daemon), stop.clone()));
-    tasks.spawn(orchestrator::hand_on_secrets(
+    tasks.spawn(orchestrator::hand_on_sealed(
         Arc::clone(&daemon),
         stop.clone(),
     ));

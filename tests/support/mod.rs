@@ -39,7 +39,7 @@ pub(crate) use etcd::{Etcds, pairs};
 pub(crate) use host::Host;
 pub(crate) use image::Image;
 pub(crate) use recorder::{Asked, Recorder};
-pub(crate) use registry::{RegistryKind, plain_registry, registry};
+pub(crate) use registry::{RegistryKind, guarded_registry, plain_registry, registry};
 pub(crate) use relay::Relay;
 pub(crate) use remains::Remains;
 pub(crate) use scene::{Operation, Scene, points, view};

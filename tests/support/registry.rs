@@ -54,3 +54,21 @@ pub(crate) fn plain_registry(host: &Host) -> Spawned {
     };
     registry(host, "127.0.0.1", kind)
 }
+
+/// One at port 5000 that lets in `me` with the password `U*U`, and nobody else.
+#[track_caller]
+pub(crate) fn guarded_registry(host: &Host, address: &str) -> Spawned {
+    let users = host.scratch().join("htpasswd");
+    let line = "me:$2a$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW\n";
+    fs::write(&users, line).expect("write the users");
+    let more = format!(
+        "auth: {{htpasswd: {{realm: r, path: {}}}}}",
+        users.display()
+    );
+    let kind = RegistryKind {
+        port: 5000,
+        more: &more,
+        ..RegistryKind::default()
+    };
+    registry(host, address, kind)
+}

@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
 use nuncio_registry::{DesiredKind, DesiredRecord};
 use serde::Deserialize;
@@ -12,7 +12,9 @@ use crate::api::body::JsonBody;
 use crate::api::containers::to_the_end;
 use crate::api::filters::Filters;
 use crate::api::query::{Flag, Params};
+use crate::api::registry_auth::to_keep;
 use crate::api::{Answer, Server, json as answer};
+use crate::daemon::orchestrator::accounts::AccountFrom;
 use crate::daemon::orchestrator::services::ServiceChange;
 use crate::daemon::orchestrator::{spec, view};
 use crate::daemon::refusal::Refusal;
@@ -61,8 +63,13 @@ fn mode(spec: &Value) -> &'static str {
     }
 }
 
-pub(super) async fn create(State(daemon): Server, JsonBody(body): JsonBody<Value>) -> Answer {
-    let id = to_the_end(async move { daemon.service_create(body).await }).await?;
+pub(super) async fn create(
+    State(daemon): Server,
+    headers: HeaderMap,
+    JsonBody(body): JsonBody<Value>,
+) -> Answer {
+    let account = to_keep(&headers)?.flatten();
+    let id = to_the_end(async move { daemon.service_create(body, account).await }).await?;
     Ok((StatusCode::CREATED, Json(json!({ "ID": id }))).into_response())
 }
 
@@ -125,10 +132,14 @@ pub(super) async fn remove(State(daemon): Server, Path(id): Path<String>) -> Ans
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(in crate::api) struct Update {
     version: u64,
     #[serde(default)]
     rollback: String,
+    /// Whose account is kept, where none is sent.
+    #[serde(default)]
+    registry_auth_from: String,
     /// Ours: the tasks are to be spread anew.
     #[serde(default)]
     rebalance: Flag,
@@ -138,16 +149,29 @@ pub(super) async fn update(
     State(daemon): Server,
     Path(id): Path<String>,
     Params(asked): Params<Update>,
+    headers: HeaderMap,
     JsonBody(body): JsonBody<Value>,
 ) -> Answer {
     if !["", "previous"].contains(&asked.rollback.as_str()) {
         let message = format!("invalid rollback {:?}: expected previous", asked.rollback);
         return Err(Refusal::invalid(message).into());
     }
+    let account = match (to_keep(&headers)?, asked.registry_auth_from.as_str()) {
+        (Some(account), _) => AccountFrom::Given(account),
+        (None, "" | "spec") => AccountFrom::Spec,
+        (None, "previous-spec") => AccountFrom::PreviousSpec,
+        (None, other) => {
+            let message = format!(
+                "unsupported registryAuthFrom value {other:?}: expected spec or previous-spec"
+            );
+            return Err(Refusal::invalid(message).into());
+        }
+    };
     let change = ServiceChange {
         version: asked.version,
         spec: asked.rollback.is_empty().then_some(body),
         rebalance: asked.rebalance.0,
+        account,
     };
     to_the_end(async move { daemon.service_update(&id, change).await }).await?;
     answer::sorted(json!({ "Warnings": null }))

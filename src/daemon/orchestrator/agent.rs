@@ -276,8 +276,9 @@ impl Worker {
     /// Gets the image and makes the container, unless something else is wanted meanwhile.
     async fn prepare(&mut self, record: &TaskRecord, task: &Task) -> anyhow::Result<Next> {
         self.tell(self.status("preparing", "preparing")).await;
-        let (daemon, wanted) = (Arc::clone(&self.daemon), record.clone());
-        let pulling = async move { daemon.image_for_task(&wanted).await };
+        let daemon = Arc::clone(&self.daemon);
+        let (wanted, version) = (record.clone(), task.spec_version);
+        let pulling = async move { daemon.image_for_task(&wanted, version).await };
         let pulled = tokio::select! {
             pulled = pulling => pulled,
             () = self.wanted.changed() => return Ok(Next::Again),
@@ -437,7 +438,7 @@ fn ports(container: &Container) -> serde_json::Value {
 
 impl Daemon {
     /// Has the image of a task here.
-    async fn image_for_task(&self, record: &TaskRecord) -> anyhow::Result<()> {
+    async fn image_for_task(&self, record: &TaskRecord, version: u64) -> anyhow::Result<()> {
         let parsed = spec::parse(&record.spec)?;
         let container = parsed.task_template.and_then(|task| task.container_spec);
         let image = container
@@ -445,7 +446,10 @@ impl Daemon {
             .unwrap_or_default();
         match self.find_image(&image).await {
             Ok(_) => Ok(()),
-            Err(_) => self.pull_for_task(&image).await,
+            Err(_) => {
+                let account = self.account_for(record, version).await?;
+                self.pull_for_task(&image, account).await
+            }
         }
     }
 
@@ -469,10 +473,10 @@ impl Daemon {
         Ok(())
     }
 
-    async fn pull_for_task(&self, image: &str) -> anyhow::Result<()> {
+    async fn pull_for_task(&self, image: &str, auth: RegistryAuth) -> anyhow::Result<()> {
         let reference: Reference = image.parse().map_err(anyhow::Error::new)?;
         let options = PullOptions {
-            auth: RegistryAuth::Anonymous,
+            auth,
             registries: Arc::clone(self.registries()),
             platform: None,
         };

@@ -1,5 +1,6 @@
 //! Services over all hosts: what is wanted is in the registry; one host leads, and plans tasks; each host runs its own.
 
+pub(crate) mod accounts;
 mod acks;
 mod agent;
 mod cluster;
@@ -8,6 +9,7 @@ mod ingress;
 mod lead;
 mod nodes;
 pub(crate) mod outfit;
+mod readers;
 mod secrets;
 pub(crate) mod services;
 pub(crate) mod spec;
@@ -31,7 +33,7 @@ pub(crate) use self::secrets::{FileKind, FileSpec};
 
 pub(super) use self::agent::run as run_tasks;
 pub(super) use self::lead::run as lead;
-pub(super) use self::secrets::run as hand_on_secrets;
+pub(super) use self::readers::run as hand_on_sealed;
 pub(super) use self::time::MeshTime;
 
 /// 25 digits and small letters, by chance, as Swarm's.

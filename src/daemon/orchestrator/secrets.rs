@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -10,15 +11,16 @@ use jiff::Timestamp;
 use nuncio_registry::{Catalog, DesireError, DesiredKind, DesiredRecord};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use super::services::no_such;
 use super::{check_sequence, new_short_id, spec, task_files};
 use crate::daemon::Daemon;
 use crate::daemon::refusal::Refusal;
-use crate::daemon::sealed::{Recipients, SealError, Sealed};
+use crate::daemon::sealed::{SealError, Sealed};
 
+/// How long a task waits for what is not sealed to its host yet.
+pub(super) const HANDED_ON: Duration = Duration::from_secs(30);
 /// Characters of a name.
 const LONGEST_NAME: usize = 64;
 
@@ -140,23 +142,7 @@ fn purpose(id: &str) -> String {
     format!("secret/{id}")
 }
 
-/// The hosts that may read secrets, but for this one.
-fn recipients(catalog: &Catalog) -> Recipients {
-    let nodes = catalog.nodes.values();
-    let keys = nodes.filter_map(|node| {
-        let key = &node.machine.as_ref()?.seal_key;
-        (!key.is_empty()).then(|| (node.id.clone(), key.clone()))
-    });
-    keys.collect()
-}
-
 impl Daemon {
-    fn recipients(&self) -> Recipients {
-        let mut recipients = recipients(&self.catalog());
-        recipients.insert(self.node.id.clone(), self.seal_key.public());
-        recipients
-    }
-
     /// Makes a secret or config; its identifier.
     pub(crate) async fn file_create(
         &self,
@@ -302,45 +288,6 @@ impl Daemon {
             }
         }
     }
-
-    /// Hands on what this host can read and others of the mesh cannot, or not any more.
-    async fn hand_on_secrets(&self) -> anyhow::Result<()> {
-        let catalog = self.catalog();
-        let recipients = self.recipients();
-        let is_alive = |node: &str| node == self.node.id || catalog.alive.contains(node);
-        for record in catalog.desired.all(DesiredKind::Secret) {
-            let Ok(sealed) = Sealed::deserialize(&record.state) else {
-                continue;
-            };
-            let mut readers = sealed.readers(&recipients).filter(|node| is_alive(node));
-            if readers.next() != Some(&self.node.id) || sealed.is_for(&recipients) {
-                continue;
-            }
-            let changed = self
-                .registry
-                .redesire(DesiredKind::Secret, &record.id, |before| {
-                    let mut record = before.ok_or_else(|| no_such("secret", &record.id))?;
-                    let wrong = |error: SealError| {
-                        Refusal::invalid(format!("secret {}: {error}", record.name))
-                    };
-                    let mut sealed = Sealed::deserialize(&record.state)
-                        .map_err(|_| wrong(SealError::Damaged))?;
-                    sealed
-                        .hand_on(&self.node.id, &self.seal_key, &recipients)
-                        .map_err(wrong)?;
-                    record.state = serde_json::to_value(sealed).unwrap_or_default();
-                    Ok::<_, Refusal>(record)
-                });
-            match changed.await {
-                // It was removed meanwhile, or is of no use to anybody.
-                Err(DesireError::Refused(refusal)) => {
-                    tracing::warn!(secret = record.name, %refusal, "hand on a secret");
-                }
-                changed => drop(changed?),
-            }
-        }
-        Ok(())
-    }
 }
 
 /// Why the content of a secret or config is not there.
@@ -366,30 +313,6 @@ fn users(catalog: &Catalog, kind: FileKind, id: &str) -> Vec<String> {
         .collect();
     users.sort_unstable();
     users
-}
-
-/// Hands on secrets to hosts that join, until `stop`.
-pub(in crate::daemon) async fn run(daemon: Arc<Daemon>, stop: CancellationToken) {
-    let mut catalog = daemon.catalog_changes.clone();
-    let follow = async {
-        loop {
-            let known = catalog.borrow_and_update().clone();
-            let done = match known.stale {
-                None => daemon.hand_on_secrets().await,
-                Some(_) => Ok(()),
-            };
-            if let Err(error) = done {
-                tracing::warn!(error = format!("{error:#}"), "hand on secrets");
-            }
-            if catalog.changed().await.is_err() {
-                return;
-            }
-        }
-    };
-    tokio::select! {
-        () = stop.cancelled() => {}
-        () = follow => {}
-    }
 }
 
 #[cfg(test)]

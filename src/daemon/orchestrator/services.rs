@@ -9,11 +9,13 @@ use nuncio_registry::{DesireError, DesiredKind, DesiredRecord};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::accounts::{Account, AccountFrom, KeptFrom};
 use super::outfit::INGRESS;
 use super::{check_sequence, drain, ingress, new_short_id, spec};
 use crate::daemon::Daemon;
 use crate::daemon::network_edit::NetworkCreate;
 use crate::daemon::refusal::Refusal;
+use crate::daemon::sealed::Sealed;
 
 /// What is known of a service beside its specification.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -29,6 +31,8 @@ pub(crate) struct ServiceState {
     pub(crate) rebalance: bool,
     /// Numbers that were chosen for ports published without, as `80/tcp`.
     pub(crate) ports: BTreeMap<String, u16>,
+    /// The account by which its tasks fetch their image.
+    pub(crate) account: Option<Sealed>,
     /// It is gone back to what was before, by request or because an update failed: how that began.
     pub(crate) back: Option<Update>,
 }
@@ -38,6 +42,8 @@ pub(crate) struct ServiceState {
 pub(crate) struct Previous {
     pub(crate) spec: Value,
     pub(crate) spec_version: u64,
+    #[serde(default)]
+    pub(crate) account: Option<Sealed>,
 }
 
 impl ServiceState {
@@ -51,7 +57,7 @@ impl ServiceState {
 }
 
 /// What is asked of a service that is there.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct ServiceChange {
     /// The version that the asker saw.
     pub(crate) version: u64,
@@ -59,22 +65,30 @@ pub(crate) struct ServiceChange {
     pub(crate) spec: Option<Value>,
     /// Its tasks are to be spread anew.
     pub(crate) rebalance: bool,
+    /// By which account its tasks fetch their image. Who goes back has that of then.
+    pub(crate) account: AccountFrom,
 }
 
 impl Daemon {
     /// Wants a service; its identifier.
-    pub(crate) async fn service_create(&self, mut wanted: Value) -> anyhow::Result<String> {
+    pub(crate) async fn service_create(
+        &self,
+        mut wanted: Value,
+        account: Option<Account>,
+    ) -> anyhow::Result<String> {
         spec::normalize(&mut wanted);
         let name = self.check_service(&wanted, None).await?;
+        let id = new_short_id();
         let state = ServiceState {
             spec_version: 1,
             last_version: 1,
             ports: self.choose_ports(&wanted, None, &BTreeMap::new())?,
+            account: self.seal_account(&id, account.as_ref())?,
             ..ServiceState::default()
         };
         let now = Timestamp::now().to_string();
         let mut record = DesiredRecord {
-            id: new_short_id(),
+            id,
             name,
             version: 1,
             created: now.clone(),
@@ -117,6 +131,7 @@ impl Daemon {
                 return Err(Refusal::unsupported("renaming services is not supported").into());
             }
         }
+        let account = self.keep_account(&service.id, &change.account)?;
         let changed = self
             .registry
             .redesire(DesiredKind::Service, &service.id, |before| {
@@ -138,7 +153,8 @@ impl Daemon {
                 };
                 state.ports = self.choose_ports(&next, Some(&record.id), &state.ports)?;
                 let back = change.spec.is_none();
-                turn_to(&mut record, &mut state, next, back);
+                let account = if back { &KeptFrom::PreviousSpec } else { &account };
+                turn_to(&mut record, &mut state, next, back, account)?;
                 let now = self.mesh_time.now().millis;
                 state.back = back.then(|| Update::going_back(state.spec_version, now));
                 state.rebalance |= change.rebalance;
@@ -175,7 +191,8 @@ impl Daemon {
                     && previous.spec_version == update.version
                     && state.back.is_none()
                 {
-                    turn_to(&mut record, &mut state, previous.spec, true);
+                    let account = &KeptFrom::PreviousSpec;
+                    turn_to(&mut record, &mut state, previous.spec, true, account)?;
                     state.back = Some(update.clone());
                     state.store(&mut record);
                 }
@@ -308,11 +325,21 @@ impl Daemon {
 }
 
 /// Wants `next` of a service from now on.
-fn turn_to(record: &mut DesiredRecord, state: &mut ServiceState, next: Value, back: bool) {
+fn turn_to(
+    record: &mut DesiredRecord,
+    state: &mut ServiceState,
+    next: Value,
+    back: bool,
+    account: &KeptFrom,
+) -> Result<(), Refusal> {
     let previous = Previous {
         spec: record.spec.clone(),
         spec_version: state.spec_version,
+        account: state.account.clone(),
     };
+    let earlier = state.previous.as_ref();
+    let earlier = earlier.map(|earlier| earlier.account.clone());
+    state.account = account.choose(state.account.take(), earlier)?;
     let same = spec::substance(&record.spec) == spec::substance(&next);
     let before = state.previous.take();
     if !same {
@@ -330,6 +357,7 @@ fn turn_to(record: &mut DesiredRecord, state: &mut ServiceState, next: Value, ba
     record.version += 1;
     record.updated = Timestamp::now().to_string();
     record.spec = next;
+    Ok(())
 }
 
 pub(crate) fn no_such(what: &str, wanted: &str) -> Refusal {
@@ -363,23 +391,51 @@ mod tests {
         })
     }
 
+    fn turn(record: &mut DesiredRecord, state: &mut ServiceState, next: Value, back: bool) {
+        turn_to(record, state, next, back, &KeptFrom::Spec).expect("it turns");
+    }
+
     #[test]
     fn only_what_a_task_would_notice_makes_another_version() {
         let (mut record, mut state) = record("a");
-        turn_to(&mut record, &mut state, of("a", 5), false);
+        turn(&mut record, &mut state, of("a", 5), false);
         assert_eq!((record.version, state.spec_version), (2, 1));
-        turn_to(&mut record, &mut state, of("b", 5), false);
+        turn(&mut record, &mut state, of("b", 5), false);
         assert_eq!((record.version, state.spec_version), (3, 2));
     }
 
     #[test]
     fn going_back_is_the_version_that_was_and_going_on_another() {
         let (mut record, mut state) = record("a");
-        turn_to(&mut record, &mut state, of("b", 1), false);
+        turn(&mut record, &mut state, of("b", 1), false);
         let previous = state.previous.clone().expect("there was one");
-        turn_to(&mut record, &mut state, previous.spec, true);
+        turn(&mut record, &mut state, previous.spec, true);
         assert_eq!((state.spec_version, state.last_version), (1, 2));
-        turn_to(&mut record, &mut state, of("b", 1), false);
+        turn(&mut record, &mut state, of("b", 1), false);
         assert_eq!((state.spec_version, state.last_version), (3, 3));
+    }
+
+    #[test]
+    fn an_account_is_kept_until_another_is_given_and_goes_back_with_the_rest() {
+        let sealed = |text: &str| {
+            let none = std::collections::BTreeMap::new();
+            Some(Sealed::new(text.as_bytes(), "x", &none).expect("it is sealed"))
+        };
+        let (one, other) = (sealed("one"), sealed("other"));
+        let (mut record, mut state) = record("a");
+        let mut turn = |state: &mut ServiceState, from: KeptFrom| {
+            turn_to(&mut record, state, of("a", 1), false, &from)
+        };
+        let refused = turn(&mut state, KeptFrom::PreviousSpec).expect_err("there was none");
+        assert!(refused.message.contains("previous spec"), "{refused}");
+        turn(&mut state, KeptFrom::Given(one.clone())).expect("it turns");
+        turn(&mut state, KeptFrom::Spec).expect("it turns");
+        assert_eq!(state.account, one);
+        turn(&mut state, KeptFrom::Given(other.clone())).expect("it turns");
+        assert_eq!(state.account, other);
+        turn(&mut state, KeptFrom::PreviousSpec).expect("it turns");
+        assert_eq!(state.account, one);
+        turn(&mut state, KeptFrom::Given(None)).expect("it turns");
+        assert_eq!(state.account, None);
     }
 }

@@ -4,7 +4,6 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::Context as _;
 use bollard_stubs::models::ServiceSpec;
@@ -14,7 +13,7 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use tokio::time::timeout;
 
-use super::secrets::{FileKind, Unread};
+use super::secrets::{FileKind, HANDED_ON, Unread};
 use crate::daemon::Daemon;
 use crate::daemon::config::TaskFile;
 use crate::daemon::refusal::Refusal;
@@ -22,8 +21,6 @@ use crate::daemon::sealed::SealError;
 
 /// Where secrets are, unless their target is absolute.
 const SECRETS: &str = "/run/secrets";
-/// How long a task waits for a secret that is not sealed to this host yet.
-const HANDED_ON: Duration = Duration::from_secs(30);
 /// Room beside the contents: a page that is begun, and what describes a file.
 const PER_FILE: usize = 8192;
 
