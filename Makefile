@@ -37,12 +37,13 @@ ambassador-image: deps toolchain ## pack the ambassador alone into an image of a
 test: deps-test toolchain images ## unit tests, and the binary in real namespaces; needs root
 	@tests/run.sh
 
-bench: deps build bench-tools ## measure the ambassador beside HAProxy, nginx and others, the runtime and the networks beside docker's, names beside dnsmasq; needs root
+bench: deps build bench-tools ## measure the ambassador beside HAProxy, nginx and others, the runtime and the networks beside docker's, names beside dnsmasq, updates of services under load; needs root
 	@NUNCIO=$(RELEASE) LOAD=$(dir $(RELEASE))nuncio-bench bench/run.sh
 	@NUNCIO=$(RELEASE) LOAD=$(dir $(RELEASE))nuncio-bench bench/dns.sh
 	@NUNCIO=$(RELEASE) LOAD=$(dir $(RELEASE))nuncio-bench bench/scale.sh
 	@NUNCIO=$(RELEASE) LOAD=$(dir $(RELEASE))nuncio-bench bench/runtime.sh
 	@NUNCIO=$(RELEASE) LOAD=$(dir $(RELEASE))nuncio-bench bench/overlay.sh
+	@NUNCIO=$(RELEASE) LOAD=$(dir $(RELEASE))nuncio-bench bench/updates.sh
 	@LOAD=$(dir $(RELEASE))examples/registry_load bench/registry.sh
 
 scale: deps bench-tools ## simulate the control traffic of 10,000 hosts, for docs/SCALE.md

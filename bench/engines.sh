@@ -69,6 +69,12 @@ make_host() {
     ip -n "$stem-$name" link set up0 up
     ip -n "$stem-$name" link set up1 up
     ip -n "$stem-$name" route add default via 198.18.9.2
+    hold "$name"
+}
+
+# hold NAME : the first process of a host.
+hold() {
+    local name=$1
     nsenter --net="/run/netns/$stem-$name" unshare --mount --pid --fork --kill-child --propagation private \
         "$here/host.sh" "$engines" "$state/$name" "$work" >>"$work/log-$name" 2>&1 &
     holders[$name]=$!

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
-use load::{brief, dns, idle, serve, stall, udp};
+use load::{brief, dns, idle, serve, stall, steady, udp};
 use runtime::{files, life, program};
 
 #[derive(Debug, Parser)]
@@ -45,6 +45,19 @@ enum Command {
     },
     /// Writes to one who does not read: bytes that were taken
     Stall { to: SocketAddr },
+    /// Asks servers on and on until its input ends: requests that were answered, that failed, and the longest answer in
+    /// milliseconds
+    Steady {
+        /// As HOST:PORT
+        #[arg(long)]
+        http: Vec<String>,
+        /// As HOST:PORT
+        #[arg(long)]
+        redis: Vec<String>,
+        /// Clients of each
+        #[arg(long, default_value_t = 2, value_parser = clients)]
+        clients: usize,
+    },
     /// Sends datagrams as fast as it can: how many, and how many bits, arrive a second
     Udp {
         to: SocketAddr,
@@ -153,12 +166,29 @@ fn runs(text: &str) -> Result<usize, String> {
     }
 }
 
+/// A number of clients, bounded likewise.
+fn clients(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(clients) if (1..=100).contains(&clients) => Ok(clients),
+        _ => Err("expected a number of clients from 1 to 100".to_owned()),
+    }
+}
+
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Serve { address } => serve::run(address),
         Command::Connect { to, seconds } => brief::run(to, seconds),
         Command::Idle { to, flows, cgroup } => idle::run(to, flows, &cgroup),
         Command::Stall { to } => stall::run(to),
+        Command::Steady {
+            http,
+            redis,
+            clients,
+        } => steady::run(&steady::Load {
+            http,
+            redis,
+            clients,
+        }),
         Command::Udp {
             to,
             control,

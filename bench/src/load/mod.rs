@@ -6,6 +6,7 @@ pub(crate) mod idle;
 pub(crate) mod serve;
 pub(crate) mod sink;
 pub(crate) mod stall;
+pub(crate) mod steady;
 pub(crate) mod udp;
 
 use std::time::Duration;
