@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Cluster, Desired, Task, Update};
+use crate::{Cluster, Desired, Placement, Task, Update};
 
+mod adopt;
 mod draft;
 mod explain;
 mod history;
@@ -70,6 +71,15 @@ pub enum Action {
         /// The task's id.
         task: String,
     },
+    /// Has a task count as of another version of its service, which differs from its own by the placement alone: both are written.
+    Adopt {
+        /// The task's id.
+        task: String,
+        /// The version that it is of now.
+        spec_version: u64,
+        /// That version's placement.
+        placement: Placement,
+    },
     /// Writes how far a service's update has come.
     Progress {
         /// The service's id.
@@ -115,6 +125,14 @@ pub enum Action {
 /// ```
 #[must_use]
 pub fn plan(cluster: &Cluster) -> Plan {
+    if !cluster.frozen {
+        let actions = adopt::adopt(cluster);
+        if !actions.is_empty() {
+            // What else is to be done depends on them.
+            let wake_at = Some(cluster.now);
+            return Plan { actions, wake_at };
+        }
+    }
     let mut draft = Draft::new(cluster);
     if !cluster.frozen {
         services::bring_near(&mut draft);

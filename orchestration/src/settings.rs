@@ -14,6 +14,9 @@ pub struct Spec {
     /// Tasks of another version are replaced. Whoever changes anything that a running task would not notice, as the number of
     /// replicas or the settings of updates, leaves it; whoever changes anything else gives one that was never there before.
     pub version: u64,
+    /// Earlier versions that differ from this one by their placement alone: a task of one of them is not replaced, if its host
+    /// meets the constraints of this one.
+    pub akin: BTreeSet<u64>,
     /// How many tasks, and where.
     pub mode: Mode,
     /// Which hosts, and what is kept of them.
@@ -36,6 +39,7 @@ impl Default for Spec {
     fn default() -> Self {
         Self {
             version: 0,
+            akin: BTreeSet::new(),
             mode: Mode::default(),
             placement: Placement::default(),
             restart: RestartPolicy::default(),

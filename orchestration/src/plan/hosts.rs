@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 
 use crate::constraint::canonical_arch;
-use crate::{Availability, Cluster, Constraint, HostPort, Node, Placement, Resources};
+use crate::{Availability, Cluster, Constraint, HostPort, Node, Placement, Resources, Task};
 
 /// Why a host is not given a task.
 #[derive(Clone, Debug, PartialEq)]
@@ -80,6 +80,8 @@ pub(super) struct Host<'a> {
     pub(super) tasks: u64,
     /// And how many of each service.
     by_service: HashMap<&'a str, u64>,
+    /// Tasks that have no room on it any more, since it has become smaller.
+    pub(super) beyond: BTreeSet<&'a str>,
 }
 
 impl<'a> Host<'a> {
@@ -189,6 +191,7 @@ impl<'a> Hosts<'a> {
                 ports: BTreeSet::new(),
                 tasks: 0,
                 by_service: HashMap::new(),
+                beyond: BTreeSet::new(),
             })
             .collect();
         let index = all
@@ -202,7 +205,52 @@ impl<'a> Hosts<'a> {
                 hosts.all[at].take(&task.service, &task.placement);
             }
         }
+        hosts.find_beyond(cluster);
         hosts
+    }
+
+    /// Finds what has no room any more: the youngest of those that reserve something.
+    fn find_beyond(&mut self, cluster: &'a Cluster) {
+        let too_full = |host: &Host<'_>| {
+            let Resources { cpus, memory } = host.taken;
+            // Of one that has neither, nothing is known.
+            let known = host.node.cpus > 0 || host.node.memory > 0;
+            known && (cpus > host.node.cpus || memory > host.node.memory)
+        };
+        let full: BTreeSet<&str> = self
+            .all
+            .iter()
+            .filter(|host| too_full(host))
+            .map(|host| host.node.id.as_str())
+            .collect();
+        if full.is_empty() {
+            return;
+        }
+        let reserves = |task: &&Task| task.placement.reservations != Resources::default();
+        let tasks = cluster.tasks.values().filter(|t| t.current());
+        let mut tasks: Vec<_> = tasks.filter(reserves).collect();
+        tasks.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
+        let mut left: HashMap<&str, Resources> = HashMap::new();
+        for task in tasks {
+            let Some(id) = task.node.as_deref().filter(|id| full.contains(id)) else {
+                continue;
+            };
+            let Some(at) = self.of(Some(id)) else {
+                continue;
+            };
+            let host = &mut self.all[at];
+            let left = left.entry(id).or_insert(Resources {
+                cpus: host.node.cpus,
+                memory: host.node.memory,
+            });
+            let Resources { cpus, memory } = task.placement.reservations;
+            if cpus <= left.cpus && memory <= left.memory {
+                left.cpus -= cpus;
+                left.memory -= memory;
+            } else {
+                host.beyond.insert(&task.id);
+            }
+        }
     }
 
     /// Where a host is among all, by its id.

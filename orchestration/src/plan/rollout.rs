@@ -3,6 +3,7 @@
 use super::draft::Draft;
 use super::services::{Standpoint, replace};
 use super::slot::{failed, order};
+use crate::identity::task_id;
 use crate::{Action, FailureAction, Order, Service, Task, Update, UpdateConfig, UpdateState};
 
 /// By what settings tasks are replaced now: those for going back, while that is under way.
@@ -75,7 +76,13 @@ fn begun_unseen(service: &Service, slots: &[Standpoint<'_, '_>]) -> bool {
         .previous
         .as_ref()
         .is_some_and(|p| p.version != version);
-    changed && !seen && !slots.is_empty()
+    // One that only counts as of the new version was not replaced.
+    let adopted = |task: &Task| {
+        task.spec_version == version
+            && task.id != task_id(&task.service, &task.slot, version, task.attempt)
+    };
+    let mut keepers = slots.iter().map(|slot| slot.keeper);
+    changed && !seen && !keepers.all(|keeper| keeper.is_some_and(adopted))
 }
 
 fn stands_still(update: &Update) -> bool {

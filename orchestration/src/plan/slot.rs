@@ -17,7 +17,7 @@ pub(super) struct SlotView<'a> {
 pub(super) enum Standing {
     /// Its host is dead or gone.
     Lost,
-    /// Its host is to be empty, or meets its constraints no longer.
+    /// Its host is to be empty, meets its constraints no longer, or has no room for it any more.
     Evicted,
     /// It may stay, or has no host yet.
     Fine,
@@ -139,6 +139,7 @@ pub(super) fn standing(task: &Task, hosts: &Hosts<'_>) -> Standing {
     if !node.alive {
         Standing::Lost
     } else if node.availability == Availability::Drain
+        || hosts.all[at].beyond.contains(task.id.as_str())
         || !task.placement.constraints.iter().all(|c| c.met_by(node))
     {
         Standing::Evicted

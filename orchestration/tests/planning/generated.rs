@@ -145,6 +145,8 @@ pub(crate) enum Event {
     Drained(usize),
     Active(usize),
     Relabelled(usize),
+    Shrinks(usize),
+    Constrained(usize, bool),
     Scaled(usize, u64),
     Updated(usize),
     Fails(usize),
@@ -160,6 +162,8 @@ pub(crate) fn event() -> impl Strategy<Value = Event> {
         at.clone().prop_map(Event::Drained),
         at.clone().prop_map(Event::Active),
         at.clone().prop_map(Event::Relabelled),
+        at.clone().prop_map(Event::Shrinks),
+        (at.clone(), any::<bool>()).prop_map(|(at, ssd)| Event::Constrained(at, ssd)),
         (at.clone(), 0..9_u64).prop_map(|(at, replicas)| Event::Scaled(at, replicas)),
         at.clone().prop_map(Event::Updated),
         at.clone().prop_map(Event::Fails),
@@ -182,6 +186,14 @@ pub(crate) fn happen(world: &mut World, event: &Event) {
             let labels = &mut world.node(&node(at)).labels;
             let ssd = labels["ssd"] != "true";
             labels.insert("ssd".into(), ssd.to_string());
+        }
+        Event::Shrinks(at) => {
+            let node = world.node(&node(at));
+            (node.cpus, node.memory) = (node.cpus / 2, node.memory / 2);
+        }
+        Event::Constrained(at, ssd) => {
+            let Some(service) = service(at) else { return };
+            world.constrain(&service, &[&format!("node.labels.ssd=={ssd}")]);
         }
         Event::Fails(at) => {
             let now = world.cluster.now;

@@ -1,4 +1,4 @@
-use nuncio_orchestration::{Availability, Desired, Order, Preference, TaskState, plan};
+use nuncio_orchestration::{Availability, Desired, Order, Preference, Task, TaskState, plan};
 
 use crate::world::{World, constraint, replicas};
 
@@ -152,6 +152,59 @@ fn a_host_that_meets_a_constraint_no_longer_is_left() {
     world.node("n00").labels.clear();
     world.converge();
     assert_eq!(world.counts("web"), [0, 2]);
+}
+
+#[test]
+fn a_constraint_that_the_host_meets_replaces_nothing() {
+    let mut world = World::of(3);
+    for (id, disk) in [("n00", "ssd"), ("n01", "ssd"), ("n02", "hdd")] {
+        world.node(id).labels.insert("disk".into(), disk.into());
+    }
+    world.add("web", replicas(3));
+    world.converge();
+    let before: Vec<_> = world.current("web").into_iter().cloned().collect();
+    world.constrain("web", &["node.labels.disk==ssd"]);
+    world.converge();
+    for task in &before {
+        let stays = task.node.as_deref() != Some("n02");
+        assert_eq!(world.cluster.tasks[&task.id].up(), stays, "{task:?}");
+    }
+    assert_eq!(world.counts("web").iter().sum::<usize>(), 3);
+    assert_eq!(world.counts("web")[2], 0);
+    // They heed it from now on.
+    world.node("n00").labels.clear();
+    world.converge();
+    assert_eq!(world.counts("web"), [0, 3, 0]);
+    // Where nobody is replaced there is no update.
+    let before: Vec<_> = world.current("web").into_iter().cloned().collect();
+    world.constrain("web", &["node.labels.disk!=hdd"]);
+    world.converge();
+    assert_eq!(world.service("web").update, None);
+    let ids = |tasks: Vec<&Task>| tasks.iter().map(|t| t.id.clone()).collect::<Vec<_>>();
+    assert_eq!(ids(before.iter().collect()), ids(world.current("web")));
+    // And a change of something else replaces all.
+    world.change("web", |_| {});
+    world.converge();
+    assert!(
+        before
+            .iter()
+            .all(|task| !world.cluster.tasks[&task.id].current())
+    );
+}
+
+#[test]
+fn a_host_that_becomes_smaller_keeps_what_it_has_room_for() {
+    let mut world = World::of(2);
+    let mut spec = replicas(4);
+    spec.placement.reservations.cpus = 1_000_000_000;
+    world.add("web", spec);
+    world.add("free", replicas(2));
+    world.converge();
+    assert_eq!(world.counts("web"), [2, 2]);
+    world.node("n00").cpus = 1_500_000_000;
+    world.converge();
+    assert_eq!(world.counts("web"), [1, 3]);
+    assert_eq!(world.counts("free"), [1, 1], "who reserves nothing stays");
 }
 
 #[test]

@@ -2,25 +2,37 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use nuncio_orchestration::{Availability, Cluster, Desired, Mode, Task, plan};
+use nuncio_orchestration::{Availability, Cluster, Desired, Mode, Node, Order, Task, plan};
 use proptest::prelude::*;
 
 use crate::generated::{Event, ServiceLot, event, happen, spec, world};
 use crate::world::{World, apply};
 
-/// No host has more than it has room for, two tasks of a port, or too many of a service.
-fn within_bounds(cluster: &Cluster) -> Result<(), TestCaseError> {
+/// What is on a host and has not ended.
+fn on<'a>(tasks: &'a BTreeMap<String, Task>, node: &Node) -> Vec<&'a Task> {
+    let tasks = tasks.values();
+    tasks
+        .filter(|t| t.node.as_ref() == Some(&node.id) && !t.ended())
+        .collect()
+}
+
+/// What they reserve together: CPU and memory.
+fn reserved<'a>(tasks: impl Iterator<Item = &'a Task>) -> (u64, u64) {
+    tasks.fold((0, 0), |(cpus, memory), t| {
+        let more = t.placement.reservations;
+        (cpus + more.cpus, memory + more.memory)
+    })
+}
+
+/// No host is given more than it has room for, two tasks of a port, or too many of a service.
+fn within_bounds(before: &BTreeMap<String, Task>, cluster: &Cluster) -> Result<(), TestCaseError> {
     for node in cluster.nodes.values() {
-        let tasks = cluster.tasks.values();
-        let here: Vec<_> = tasks
-            .filter(|t| t.node.as_ref() == Some(&node.id) && !t.ended())
-            .collect();
-        let taken = here.iter().fold((0, 0), |(cpus, memory), t| {
-            let more = t.placement.reservations;
-            (cpus + more.cpus, memory + more.memory)
-        });
+        let here = on(&cluster.tasks, node);
+        // One that has become smaller has what it had, until that has ended.
+        let had = reserved(on(before, node).into_iter());
+        let taken = reserved(here.iter().copied());
         prop_assert!(
-            taken.0 <= node.cpus && taken.1 <= node.memory,
+            taken.0 <= node.cpus.max(had.0) && taken.1 <= node.memory.max(had.1),
             "{node:?}: {taken:?}"
         );
         let mut ports = BTreeSet::new();
@@ -59,7 +71,7 @@ fn step(world: &mut World) -> Result<bool, TestCaseError> {
         let given = before.get(&task.id).is_none_or(|t| t.node.is_none());
         prop_assert!(!given || suits(&world.cluster, node, task), "{task:?}");
     }
-    within_bounds(&world.cluster)?;
+    within_bounds(&before, &world.cluster)?;
     Ok(!made.actions.is_empty())
 }
 
@@ -83,6 +95,16 @@ fn converge(world: &mut World) -> Result<(), TestCaseError> {
 
 /// What is wanted is there, or says why not; and what waits could be given to no host.
 fn all_is_well(world: &World) -> Result<(), TestCaseError> {
+    // Start-first, what has to go waits for a place of its successor.
+    let goes_first = |task: &&Task| {
+        let service = world.cluster.services.get(&task.service);
+        service.is_none_or(|service| service.spec.update.order == Order::StopFirst)
+    };
+    for node in world.cluster.nodes.values().filter(|node| node.alive) {
+        let here = on(&world.cluster.tasks, node).into_iter();
+        let (cpus, memory) = reserved(here.filter(goes_first));
+        prop_assert!(cpus <= node.cpus && memory <= node.memory, "{node:?}");
+    }
     for service in world.cluster.services.values() {
         let current = world.current(&service.id);
         let slots: BTreeSet<_> = current.iter().map(|t| &t.slot).collect();
@@ -149,6 +171,26 @@ proptest! {
         for task in before.tasks.values() {
             if task.up() && task.node.as_ref() != Some(node) {
                 prop_assert_eq!(world.cluster.tasks.get(&task.id), Some(task));
+            }
+        }
+    }
+
+    #[test]
+    fn another_constraint_moves_nothing_that_meets_it(mut world in world(), ssd in any::<bool>()) {
+        converge(&mut world)?;
+        let before = world.cluster.clone();
+        let text = format!("node.labels.ssd=={ssd}");
+        world.constrain("s0", &[&text]);
+        converge(&mut world)?;
+        for task in before.tasks.values().filter(|task| task.up()) {
+            let node = &before.nodes[task.node.as_ref().expect("it is up")];
+            if node.availability == Availability::Drain {
+                continue; // it was to go anyway
+            }
+            // What does not meet it is replaced step by step, and stays where there is no other place.
+            if node.labels["ssd"] == ssd.to_string() || task.service != "s0" {
+                let now = world.cluster.tasks.get(&task.id);
+                prop_assert!(now.is_some_and(Task::up), "{:?}", now);
             }
         }
     }

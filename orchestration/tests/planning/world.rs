@@ -52,8 +52,19 @@ impl World {
         let service = self.service(id);
         service.previous = Some(service.spec.clone());
         service.spec.version += 1;
+        service.spec.akin.clear();
         service.update = None;
         change(&mut service.spec);
+    }
+
+    /// Changes where a service may run, and nothing else.
+    pub(crate) fn constrain(&mut self, id: &str, constraints: &[&str]) {
+        let spec = self.service(id).spec.clone();
+        self.change(id, |next| {
+            next.akin = spec.akin;
+            next.akin.insert(spec.version);
+            next.placement.constraints = constraints.iter().map(|text| constraint(text)).collect();
+        });
     }
 
     pub(crate) fn kill(&mut self, node: &str) {
@@ -182,6 +193,16 @@ pub(crate) fn apply(cluster: &mut Cluster, action: &Action) {
         Action::Orphan { task } => {
             if let Some(task) = cluster.tasks.get_mut(task) {
                 (task.state, task.changed) = (TaskState::Orphaned, now);
+            }
+        }
+        Action::Adopt {
+            task,
+            spec_version,
+            placement,
+        } => {
+            if let Some(task) = cluster.tasks.get_mut(task) {
+                task.spec_version = *spec_version;
+                task.placement = placement.clone();
             }
         }
         Action::Progress { service, update } => {

@@ -92,19 +92,23 @@ pub(super) fn cluster(catalog: &Catalog, seen: &Seen, now: Moment) -> Cluster {
 
 fn service(catalog: &Catalog, record: &DesiredRecord) -> Option<Service> {
     let state = ServiceState::of(record);
-    let read = |value: &serde_json::Value, version: u64| -> Option<Spec> {
+    let read = |value: &serde_json::Value, version: u64, akin: BTreeSet<u64>| -> Option<Spec> {
         let parsed = spec::parse(value).ok()?;
-        spec::scheduled(&parsed, version).ok()
+        let spec = spec::scheduled(&parsed, version).ok()?;
+        Some(Spec { akin, ..spec })
     };
     let parsed = spec::parse(&record.spec).ok()?;
     let previous = state
         .previous
         .filter(|_| state.back.is_none())
-        .and_then(|previous| read(&previous.spec, previous.spec_version));
+        .and_then(|previous| read(&previous.spec, previous.spec_version, previous.akin));
     Some(Service {
         id: record.id.clone(),
         name: record.name.clone(),
-        spec: spec::scheduled(&parsed, state.spec_version).ok()?,
+        spec: Spec {
+            akin: state.akin,
+            ..spec::scheduled(&parsed, state.spec_version).ok()?
+        },
         previous,
         update: update(catalog, record),
         rebalance: state.rebalance,

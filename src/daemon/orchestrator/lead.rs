@@ -246,6 +246,14 @@ impl Writes<'_> {
                 task.state = TaskState::Pending;
                 task.reason = Some(reason.clone());
             }),
+            Action::Adopt {
+                task,
+                spec_version,
+                placement,
+            } => self.change(task, |task| {
+                task.spec_version = *spec_version;
+                task.placement = placement.clone();
+            }),
             Action::Orphan { task } => self.change(task, |task| {
                 task.state = TaskState::Orphaned;
                 task.changed = now;

@@ -1,6 +1,6 @@
 //! Services as they are wanted: made, changed and taken back by whoever asks, on any host.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -17,6 +17,9 @@ use crate::daemon::network_edit::NetworkCreate;
 use crate::daemon::refusal::Refusal;
 use crate::daemon::sealed::Sealed;
 
+/// Tasks of so many earlier versions may stay when only their placement changes.
+const MOST_AKIN: usize = 64;
+
 /// What is known of a service beside its specification.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default)]
@@ -25,6 +28,8 @@ pub(crate) struct ServiceState {
     pub(crate) spec_version: u64,
     /// The greatest that there has been.
     pub(crate) last_version: u64,
+    /// Versions that differ from this one by where tasks may run alone.
+    pub(crate) akin: BTreeSet<u64>,
     /// What was wanted before, and its version.
     pub(crate) previous: Option<Previous>,
     /// Its tasks are to be spread anew.
@@ -42,6 +47,8 @@ pub(crate) struct ServiceState {
 pub(crate) struct Previous {
     pub(crate) spec: Value,
     pub(crate) spec_version: u64,
+    #[serde(default)]
+    pub(crate) akin: BTreeSet<u64>,
     #[serde(default)]
     pub(crate) account: Option<Sealed>,
 }
@@ -335,6 +342,7 @@ fn turn_to(
     let previous = Previous {
         spec: record.spec.clone(),
         spec_version: state.spec_version,
+        akin: state.akin.clone(),
         account: state.account.clone(),
     };
     let earlier = state.previous.as_ref();
@@ -344,13 +352,25 @@ fn turn_to(
     let before = state.previous.take();
     if !same {
         let known = before.filter(|before| spec::substance(&before.spec) == spec::substance(&next));
+        let mut akin = match spec::bare_substance(&record.spec) == spec::bare_substance(&next) {
+            true => &state.akin | &BTreeSet::from([state.spec_version]),
+            false => BTreeSet::new(),
+        };
         state.spec_version = match known.filter(|_| back) {
-            Some(before) => before.spec_version,
+            Some(before) => {
+                akin.extend(before.akin);
+                before.spec_version
+            }
             None => {
                 state.last_version += 1;
                 state.last_version
             }
         };
+        akin.remove(&state.spec_version);
+        while akin.len() > MOST_AKIN {
+            akin.pop_first();
+        }
+        state.akin = akin;
     }
     state.previous = Some(previous);
     state.back = None;
@@ -413,6 +433,27 @@ mod tests {
         assert_eq!((state.spec_version, state.last_version), (1, 2));
         turn(&mut record, &mut state, of("b", 1), false);
         assert_eq!((state.spec_version, state.last_version), (3, 3));
+    }
+
+    #[test]
+    fn versions_are_akin_that_differ_by_placement_alone() {
+        let (mut record, mut state) = record("a");
+        let at = |image: &str, constraint: &str| {
+            let mut spec = of(image, 1);
+            spec["TaskTemplate"]["Placement"] = json!({ "Constraints": [constraint] });
+            spec
+        };
+        turn(&mut record, &mut state, at("a", "node.id==x"), false);
+        turn(&mut record, &mut state, at("a", "node.id==y"), false);
+        assert_eq!((state.spec_version, &state.akin), (3, &[1, 2].into()));
+        let previous = state.previous.clone().expect("there was one");
+        turn(&mut record, &mut state, previous.spec, true);
+        assert_eq!((state.spec_version, &state.akin), (2, &[1, 3].into()));
+        turn(&mut record, &mut state, at("b", "node.id==x"), false);
+        assert_eq!((state.spec_version, &state.akin), (4, &[].into()));
+        let previous = state.previous.clone().expect("there was one");
+        turn(&mut record, &mut state, previous.spec, true);
+        assert_eq!((state.spec_version, &state.akin), (2, &[1, 3].into()));
     }
 
     #[test]

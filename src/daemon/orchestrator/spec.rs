@@ -257,6 +257,15 @@ pub(crate) fn substance(spec: &Value) -> Value {
     })
 }
 
+/// The same but for where tasks may run: who is where it may be need not notice that.
+pub(crate) fn bare_substance(spec: &Value) -> Value {
+    let mut substance = substance(spec);
+    if let Some(task) = substance["TaskTemplate"].as_object_mut() {
+        task.remove("Placement");
+    }
+    substance
+}
+
 /// Whether a field says no more than its absence.
 fn is_nothing(value: &Value) -> bool {
     match value {
@@ -283,6 +292,7 @@ pub(crate) fn scheduled(spec: &ServiceSpec, version: u64) -> Result<Spec, Refusa
         .and_then(|container| container.stop_grace_period);
     Ok(Spec {
         version,
+        akin: std::collections::BTreeSet::new(),
         mode,
         placement: placement(&task, spec)?,
         restart: restart(&task, default_condition)?,
