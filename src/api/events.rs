@@ -136,22 +136,25 @@ fn includes(filters: &Filters, event: &Event) -> bool {
         let name = match event.kind {
             Kind::Image => attribute("name"),
             Kind::Container => attribute("image"),
-            Kind::Daemon | Kind::Network | Kind::Volume => None,
+            _ => None,
         };
         let is = |name: &str| name == wanted || untagged(name) == wanted;
         (event.kind == Kind::Image && is(&event.id)) || name.is_some_and(is)
     };
-    // Of what there is none here, nothing happens.
-    let absent = ["config", "node", "plugin", "secret", "service"];
     filters.any("type", |kind| kind == event.kind.word())
         && filters.any("event", action)
-        && filters.any("scope", |scope| scope == "local")
+        && filters.any("scope", |scope| scope == event.kind.scope())
         && filters.any("container", named(Kind::Container))
         && filters.any("daemon", named(Kind::Daemon))
         && filters.any("network", named(Kind::Network))
         && filters.any("volume", named(Kind::Volume))
         && filters.any("image", image)
-        && absent.iter().all(|kind| filters.any(kind, |_| false))
+        && filters.any("config", named(Kind::Config))
+        && filters.any("node", named(Kind::Node))
+        && filters.any("secret", named(Kind::Secret))
+        && filters.any("service", named(Kind::Service))
+        // Of what there is none here, nothing happens.
+        && filters.any("plugin", |_| false)
         && filters.labels(&event.attributes)
 }
 
@@ -180,7 +183,7 @@ fn line(event: &Event) -> serde_json::Result<Bytes> {
         "Actor".to_owned(),
         json!({ "ID": event.id, "Attributes": event.attributes }),
     );
-    fields.insert("scope".to_owned(), "local".into());
+    fields.insert("scope".to_owned(), event.kind.scope().into());
     fields.insert("time".to_owned(), event.time.as_second().into());
     fields.insert("timeNano".to_owned(), nanos(event.time).into());
     let mut line = serde_json::to_vec(&Value::Object(fields))?;
@@ -245,6 +248,15 @@ mod tests {
             &check,
             r#"{"event":["health_status: unhealthy"]}"#
         ));
+        let update = event(Kind::Service, "update");
+        for (filters, expected) in [
+            (r#"{"scope":["swarm"]}"#, true),
+            (r#"{"scope":["local"]}"#, false),
+            (r#"{"service":["db"]}"#, true),
+            (r#"{"node":["db"]}"#, false),
+        ] {
+            assert_eq!(accepted(&update, filters), expected, "{filters}");
+        }
         let connect = event(Kind::Network, "connect");
         assert!(accepted(&connect, r#"{"network":["db"]}"#));
         assert!(!accepted(&connect, r#"{"container":["db"]}"#));

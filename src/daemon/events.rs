@@ -29,29 +29,49 @@ const BACKLOG: usize = 1024;
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Kind {
+    Config,
     Container,
     Daemon,
     Image,
     Network,
+    Node,
+    Secret,
+    Service,
     Volume,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 9] = [
+        Self::Config,
         Self::Container,
         Self::Daemon,
         Self::Image,
         Self::Network,
+        Self::Node,
+        Self::Secret,
+        Self::Service,
         Self::Volume,
     ];
+
+    /// Docker's word for where it is: on one host, or in the mesh.
+    pub(crate) fn scope(self) -> &'static str {
+        match self {
+            Self::Config | Self::Node | Self::Secret | Self::Service => "swarm",
+            Self::Container | Self::Daemon | Self::Image | Self::Network | Self::Volume => "local",
+        }
+    }
 
     /// Docker's word for it.
     pub(crate) fn word(self) -> &'static str {
         match self {
+            Self::Config => "config",
             Self::Container => "container",
             Self::Daemon => "daemon",
             Self::Image => "image",
             Self::Network => "network",
+            Self::Node => "node",
+            Self::Secret => "secret",
+            Self::Service => "service",
             Self::Volume => "volume",
         }
     }

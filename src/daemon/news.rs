@@ -5,17 +5,17 @@ use std::sync::Arc;
 
 use nuncio_registry::{Catalog, EndpointRecord, LeaderRecord};
 
-use super::Daemon;
 use super::container::locked;
 use super::events::Kind;
+use super::{Daemon, orchestrator};
 
 /// Something that is otherwise in the registry than it was.
 #[derive(Clone, Debug, Eq, PartialEq)]
-struct Change {
-    kind: Kind,
-    action: &'static str,
-    id: String,
-    about: Vec<(&'static str, String)>,
+pub(super) struct Change {
+    pub(super) kind: Kind,
+    pub(super) action: &'static str,
+    pub(super) id: String,
+    pub(super) about: Vec<(&'static str, String)>,
 }
 
 impl Daemon {
@@ -45,6 +45,7 @@ fn changes(before: &Catalog, now: &Catalog, own: &str) -> Vec<Change> {
     found.extend(leader(before, now));
     networks(before, now, &mut found);
     endpoints(before, now, own, &mut found);
+    orchestrator::news::changes(before, now, &mut found);
     found
 }
 

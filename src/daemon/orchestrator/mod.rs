@@ -7,6 +7,7 @@ mod cluster;
 mod drain;
 mod ingress;
 mod lead;
+pub(super) mod news;
 mod nodes;
 pub(crate) mod outfit;
 mod readers;
