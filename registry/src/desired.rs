@@ -16,6 +16,7 @@ use serde_json::{Map, Value};
 use crate::backoff::Backoff;
 use crate::client::{CallError, Registry};
 use crate::keys::{BadName, DESIRED_NAMES, Key, LEADER, check_name};
+use crate::needs::{self, Needs};
 use crate::nodes::ATTEMPTS;
 use crate::wire::{DecodeError, Record, fields_of, parse};
 
@@ -263,6 +264,14 @@ pub enum DesireError<E> {
         /// Identifier of the one that has it.
         by: String,
     },
+    /// Something that it needs is not there.
+    #[error("{kind}/{id} is not there")]
+    Missing {
+        /// What that is.
+        kind: DesiredKind,
+        /// Its identifier.
+        id: String,
+    },
     /// The name or identifier cannot be part of a key.
     #[error(transparent)]
     InvalidName(#[from] BadName),
@@ -274,12 +283,12 @@ pub enum DesireError<E> {
     Call(#[from] CallError),
 }
 
-fn name_key(kind: DesiredKind, name: &str) -> String {
+pub(crate) fn name_key(kind: DesiredKind, name: &str) -> String {
     format!("{DESIRED_NAMES}{kind}/{name}")
 }
 
 impl Registry {
-    /// Writes something new that is wanted.
+    /// Writes something new that is wanted, and needs nothing else.
     ///
     /// # Errors
     ///
@@ -289,10 +298,25 @@ impl Registry {
         kind: DesiredKind,
         record: &DesiredRecord,
     ) -> Result<i64, DesireError<std::convert::Infallible>> {
+        self.desire_needing(kind, record, &Needs::new()).await
+    }
+
+    /// Writes something new that is wanted, if all that it needs is there.
+    ///
+    /// # Errors
+    ///
+    /// [`DesireError::Missing`], if something is not, [`DesireError::NameTaken`], if another one of the kind has its name.
+    pub async fn desire_needing(
+        &self,
+        kind: DesiredKind,
+        record: &DesiredRecord,
+        needs: &Needs,
+    ) -> Result<i64, DesireError<std::convert::Infallible>> {
         const OPERATION: &str = "write what is wanted";
         check_name(&record.id)?;
         let key = Key::Desired(kind, record.id.clone()).to_string();
         let mut when = vec![Compare::version(key.clone(), CompareOp::Equal, 0)];
+        when.extend(needs::are_there(needs));
         let mut then = vec![TxnOp::put(key.clone(), record.encode(None), None)];
         if !record.name.is_empty() {
             check_name(&record.name)?;
@@ -303,6 +327,9 @@ impl Registry {
         let done = self.txn(OPERATION, when, then).await?;
         if done.succeeded {
             return Ok(done.revision);
+        }
+        if let Some((kind, id)) = self.missing(OPERATION, needs).await? {
+            return Err(DesireError::Missing { kind, id });
         }
         let holder = self
             .entry(OPERATION, name_key(kind, &record.name))
@@ -326,6 +353,21 @@ impl Registry {
         &self,
         kind: DesiredKind,
         id: &str,
+        change: impl FnMut(Option<DesiredRecord>) -> Result<DesiredRecord, E>,
+    ) -> Result<(DesiredRecord, i64), DesireError<E>> {
+        self.redesire_needing(kind, id, &Needs::new(), change).await
+    }
+
+    /// The same, if all that it needs from then on is there.
+    ///
+    /// # Errors
+    ///
+    /// [`DesireError::Missing`], if something is not; what `change` refuses, which may be asked several times.
+    pub async fn redesire_needing<E>(
+        &self,
+        kind: DesiredKind,
+        id: &str,
+        needs: &Needs,
         mut change: impl FnMut(Option<DesiredRecord>) -> Result<DesiredRecord, E>,
     ) -> Result<(DesiredRecord, i64), DesireError<E>> {
         const OPERATION: &str = "change what is wanted";
@@ -346,6 +388,7 @@ impl Registry {
                 CompareOp::Equal,
                 modified,
             )];
+            when.extend(needs::are_there(needs));
             let previous = entry.as_ref().map(|entry| entry.value.as_slice());
             let mut then = vec![TxnOp::put(key.clone(), next.encode(previous), None)];
             if let Some(old) = old_name.filter(|old| *old != next.name) {
@@ -360,6 +403,9 @@ impl Registry {
             let done = self.txn_as_of(&seen, OPERATION, when, then).await?;
             if done.succeeded {
                 return Ok((next, done.revision));
+            }
+            if let Some((kind, id)) = self.missing(OPERATION, needs).await? {
+                return Err(DesireError::Missing { kind, id });
             }
             backoff.wait().await;
         }

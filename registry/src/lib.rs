@@ -22,6 +22,7 @@ mod mailbox;
 mod migrate;
 mod mirror;
 mod model;
+mod needs;
 mod networks;
 mod nodes;
 mod presence;
@@ -51,6 +52,7 @@ pub use model::{
     PortRecord, Protocol, ServiceHealthRecord, ServiceOffer, ServiceRecord, Upstream,
     WireguardRecord,
 };
+pub use needs::Needs;
 pub use networks::{CreateNetworkError, NetworkRequest, RemoveNetworkError};
 pub use nodes::RegisterNodeError;
 pub use presence::{Presence, PresenceState};

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 
 use anyhow::{Context as _, Result, bail};
 use nuncio_registry::{
-    DesireError, DesiredKind, DesiredRecord, LeadError, LeaderRecord, LeaderWrite, Mirror,
+    DesireError, DesiredKind, DesiredRecord, LeadError, LeaderRecord, LeaderWrite, Mirror, Needs,
     Presence, Registry, TaskRecord, TaskStatusRecord,
 };
 
@@ -13,6 +13,7 @@ use crate::backend::Backend;
 on_both!(
     one_leads_and_another_when_it_is_gone,
     what_is_wanted_is_changed_by_who_saw_it,
+    what_is_needed_is_there_as_long_as_it_is,
     a_forgotten_task_does_not_come_back,
 );
 
@@ -142,6 +143,60 @@ async fn what_is_wanted_is_changed_by_who_saw_it(backend: Backend) -> Result<()>
     registry
         .desire(DesiredKind::Service, &wanted("s3", "front"))
         .await?;
+    Ok(())
+}
+
+async fn what_is_needed_is_there_as_long_as_it_is(backend: Backend) -> Result<()> {
+    let registry = backend.registry().await?;
+    let wanted = |id: &str| DesiredRecord {
+        id: id.to_owned(),
+        name: id.to_owned(),
+        version: 1,
+        ..DesiredRecord::default()
+    };
+    for round in 0..30 {
+        let (secret, service) = (wanted(&format!("secret{round}")), format!("service{round}"));
+        let needs = Needs::from([(DesiredKind::Secret, secret.id.clone())]);
+        registry.desire(DesiredKind::Secret, &secret).await?;
+        let record = wanted(&service);
+        let unused = |services: &[DesiredRecord]| match services.iter().any(|it| it.id == service) {
+            true => Err("it is used"),
+            false => Ok(()),
+        };
+        let (made, removed) = tokio::join!(
+            registry.desire_needing(DesiredKind::Service, &record, &needs),
+            registry.undesire_unused(DesiredKind::Secret, &secret, DesiredKind::Service, unused),
+        );
+        match (made, removed) {
+            (Ok(_), Err(DesireError::Refused("it is used"))) => {}
+            (Err(DesireError::Missing { kind, id }), Ok(Some(_))) => {
+                assert_eq!((kind, id), (DesiredKind::Secret, secret.id.clone()));
+                continue;
+            }
+            both => bail!("round {round}: {both:?}"),
+        }
+        // One that is there may need something else.
+        let other = wanted(&format!("other{round}"));
+        registry.desire(DesiredKind::Secret, &other).await?;
+        let needs = Needs::from([(DesiredKind::Secret, other.id.clone())]);
+        let change = |before: Option<DesiredRecord>| {
+            let mut record = before.unwrap_or_default();
+            record.version += 1;
+            Ok::<_, Infallible>(record)
+        };
+        let id = &record.id;
+        let redesire = || registry.redesire_needing(DesiredKind::Service, id, &needs, change);
+        redesire().await?;
+        let users = DesiredKind::Service;
+        let nobody = |_: &[DesiredRecord]| Ok::<_, Infallible>(());
+        let remove = || registry.undesire_unused(DesiredKind::Secret, &other, users, nobody);
+        assert!(remove().await?.is_some() && remove().await?.is_none());
+        let missing = redesire().await;
+        assert!(
+            matches!(missing, Err(DesireError::Missing { .. })),
+            "{missing:?}"
+        );
+    }
     Ok(())
 }
 

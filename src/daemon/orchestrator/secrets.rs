@@ -221,30 +221,35 @@ impl Daemon {
     /// Removes one that no service uses.
     pub(crate) async fn file_remove(&self, kind: FileKind, wanted: &str) -> anyhow::Result<()> {
         let found = self.file(kind, wanted)?;
-        let users = users(&self.catalog(), kind, &found.id);
-        if !users.is_empty() {
+        let unused = |services: &[DesiredRecord]| {
+            let users = users(services, kind, &found.id);
+            if users.is_empty() {
+                return Ok(());
+            }
             let services = if users.len() == 1 {
                 "service"
             } else {
                 "services"
             };
-            return Err(invalid(format!(
+            Err(invalid(format!(
                 "{} '{}' is in use by the following {services}: {}",
                 kind.word(),
                 found.name,
                 users.join(", ")
-            ))
-            .into());
-        }
+            )))
+        };
+        let users = DesiredKind::Service;
         let removed = self
             .registry
-            .undesire(kind.desired(), &found.id, &found.name);
-        match removed.await? {
-            Some(revision) => {
+            .undesire_unused(kind.desired(), &found, users, unused);
+        match removed.await {
+            Ok(Some(revision)) => {
                 self.know(revision).await;
                 Ok(())
             }
-            None => Err(no_such(kind.word(), wanted).into()),
+            Ok(None) => Err(no_such(kind.word(), wanted).into()),
+            Err(DesireError::Refused(refusal)) => Err(refusal.into()),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -300,14 +305,14 @@ pub(super) enum Unread {
 }
 
 /// The names of the services that use a secret or config.
-fn users(catalog: &Catalog, kind: FileKind, id: &str) -> Vec<String> {
+fn users(services: &[DesiredRecord], kind: FileKind, id: &str) -> Vec<String> {
     let uses = |service: &DesiredRecord| {
         let parsed = spec::parse(&service.spec).unwrap_or_default();
         let files = task_files::of(&parsed).unwrap_or_default();
         files.iter().any(|file| file.kind == kind && file.id == id)
     };
-    let services = catalog.desired.all(DesiredKind::Service);
     let mut users: Vec<String> = services
+        .iter()
         .filter(|service| uses(service))
         .map(|service| service.name.clone())
         .collect();

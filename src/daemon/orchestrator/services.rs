@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use nuncio_orchestration::Update;
-use nuncio_registry::{DesireError, DesiredKind, DesiredRecord};
+use nuncio_registry::{DesireError, DesiredKind, DesiredRecord, Needs};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::accounts::{Account, AccountFrom, KeptFrom};
 use super::outfit::INGRESS;
-use super::{check_sequence, drain, ingress, new_short_id, spec};
+use super::{check_sequence, drain, ingress, new_short_id, spec, task_files};
 use crate::daemon::Daemon;
 use crate::daemon::network_edit::NetworkCreate;
 use crate::daemon::refusal::Refusal;
@@ -104,8 +104,13 @@ impl Daemon {
             state: Value::Null,
         };
         state.store(&mut record);
-        match self.registry.desire(DesiredKind::Service, &record).await {
+        let needs = task_files::needs(&spec::parse(&record.spec)?)?;
+        let desired = self
+            .registry
+            .desire_needing(DesiredKind::Service, &record, &needs);
+        match desired.await {
             Ok(revision) => self.know(revision).await,
+            Err(DesireError::Missing { kind, id }) => return Err(gone(kind, &id).into()),
             Err(DesireError::NameTaken { name, .. }) => {
                 return Err(Refusal::conflict(format!(
                     "name conflicts with an existing object: service {name} already exists"
@@ -139,9 +144,14 @@ impl Daemon {
             }
         }
         let account = self.keep_account(&service.id, &change.account)?;
+        let needs = match &change.spec {
+            Some(spec) => task_files::needs(&spec::parse(spec)?)?,
+            None => Needs::new(),
+        };
+        let (kind, id) = (DesiredKind::Service, &service.id);
         let changed = self
             .registry
-            .redesire(DesiredKind::Service, &service.id, |before| {
+            .redesire_needing(kind, id, &needs, |before| {
                 let Some(mut record) = before else {
                     return Err(no_such("service", wanted));
                 };
@@ -235,6 +245,7 @@ impl Daemon {
                 Ok(())
             }
             Err(DesireError::Refused(refusal)) => Err(refusal.into()),
+            Err(DesireError::Missing { kind, id }) => Err(gone(kind, &id).into()),
             Err(error) => Err(error.into()),
         }
     }
@@ -378,6 +389,18 @@ fn turn_to(
     record.updated = Timestamp::now().to_string();
     record.spec = next;
     Ok(())
+}
+
+/// What a service names was removed while the service was made or changed.
+fn gone(kind: DesiredKind, id: &str) -> Refusal {
+    let word = if kind == DesiredKind::Secret {
+        "secret"
+    } else {
+        "config"
+    };
+    Refusal::invalid(format!(
+        "rpc error: code = InvalidArgument desc = {word} not found: {id}"
+    ))
 }
 
 pub(crate) fn no_such(what: &str, wanted: &str) -> Refusal {

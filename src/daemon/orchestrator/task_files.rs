@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use bollard_stubs::models::ServiceSpec;
-use nuncio_registry::Catalog;
+use nuncio_registry::{Catalog, Needs};
 use nuncio_runtime::{BindOptions, Mount, MountKind};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
@@ -65,6 +65,12 @@ pub(super) fn of(spec: &ServiceSpec) -> Result<Vec<TaskFile>, Refusal> {
         Some(file) => Err(malformed(file.kind.word())),
         None => Ok(files),
     }
+}
+
+/// What has to be there for a service's tasks to be given them.
+pub(super) fn needs(spec: &ServiceSpec) -> Result<Needs, Refusal> {
+    let files = of(spec)?.into_iter();
+    Ok(files.map(|file| (file.kind.desired(), file.id)).collect())
 }
 
 fn malformed(word: &str) -> Refusal {
