@@ -248,6 +248,11 @@ fn hosts_are_drained_lost_and_come_back() {
     );
     until_running(a, 3);
     docker(a, "node update --availability drain host-2");
+    let listed = b.ok("node ls --format {{.Name}}={{.Availability}}");
+    assert!(
+        listed.contains("host-2=Drain") && listed.contains("host-1=Active"),
+        "{listed}"
+    );
     wait_until("nothing of it is on the drained host", || {
         let tasks = running(a);
         tasks.len() == 3

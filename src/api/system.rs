@@ -9,6 +9,7 @@ use bollard_stubs::models::{
     SystemInfoCgroupVersionEnum, SystemVersion, SystemVersionComponents, SystemVersionPlatform,
 };
 use jiff::Timestamp;
+use nuncio_orchestration::Availability;
 use nuncio_runtime::image::{InsecureRegistry, RegistrySettings};
 use nuncio_tunnel::FallbackStatus;
 use serde::Serialize;
@@ -205,10 +206,13 @@ struct Node {
     alive: bool,
     /// Whether it is the one that answers.
     me: bool,
+    /// Whether it is to have tasks of services.
+    availability: Availability,
 }
 
 pub(crate) async fn nodes(State(daemon): Server) -> Answer {
     let nodes = daemon.nodes().into_iter().map(|node| Node {
+        availability: daemon.node_wish(&node.id).1.availability,
         id: node.id,
         name: node.name,
         address: node.address.to_string(),

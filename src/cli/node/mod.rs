@@ -154,6 +154,9 @@ struct Node {
     alive: bool,
     /// Whether it is the host of the daemon that was asked.
     me: bool,
+    /// Whether it is to have tasks of services.
+    #[serde(default)]
+    availability: String,
 }
 
 const FIELDS: &[(&str, &str)] = &[
@@ -161,6 +164,7 @@ const FIELDS: &[(&str, &str)] = &[
     ("Name", "NAME"),
     ("Address", "ADDRESS"),
     ("Status", "STATUS"),
+    ("Availability", "AVAILABILITY"),
     ("Self", "SELF"),
 ];
 
@@ -262,7 +266,7 @@ async fn list(args: LsArgs, client: &Client) -> anyhow::Result<u8> {
     let rows = nodes.map(fields).collect();
     let list = List {
         fields: FIELDS,
-        columns: vec!["ID", "Name", "Address", "Status"],
+        columns: vec!["ID", "Name", "Address", "Status", "Availability"],
         rows,
     };
     if args.quiet && args.format.is_none() {
@@ -301,6 +305,13 @@ fn status(node: &Node) -> &'static str {
     if node.alive { "Ready" } else { "Down" }
 }
 
+/// As docker's client writes it.
+fn capitalized(word: &str) -> String {
+    let mut letters = word.chars();
+    let first = letters.next().map(|first| first.to_ascii_uppercase());
+    first.into_iter().chain(letters).collect()
+}
+
 fn fields(node: Node) -> Map<String, Value> {
     let status = status(&node);
     row([
@@ -315,6 +326,7 @@ fn fields(node: Node) -> Map<String, Value> {
         ("Name", node.name),
         ("Address", node.address),
         ("Status", status.to_owned()),
+        ("Availability", capitalized(&node.availability)),
         ("Self", node.me.to_string()),
     ])
 }
