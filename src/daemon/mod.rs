@@ -161,6 +161,8 @@ pub(crate) struct Daemon {
     pub(crate) pages: dashboard::Pages,
     /// What was last told of the registry's news.
     news_told: Mutex<Option<Arc<Catalog>>>,
+    /// What records of services and tasks mean.
+    parsed: orchestrator::parsed::Parsed,
     local_networks: Mutex<BTreeMap<String, LocalNetwork>>,
     /// This host's blocks by network id.
     blocks: Mutex<BTreeMap<String, Vec<IpNetwork>>>,
@@ -277,6 +279,7 @@ impl Daemon {
             rings: Mutex::default(),
             pages: dashboard::Pages::default(),
             news_told: Mutex::default(),
+            parsed: orchestrator::parsed::Parsed::default(),
             tally: Tally::default(),
             traces: (options.otlp.as_ref()).map(|endpoint| traces::Traces::new(endpoint, &node)),
             local_networks: Mutex::new(local_networks),

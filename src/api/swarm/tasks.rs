@@ -48,7 +48,7 @@ pub(super) async fn list(State(daemon): Server, Params(asked): Params<List>) -> 
     })?;
     let up_to_date = filters.flag("_up-to-date")?;
     let catalog = daemon.catalog();
-    let tasks = TaskView::all(&catalog).into_iter().filter(|task| {
+    let tasks = daemon.tasks(&catalog).into_iter().filter(|task| {
         let labels = task.record.spec["TaskTemplate"]["ContainerSpec"]["Labels"].clone();
         let labels = serde_json::from_value(labels).unwrap_or_default();
         filters.any("id", |id| task.record.id.starts_with(id))

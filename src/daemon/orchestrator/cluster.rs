@@ -1,6 +1,7 @@
 //! The mesh as the scheduler sees it: what is wanted and what there is, out of the registry.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use nuncio_orchestration::{
@@ -9,6 +10,7 @@ use nuncio_orchestration::{
 use nuncio_registry::{Catalog, DesiredKind, DesiredRecord, TaskRecord, TaskStatusRecord};
 use serde::{Deserialize, Serialize};
 
+use super::parsed::Parsed;
 use super::services::ServiceState;
 use super::spec;
 use super::time::{Moment, Seen};
@@ -49,7 +51,7 @@ pub(crate) fn timestamp(millis: u64) -> String {
 }
 
 /// The mesh at that moment, as it was seen to become so.
-pub(super) fn cluster(catalog: &Catalog, seen: &Seen, now: Moment) -> Cluster {
+pub(super) fn cluster(catalog: &Catalog, parsed: &Parsed, seen: &Seen, now: Moment) -> Cluster {
     let nodes = catalog.nodes.values().map(|node| {
         let wish = NodeWish::of(catalog, &node.id);
         let machine = node.machine.clone().unwrap_or_default();
@@ -72,12 +74,13 @@ pub(super) fn cluster(catalog: &Catalog, seen: &Seen, now: Moment) -> Cluster {
     });
     let services = catalog.desired.all(DesiredKind::Service);
     let services = services.filter_map(|record| {
-        let service = service(catalog, record)?;
-        Some((service.id.clone(), service))
+        let service = parsed.service(record).service.clone()?;
+        let update = update(catalog, record);
+        Some((service.id.clone(), Service { update, ..service }))
     });
     let tasks = catalog.desired.tasks.values();
     let tasks = tasks.filter_map(|record| {
-        let task = timed(catalog, record, seen, now)?;
+        let task = timed(catalog, record, parsed, seen, now)?;
         Some((record.id.clone(), task))
     });
     Cluster {
@@ -90,7 +93,8 @@ pub(super) fn cluster(catalog: &Catalog, seen: &Seen, now: Moment) -> Cluster {
     }
 }
 
-fn service(catalog: &Catalog, record: &DesiredRecord) -> Option<Service> {
+/// A service, but for how far its update has come.
+pub(super) fn service(record: &DesiredRecord) -> Option<Service> {
     let state = ServiceState::of(record);
     let read = |value: &serde_json::Value, version: u64, akin: BTreeSet<u64>| -> Option<Spec> {
         let parsed = spec::parse(value).ok()?;
@@ -110,7 +114,7 @@ fn service(catalog: &Catalog, record: &DesiredRecord) -> Option<Service> {
             ..spec::scheduled(&parsed, state.spec_version).ok()?
         },
         previous,
-        update: update(catalog, record),
+        update: None,
         rebalance: state.rebalance,
         auto_rebalance: spec::rebalances(&parsed),
     })
@@ -126,23 +130,29 @@ pub(crate) fn update(catalog: &Catalog, record: &DesiredRecord) -> Option<Update
 }
 
 /// A task, as the leader wrote it and its host tells of it, with the times that these say.
-pub(crate) fn task(catalog: &Catalog, record: &TaskRecord) -> Option<Task> {
-    let mut task: Task = serde_json::from_value(record.task.clone()).ok()?;
+pub(super) fn task(catalog: &Catalog, record: &Arc<TaskRecord>, parsed: &Parsed) -> Option<Task> {
+    let written = parsed.task(record);
+    let mut task = written.task.clone()?;
     if let Some(status) = catalog.desired.status(record)
         && task.state != TaskState::Orphaned
     {
         take_over(&mut task, status);
     }
-    let found = spec::parse(&record.spec).is_ok_and(|spec| spec::is_found(&spec));
     // What all hosts have seen once is written down, so that they need not say it for ever.
-    task.announced |= !found || is_announced(catalog, &task);
+    task.announced |= !written.is_found || is_announced(catalog, &task);
     task.drained = task.ended();
     Some(task)
 }
 
 /// A [`task`] whose times are the mesh's: how long it ran is what its host says, which may not know what time it is.
-fn timed(catalog: &Catalog, record: &TaskRecord, seen: &Seen, now: Moment) -> Option<Task> {
-    let mut task = task(catalog, record)?;
+fn timed(
+    catalog: &Catalog,
+    record: &Arc<TaskRecord>,
+    parsed: &Parsed,
+    seen: &Seen,
+    now: Moment,
+) -> Option<Task> {
+    let mut task = task(catalog, record, parsed)?;
     let status = catalog.desired.status(record);
     if let Some(status) = status.filter(|status| state_of(status) == Some(task.state)) {
         let changed = seen.told(status, now);
@@ -189,16 +199,17 @@ fn is_announced(catalog: &Catalog, task: &Task) -> bool {
 }
 
 /// Tasks whose coming or going somebody waits for: all hosts say what they see of them.
-pub(super) fn awaited(catalog: &Catalog) -> BTreeSet<(String, bool)> {
+pub(super) fn awaited(catalog: &Catalog, parsed: &Parsed) -> BTreeSet<(String, bool)> {
     let tasks = catalog.desired.tasks.values();
     tasks
         .filter_map(|record| {
-            let task: Task = serde_json::from_value(record.task.clone()).ok()?;
+            let written = parsed.task(record);
+            let task = written.task.as_ref()?;
             let status = catalog.desired.status(record);
             let ended = status.is_some_and(|status| has_ended(status));
             let comes = task.desired == Desired::Running;
             let is_given = task.node.is_some() && task.state != TaskState::Orphaned;
-            (!ended && is_given && !(comes && task.announced)).then_some((task.id, comes))
+            (!ended && is_given && !(comes && task.announced)).then(|| (task.id.clone(), comes))
         })
         .collect()
 }

@@ -6,7 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use bollard_stubs::models::EndpointPortConfig;
 use nuncio_ambassador::spec::EdgeSpec;
 use nuncio_ambassador::{ForwardSpec, Host, ProxyVersion, Target};
-use nuncio_registry::{Catalog, DesiredKind, DesiredRecord, EndpointHealth, weight_of};
+use nuncio_registry::{
+    Catalog, DesiredKind, DesiredRecord, EndpointHealth, EndpointRecord, weight_of,
+};
 
 use super::outfit::{INGRESS, SERVICE_ID, TASK_ID};
 use super::services::ServiceState;
@@ -100,7 +102,10 @@ impl Daemon {
     pub(in crate::daemon) async fn enter_ingress(&self) -> anyhow::Result<()> {
         let catalog = self.catalog();
         let mut services = catalog.desired.all(DesiredKind::Service);
-        if !services.any(|service| published(service).iter().any(spec::is_ingress)) {
+        if !services.any(|service| {
+            let offer = self.parsed.service(service);
+            offer.ports.iter().any(spec::is_ingress)
+        }) {
             return Ok(());
         }
         let Some(network) = catalog.network_named(INGRESS) else {
@@ -122,22 +127,19 @@ impl Daemon {
             return Vec::new();
         };
         let mut specs = Vec::new();
+        let tasks = by_service(sight, ingress.id());
         for service in sight.catalog.desired.all(DesiredKind::Service) {
-            let parsed = spec::parse(&service.spec).unwrap_or_default();
-            let proxy = proxy(&spec::labels(&parsed)).ok().flatten();
-            for port in published(service)
-                .iter()
-                .filter(|port| spec::is_ingress(port))
-            {
+            let Some(tasks) = tasks.get(service.id.as_str()) else {
+                continue; // it has none
+            };
+            let offer = self.parsed.service(service);
+            for port in offer.ports.iter().filter(|port| spec::is_ingress(port)) {
                 let target = u16::try_from(port.target_port.unwrap_or_default());
                 let number = u16::try_from(port.published_port.unwrap_or_default());
                 let (Ok(target), Ok(number @ 1..)) = (target, number) else {
                     continue;
                 };
-                let to = hosts(sight, ingress.id(), &service.id, target);
-                if to.is_empty() {
-                    continue;
-                }
+                let to = hosts(tasks, target);
                 let protocol = match spec::protocol(port) {
                     "udp" => Protocol::Udp,
                     _ => Protocol::Tcp,
@@ -152,7 +154,7 @@ impl Daemon {
                         target: Target::Host(to.clone()),
                         not_direct: Some(IS_INGRESS.to_owned()),
                         edge: EdgeSpec {
-                            send_proxy: proxy.filter(|_| protocol == Protocol::Tcp),
+                            send_proxy: offer.proxy.filter(|_| protocol == Protocol::Tcp),
                             ..EdgeSpec::default()
                         },
                         ..forward(name, (address, at), &[], at)
@@ -164,20 +166,23 @@ impl Daemon {
     }
 }
 
-/// The tasks of a service that newcomers are led to.
-fn hosts(sight: &Sight, network: &str, service: &str, port: u16) -> Vec<Host> {
-    let mine = sight.catalog.endpoints_in(network).filter(|endpoint| {
-        endpoint.labels.contains_key(TASK_ID)
-            && endpoint
-                .labels
-                .get(SERVICE_ID)
-                .is_some_and(|id| id == service)
-            && !endpoint.services.is_empty()
-    });
-    let mine: Vec<_> = mine.collect();
-    let fittest = EndpointHealth::fittest(mine.iter().map(|endpoint| endpoint.health));
-    let fit = mine
-        .into_iter()
+/// The tasks that somebody may be led to, by service.
+fn by_service<'a>(sight: &'a Sight, network: &str) -> BTreeMap<&'a str, Vec<&'a EndpointRecord>> {
+    let mut found: BTreeMap<&str, Vec<&EndpointRecord>> = BTreeMap::new();
+    for endpoint in sight.catalog.endpoints_in(network) {
+        let is_led_to = endpoint.labels.contains_key(TASK_ID) && !endpoint.services.is_empty();
+        if let Some(service) = endpoint.labels.get(SERVICE_ID).filter(|_| is_led_to) {
+            found.entry(service).or_default().push(endpoint);
+        }
+    }
+    found
+}
+
+/// Those of a service's tasks that newcomers are led to.
+fn hosts(tasks: &[&EndpointRecord], port: u16) -> Vec<Host> {
+    let fittest = EndpointHealth::fittest(tasks.iter().map(|endpoint| endpoint.health));
+    let fit = tasks
+        .iter()
         .filter(|endpoint| fittest.includes(endpoint.health));
     fit.map(|endpoint| Host {
         name: endpoint.address.to_string(),

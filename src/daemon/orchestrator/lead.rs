@@ -117,7 +117,8 @@ impl Leading {
         if planned.is_some_and(|planned| !differs(planned, catalog)) {
             return Ok(None);
         }
-        let mesh = cluster::cluster(catalog, &self.seen, self.daemon.mesh_time.now());
+        let now = self.daemon.mesh_time.now();
+        let mesh = cluster::cluster(catalog, &self.daemon.parsed, &self.seen, now);
         let planned = plan(&mesh);
         let wake = planned.wake_at.map_or(AT_LEAST, |at| {
             Duration::from_millis(at.saturating_sub(mesh.now).max(1))

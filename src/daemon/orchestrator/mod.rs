@@ -10,6 +10,7 @@ mod lead;
 pub(super) mod news;
 mod nodes;
 pub(crate) mod outfit;
+pub(super) mod parsed;
 mod readers;
 mod secrets;
 pub(crate) mod services;

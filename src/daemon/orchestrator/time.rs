@@ -158,6 +158,7 @@ mod tests {
     use serde_json::json;
 
     use super::super::cluster;
+    use super::super::parsed::Parsed;
     use super::*;
 
     const HOUR: u64 = 3_600_000;
@@ -283,16 +284,17 @@ mod tests {
             let (time, mut seen) = (time(began, NOON), Seen::default());
             seen.note(&mesh(true, None), began);
             let catalog = mesh(true, Some(failed(clock, clock + 4_000)));
+            let parsed = Parsed::default();
             seen.note(&catalog, after(20));
             seen.note(&catalog, after(21));
-            let planned = cluster::cluster(&catalog, &seen, time.when(after(25)));
+            let planned = cluster::cluster(&catalog, &parsed, &seen, time.when(after(25)));
             let task = &planned.tasks["t"];
             assert_eq!(task.changed, NOON + 20_000);
             assert_eq!(task.started, Some(NOON + 16_000));
             assert_eq!(planned.now, NOON + 25_000);
             // It is shown as its host tells.
             let record = &catalog.desired.tasks["t"];
-            let shown = cluster::task(&catalog, record).expect("a task");
+            let shown = cluster::task(&catalog, record, &parsed).expect("a task");
             assert_eq!(shown.changed, clock + 4_000);
         }
     }

@@ -1,10 +1,13 @@
 //! Services and tasks as they are shown.
 
+use std::sync::Arc;
+
 use nuncio_orchestration::{Desired, Task, TaskState, UpdateState, explain_pending};
 use nuncio_registry::{Catalog, DesiredRecord, TaskRecord, TaskStatusRecord};
 use serde_json::{Value, json};
 
 use super::cluster::{self, timestamp};
+use super::parsed::Parsed;
 use super::services::ServiceState;
 use super::time::Seen;
 use super::{ingress, outfit, spec};
@@ -12,7 +15,7 @@ use crate::daemon::Daemon;
 
 /// A task with all that is known of it.
 pub(crate) struct TaskView {
-    pub(crate) record: TaskRecord,
+    pub(crate) record: Arc<TaskRecord>,
     pub(crate) task: Task,
     pub(crate) status: Option<TaskStatusRecord>,
     /// `SERVICE.SLOT`.
@@ -20,15 +23,8 @@ pub(crate) struct TaskView {
 }
 
 impl TaskView {
-    pub(crate) fn all(catalog: &Catalog) -> Vec<Self> {
-        let tasks = catalog.desired.tasks.values();
-        tasks
-            .filter_map(|record| Self::of(catalog, record))
-            .collect()
-    }
-
-    fn of(catalog: &Catalog, record: &TaskRecord) -> Option<Self> {
-        let task = cluster::task(catalog, record)?;
+    fn of(catalog: &Catalog, record: &Arc<TaskRecord>, parsed: &Parsed) -> Option<Self> {
+        let task = cluster::task(catalog, record, parsed)?;
         let service = record.spec["Name"].as_str().unwrap_or_default();
         let name = match &task.slot {
             nuncio_orchestration::Slot::Replica(slot) => format!("{service}.{slot}"),
@@ -40,7 +36,7 @@ impl TaskView {
                 .desired
                 .status(record)
                 .map(|status| (**status).clone()),
-            record: record.clone(),
+            record: Arc::clone(record),
             task,
         })
     }
@@ -196,7 +192,7 @@ pub(crate) fn service(
         }
     }
     if status {
-        let (running, desired, completed) = counted(catalog, record);
+        let (running, desired, completed) = counted(daemon, catalog, record);
         body["ServiceStatus"] = json!({
             "RunningTasks": running,
             "DesiredTasks": desired,
@@ -211,12 +207,12 @@ fn update_word(state: UpdateState) -> Value {
 }
 
 /// How many tasks run, are wanted and are done.
-fn counted(catalog: &Catalog, record: &DesiredRecord) -> (u64, u64, u64) {
+fn counted(daemon: &Daemon, catalog: &Catalog, record: &DesiredRecord) -> (u64, u64, u64) {
     let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
     let tasks = catalog.desired.tasks.values();
     let tasks: Vec<Task> = tasks
         .filter(|task| task.service == record.id)
-        .filter_map(|task| cluster::task(catalog, task))
+        .filter_map(|task| cluster::task(catalog, task, &daemon.parsed))
         .collect();
     let running = tasks.iter().filter(|task| {
         let alive = task
@@ -248,10 +244,18 @@ fn counted(catalog: &Catalog, record: &DesiredRecord) -> (u64, u64, u64) {
 }
 
 impl Daemon {
+    /// All tasks that are known.
+    pub(crate) fn tasks(&self, catalog: &Catalog) -> Vec<TaskView> {
+        let tasks = catalog.desired.tasks.values();
+        tasks
+            .filter_map(|record| TaskView::of(catalog, record, &self.parsed))
+            .collect()
+    }
+
     /// The task of that id, name or beginning of an id.
     pub(crate) fn task(&self, wanted: &str) -> anyhow::Result<TaskView> {
         let catalog = self.catalog();
-        let mut all = TaskView::all(&catalog);
+        let mut all = self.tasks(&catalog);
         let exact = all.iter().position(|task| {
             task.record.id == wanted || format!("{}.{}", task.name, task.record.id) == wanted
         });
@@ -273,7 +277,8 @@ impl Daemon {
     pub(crate) fn why_pending(&self, wanted: &str) -> anyhow::Result<Value> {
         let view = self.task(wanted)?;
         let catalog = self.catalog();
-        let mesh = cluster::cluster(&catalog, &Seen::default(), self.mesh_time.now());
+        let now = self.mesh_time.now();
+        let mesh = cluster::cluster(&catalog, &self.parsed, &Seen::default(), now);
         let nodes = explain_pending(&mesh, &view.record.id);
         let nodes: Vec<Value> = nodes
             .into_iter()
