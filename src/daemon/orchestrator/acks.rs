@@ -147,7 +147,7 @@ mod tests {
         assert_eq!(awaited(&catalog).len(), 1);
     }
 
-    /// What docs/PERFORMANCE.md says of it: `cargo test --release cost_of_ten_thousand -- --ignored --nocapture`
+    /// What docs/PERFORMANCE.md says of it: `cargo test --lib cost_of_ten_thousand -- --ignored --nocapture`
     #[test]
     #[ignore = "it measures"]
     fn cost_of_ten_thousand_tasks() {
