@@ -12,7 +12,7 @@ TRIPLE  = $(shell $(dir $(CARGO))rustc -vV 2>/dev/null | sed -n "s/^host: //p")
 RELEASE = target/$(TRIPLE)/release/nuncio
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo demo-down test bench scale bench-tools lint screenshots install uninstall deps deps-test toolchain images ambassador-image
+.PHONY: help build demo demo-down test bench faults scale bench-tools lint screenshots install uninstall deps deps-test toolchain images ambassador-image
 
 help: ## list the targets
 	@echo "nuncio: containers that find each other by name, on one host or on two hundred"
@@ -45,6 +45,9 @@ bench: deps build bench-tools ## measure the ambassador beside HAProxy, nginx an
 	@NUNCIO=$(RELEASE) LOAD=$(dir $(RELEASE))nuncio-bench bench/overlay.sh
 	@NUNCIO=$(RELEASE) LOAD=$(dir $(RELEASE))nuncio-bench bench/updates.sh
 	@LOAD=$(dir $(RELEASE))examples/registry_load bench/registry.sh
+
+faults: deps-test toolchain images ## how long hosts take to agree again after each fault of the registry; needs root
+	@bench/faults.sh
 
 scale: deps bench-tools ## simulate the control traffic of 10,000 hosts, for docs/SCALE.md
 	@$(dir $(RELEASE))nuncio-bench control
