@@ -647,6 +647,14 @@ fn the_map_shows_who_is_linked_to_whom_and_what_passes_also_when_it_is_idle() {
     ];
     let sorted = parts.iter().all(|part| text.contains(part));
     assert!(sorted, "{text}");
+    // What passes there is seen from the other host, too, if all are asked.
+    let carried = |words: &str| {
+        let map: Value = serde_json::from_str(&b.ok(words)).unwrap_or_default();
+        link(&map).map(|link| link["carried"]["bytes_out"].as_u64())
+    };
+    assert_eq!(carried("map --format json"), None);
+    assert!(carried("map --format json --all-nodes").flatten() >= Some(100_000));
+    assert!(b.ok("map --all-nodes").contains("-> store as db"));
     a.ok("rm -f busy");
     wait_until("the link is idle", || {
         link(&map(&a, false)).is_some_and(|link| link["rate"]["bytes_out"].as_f64() == Some(0.0))

@@ -6,23 +6,28 @@ use clap::Args;
 use serde_json::Value;
 
 use super::human::size;
-use super::output::line;
+use super::output::{line, warn};
 use crate::client::Client;
 
 /// Flags of `map`.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "What this host's containers are linked to is shown with what the ambassador carries; what goes straight from
-container to container is not counted.
+    after_help = "Links are shown with what the asked host's ambassador carries, with --all-nodes with what those of all hosts do; what
+goes straight from container to container is not counted.
 
 Examples:
   nuncio map
+  nuncio map --all-nodes
   nuncio map --format json --history | jq '.links[] | {id, rate}'"
 )]
 pub(super) struct MapArgs {
     /// text, or json
     #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = ["text", "json"])]
     format: String,
+
+    /// As all hosts of the mesh tell, and not the asked one alone
+    #[arg(long)]
+    all_nodes: bool,
 
     /// With json: what each link carried in the last hour
     #[arg(long)]
@@ -35,12 +40,20 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Prints the graph of hosts, containers, services and links.
 pub(super) async fn run(args: MapArgs, client: &Client) -> anyhow::Result<u8> {
     let look = || async {
-        let call = client.get("/nuncio/v1/map").flag("history", args.history);
+        let call = client.get("/nuncio/v1/map");
+        let call = call
+            .flag("history", args.history)
+            .flag("all", args.all_nodes);
         anyhow::Ok(call.send().await?.json::<Value>().await?)
     };
     look().await?;
     tokio::time::sleep(LOOK).await;
     let map = look().await?;
+    for host in items(&map, "unheard").filter_map(Value::as_str) {
+        warn(&format!(
+            "{host} did not answer: it is shown as others know it"
+        ));
+    }
     match args.format.as_str() {
         "json" => line(&map.to_string())?,
         _ => text(&map).iter().try_for_each(|text| line(text))?,

@@ -177,7 +177,7 @@ impl Daemon {
         {
             return Ok(Arc::clone(map));
         }
-        let map: Arc<str> = self.past_of_all().await?.to_string().into();
+        let map: Arc<str> = self.map_of_all_now(true).await?.to_string().into();
         *past = Some((Instant::now(), Arc::clone(&map)));
         Ok(map)
     }

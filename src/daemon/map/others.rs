@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use futures_util::{StreamExt as _, stream};
 use serde_json::{Value, json};
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::super::Daemon;
@@ -86,11 +86,35 @@ impl Daemon {
         Ok(part)
     }
 
-    /// Asks others for their parts, a bounded number of them.
-    async fn ask_for_parts(self: &Arc<Self>, history: bool) -> BTreeMap<String, Value> {
+    /// The other hosts that are alive.
+    fn others(&self) -> Vec<String> {
         let catalog = self.catalog();
         let others = catalog.alive.iter().filter(|id| **id != self.node.id);
-        let mut others: Vec<String> = others.cloned().collect();
+        others.cloned().collect()
+    }
+
+    /// Asks hosts for their parts, some at a time; those that do not answer have none.
+    async fn ask_for_parts(
+        &self,
+        nodes: Vec<String>,
+        history: bool,
+    ) -> BTreeMap<String, Option<Value>> {
+        let asked = nodes.into_iter().map(|node| async move {
+            let part = self.ask_map(&node, history).await.inspect_err(|error| {
+                let error = format!("{error:#}");
+                tracing::debug!(node, error, "ask for a part of the map");
+            });
+            (node, part.ok())
+        });
+        stream::iter(asked)
+            .buffer_unordered(AT_ONCE)
+            .collect()
+            .await
+    }
+
+    /// Has others tell what they know, for the maps to come.
+    pub(in crate::daemon) async fn hear_of_others(self: Arc<Self>) {
+        let mut others = self.others();
         if others.len() > AT_ONCE {
             let mut parts = locked(&self.pages.parts);
             let turn = parts.turn % others.len();
@@ -98,37 +122,11 @@ impl Daemon {
             parts.turn = parts.turn.wrapping_add(AT_ONCE);
             others.truncate(AT_ONCE);
         }
-        let mut asked = JoinSet::new();
-        for node in others {
-            let daemon = Arc::clone(self);
-            asked.spawn(async move {
-                let part = daemon.ask_map(&node, history).await;
-                (node, part)
-            });
-        }
-        let mut told = BTreeMap::new();
-        while let Some(answer) = asked.join_next().await {
-            match answer {
-                Ok((node, Ok(part))) => drop(told.insert(node, part)),
-                Ok((node, Err(error))) => {
-                    tracing::debug!(
-                        node,
-                        error = format!("{error:#}"),
-                        "ask for a part of the map"
-                    );
-                }
-                Err(error) => tracing::debug!(%error, "ask for a part of the map"),
-            }
-        }
-        told
-    }
-
-    /// Has others tell what they know, for the maps to come.
-    pub(in crate::daemon) async fn hear_of_others(self: Arc<Self>) {
-        let told = self.ask_for_parts(false).await;
+        let told = self.ask_for_parts(others, false).await;
         let now = Instant::now();
         let mut parts = locked(&self.pages.parts);
-        let told = told.into_iter().map(|(node, part)| (node, (now, part)));
+        let told = told.into_iter();
+        let told = told.filter_map(|(node, part)| Some((node, (now, part?))));
         parts.told.extend(told);
         parts
             .told
@@ -146,13 +144,22 @@ impl Daemon {
         Ok(map)
     }
 
-    /// The map with what passed everywhere in the last hour, as others tell when they are asked now.
-    pub(in crate::daemon) async fn past_of_all(self: &Arc<Self>) -> anyhow::Result<Value> {
-        let (map, parts) = tokio::join!(self.own_map(true), self.ask_for_parts(true));
+    /// The map with what all hosts tell when they are asked now, `history`: of the last hour, too. Under `unheard` are the
+    /// names of those that did not answer.
+    pub(crate) async fn map_of_all_now(&self, history: bool) -> anyhow::Result<Value> {
+        let others = self.ask_for_parts(self.others(), history);
+        let (map, parts) = tokio::join!(self.own_map(history), others);
         let mut map = map?;
-        for (node, part) in &parts {
-            merge(&mut map, node, part);
+        let mut unheard = Vec::new();
+        for (node, part) in parts {
+            match part {
+                Some(part) => merge(&mut map, &node, &part),
+                None => unheard.push(node),
+            }
         }
+        let nodes = &self.catalog().nodes;
+        let name = |node: String| nodes.get(&node).map_or(node, |node| node.name.clone());
+        map["unheard"] = unheard.into_iter().map(name).collect();
         Ok(map)
     }
 
