@@ -350,7 +350,7 @@ fn what_goes_a_shorter_way_is_not_stopped_by_what_it_passes() {
     request.segment.members = vec![Member {
         link: request.attached.host_link.clone(),
         mac: request.attached.mac,
-        addresses: vec![request.address.ip().into()],
+        addresses: vec![request.address.ip()],
     }];
     let hops = |shortcut: ShortcutState, damage: Damage| {
         let (mut host, rules) = (host(), Some(true));
@@ -439,7 +439,7 @@ fn the_way_of_ipv6_is_judged_as_that_of_ipv4() {
             |host| host.way = Err(Errno::ENETUNREACH.into()),
         ),
         (Hop::Neighbour, "ip neighbour replace fe80::", |host| {
-            host.neighbours.clear()
+            host.neighbours.clear();
         }),
     ];
     for (hop, mend, damage) in damages {
