@@ -171,8 +171,6 @@ impl Links {
         // What passes is bridged: at this end it is nobody's.
         let port = Path::new(SETTINGS_V6).join(&request.host_link);
         step.done("keep IPv6 off this end", without_v6(&port))?;
-        let alias = self.host.set_alias(outside, &request.bridge).await;
-        step.done("note the bridge", alias)?;
         step.done("set the MTU", self.host.set_mtu(outside, request.mtu).await)?;
         step.done(
             "join the bridge",
@@ -181,6 +179,9 @@ impl Links {
         let isolated = self.host.set_port(outside, request.isolated).await;
         step.done("set isolation", isolated)?;
         step.done("set up", self.host.set_up(outside).await)?;
+        // From now on it is put back when somebody takes it away.
+        let alias = self.host.set_alias(outside, &request.bridge).await;
+        step.done("note the bridge", alias)?;
         for place in &request.places {
             let address = place.address.ip();
             let forgotten = self.host.delete_neighbour(bridge.index, address).await;

@@ -2,9 +2,11 @@
 
 mod support;
 
+use std::time::{Duration, Instant};
+
 use anyhow::Result;
-use nuncio_overlay::{Carrier, Protocol, Published, Report};
-use support::{Host, Network, Server, Underlay, join, reach};
+use nuncio_overlay::{Carrier, Protocol, Published, Report, attach};
+use support::{Host, Network, Pod, Server, Underlay, join, reach};
 
 const NOTHING: Report = Report {
     created: 0,
@@ -61,6 +63,38 @@ fn a_second_reconciliation_changes_nothing() -> Result<()> {
     })??;
     assert_eq!(restarted, NOTHING);
     assert_eq!(picture(&hosts[0])?, before);
+    Ok(())
+}
+
+/// A link that is being made while the host is looked through, at whatever moment of that.
+#[test]
+fn what_is_in_the_making_was_changed_by_nobody() -> Result<()> {
+    let mut underlay = Underlay::new()?;
+    let mut hosts = [underlay.host()?];
+    let mesh = Network::new(1);
+    join(&mesh, &mut hosts)?;
+    let host = &hosts[0];
+    for moment in 0..60_u8 {
+        let pod = Pod::new()?;
+        let request = host.request(&mesh, 2 + moment, &pod.path);
+        let state = host.state.clone();
+        let report = host.run(move |runtime, kernel| {
+            runtime.block_on(async {
+                let looking = async {
+                    let then = Instant::now() + Duration::from_micros(100) * u32::from(moment);
+                    while Instant::now() < then {
+                        tokio::task::yield_now().await;
+                    }
+                    kernel.reconcile(&state).await
+                };
+                let (made, report) = tokio::join!(attach(&request), looking);
+                made?;
+                anyhow::Ok(report?)
+            })
+        })??;
+        assert_eq!(report, NOTHING, "{moment}");
+    }
+    assert_eq!(host.reconcile()?, NOTHING);
     Ok(())
 }
 
