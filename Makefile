@@ -44,6 +44,7 @@ bench: deps build bench-tools ## measure the ambassador beside HAProxy, nginx an
 	@NUNCIO=$(RELEASE) LOAD=$(dir $(RELEASE))nuncio-bench bench/runtime.sh
 	@NUNCIO=$(RELEASE) LOAD=$(dir $(RELEASE))nuncio-bench bench/overlay.sh
 	@NUNCIO=$(RELEASE) LOAD=$(dir $(RELEASE))nuncio-bench bench/updates.sh
+	@NUNCIO=$(RELEASE) LOAD=$(dir $(RELEASE))nuncio-bench bench/monitoring.sh
 	@LOAD=$(dir $(RELEASE))examples/registry_load bench/registry.sh
 
 faults: deps-test toolchain images ## how long hosts take to agree again after each fault of the registry; needs root

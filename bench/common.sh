@@ -85,3 +85,8 @@ report() {
     "$LOAD" report "$2" --suite "$1" --results "$here/results" "${whole[@]}" \
         --revision "$(git -C "$here" describe --always --dirty 2>/dev/null || echo unknown)"
 }
+
+# median : of the numbers on its input, a line each.
+median() {
+    sort -g | awk '{ all[NR] = $1 } END { print NR % 2 ? all[(NR + 1) / 2] : (all[NR / 2] + all[NR / 2 + 1]) / 2 }'
+}

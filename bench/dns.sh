@@ -45,8 +45,8 @@ main() {
     done
     printf '| name server | p50, 1 under way | p99, 1 under way | answers a second, 50 under way |\n|---|---|---|---|\n'
     for server in "${servers[@]}"; do
-        printf '| %s | %s µs | %s µs | %s |\n' "$server" "$(median "$work/$server.1" 1)" "$(median "$work/$server.1" 2)" \
-            "$(median "$work/$server.50" 3)"
+        printf '| %s | %s µs | %s µs | %s |\n' "$server" "$(of_column 1 "$work/$server.1")" "$(of_column 2 "$work/$server.1")" \
+            "$(of_column 3 "$work/$server.50")"
     done
 }
 
@@ -110,9 +110,9 @@ ask() {
     ip netns exec "$stem" "$LOAD" dns "${address[$1]}:53" c500 --outstanding "$2" --seconds "$duration"
 }
 
-# median FILE COLUMN
-median() {
-    awk -v column="$2" '{ print $column }' "$1" | sort -g | awk '{ all[NR] = $1 } END { print all[int((NR + 1) / 2)] }'
+# of_column NUMBER FILE : the median of a column.
+of_column() {
+    awk -v column="$1" '{ print $column }' "$2" | median
 }
 
 clean_up() {

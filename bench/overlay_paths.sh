@@ -5,6 +5,8 @@
 
 declare -A client_net=() server_net=() server_address=()
 servers=()
+# Flags that all of nuncio's daemons get.
+daemon_flags=()
 plain=()
 
 # peer_host PATH : the host whose log tells why it does not come up.
@@ -105,8 +107,8 @@ make_nuncio_pair() {
     make_host "$1"
     make_host "$2"
     join "$1" eth0 "$3.1/24" "$2" eth0 "$3.2/24"
-    start_daemon "$1" --advertise-addr "$3.1" --node-name "${1#nuncio-}" || return 1
-    start_daemon "$2" --advertise-addr "$3.2" --node-name "${2#nuncio-}" --registry "http://$3.1:2379" || return 1
+    start_daemon "$1" --advertise-addr "$3.1" --node-name "${1#nuncio-}" "${daemon_flags[@]}" || return 1
+    start_daemon "$2" --advertise-addr "$3.2" --node-name "${2#nuncio-}" --registry "http://$3.1:2379" "${daemon_flags[@]}" || return 1
     engine "$1" load --input /bench/busybox.tar >/dev/null || return 1
     engine "$2" load --input /bench/busybox.tar >/dev/null || return 1
 }

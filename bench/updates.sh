@@ -141,10 +141,6 @@ asked() {
     cat "$work"/asked-* | awk '{ a += $1; f += $2; if ($3 > m) m = $3 } END { print a, f, m }'
 }
 
-median() {
-    sort -n | awk '{ v[NR] = $1 } END { print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'
-}
-
 kill_hosts() {
     local number host start
     : >"$work/kill-times"
