@@ -85,7 +85,7 @@ fn sorted(asked: Vec<Asked>) -> (Vec<Asked>, BTreeSet<Asked>) {
         .partition(|asked| asked.what.starts_with("GET "));
     let changes: Vec<Asked> = changes;
     let changes = changes.into_iter().map(|asked| Asked {
-        body: any_order(&asked.body),
+        body: any_order(&asked.body, asked.what.ends_with("/update")),
         ..asked
     });
     let looks: Vec<Asked> = looks;
@@ -94,12 +94,16 @@ fn sorted(asked: Vec<Asked>) -> (Vec<Asked>, BTreeSet<Asked>) {
     (changes, looks.into_iter().collect())
 }
 
-/// Docker's client keeps these in maps, and sends them in whatever order comes out.
-fn any_order(body: &str) -> String {
+/// Docker's client keeps these in maps, of an update the environment too, and sends them in whatever order comes out.
+fn any_order(body: &str, updates: bool) -> String {
     let Ok(mut body) = serde_json::from_str::<Value>(body) else {
         return body.to_owned();
     };
-    for list in ["Secrets", "Configs", "Mounts"] {
+    let environment = updates.then_some("Env");
+    for list in ["Secrets", "Configs", "Mounts"]
+        .into_iter()
+        .chain(environment)
+    {
         let at = format!("/TaskTemplate/ContainerSpec/{list}");
         if let Some(Value::Array(items)) = body.pointer_mut(&at) {
             items.sort_by_key(Value::to_string);
