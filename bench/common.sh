@@ -86,7 +86,7 @@ report() {
         --revision "$(git -C "$here" describe --always --dirty 2>/dev/null || echo unknown)"
 }
 
-# median : of the numbers on its input, a line each.
+# median : of the numbers on its input, a line each; of none, none.
 median() {
-    sort -g | awk '{ all[NR] = $1 } END { print NR % 2 ? all[(NR + 1) / 2] : (all[NR / 2] + all[NR / 2 + 1]) / 2 }'
+    sort -g | awk '{ all[NR] = $1 } END { if (NR) print NR % 2 ? all[(NR + 1) / 2] : (all[NR / 2] + all[NR / 2 + 1]) / 2 }'
 }

@@ -96,6 +96,15 @@ stand_at_rest() {
         links+=(--link "s$number:s$number")
     done
     for ((number = 1; number <= containers; number++)); do stand nuncio-a "c$number" "${links[@]}"; done
+    until_true 120 is_at_rest || fail "the host with the containers does not come to rest"
+}
+
+# Whether what they were begun with is over.
+is_at_rest() {
+    local before
+    before=$(ticks)
+    sleep 2
+    [ $(($(ticks) - before)) -lt 10 ]
 }
 
 # look on | off : somebody, or nobody, looks at the metrics, the figures and events of all containers, and the page.
