@@ -38,6 +38,21 @@ configure_podman() {
         >"$unpacked/etc/containers/containers.conf"
 }
 
+# prepare : the programs, and what hosts are made of, in $work and $engines. All of it goes again at the end, by the script's
+# clean_up.
+prepare() {
+    [ "$(id -u)" = 0 ] || fail "namespaces need root: run it as root"
+    NUNCIO=$(find_program "${NUNCIO:-nuncio}")
+    LOAD=$(find_program "${LOAD:-nuncio-bench}")
+    trap 'exit 130' INT TERM
+    trap clean_up EXIT
+    make_disk
+    unpack_engines
+    "$here/../tests/support/busybox.sh"
+    cp "$NUNCIO" "$work/nuncio"
+    cp "$here/../target/images/busybox.oci.tar" "$work/busybox.tar"
+}
+
 # make_disk : a file system of its own on this machine's disk, so that what others write is
 # not synced with it. It is $state, and $work what all hosts see as /bench.
 make_disk() {

@@ -34,19 +34,10 @@ watchers=()
 
 main() {
     read_arguments "$@"
-    [ "$(id -u)" = 0 ] || fail "namespaces need root: run it as root"
     [[ $containers =~ ^[1-9][0-9]{0,3}$ ]] || fail "CONTAINERS is '$containers': give 1 to 9999"
-    NUNCIO=$(find_program "${NUNCIO:-nuncio}")
-    LOAD=$(find_program "${LOAD:-nuncio-bench}")
     find_program curl >/dev/null
-    trap 'exit 130' INT TERM
-    trap clean_up EXIT
-    make_disk
-    unpack_engines
+    prepare
     unpack_peers
-    "$here/../tests/support/busybox.sh"
-    cp "$NUNCIO" "$work/nuncio"
-    cp "$here/../target/images/busybox.oci.tar" "$work/busybox.tar"
     make_overlay || fail "the hosts do not come up: $(tail -qn 3 "$work"/log-nuncio-*)"
     serve overlay
     make_link

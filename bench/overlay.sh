@@ -29,17 +29,8 @@ declare -A holders=() first=()
 
 main() {
     read_arguments "$@"
-    [ "$(id -u)" = 0 ] || fail "namespaces need root: run it as root"
-    NUNCIO=$(find_program "${NUNCIO:-nuncio}")
-    LOAD=$(find_program "${LOAD:-nuncio-bench}")
-    trap 'exit 130' INT TERM
-    trap clean_up EXIT
-    make_disk
-    unpack_engines
+    prepare
     unpack_peers
-    "$here/../tests/support/busybox.sh"
-    cp "$NUNCIO" "$work/nuncio"
-    cp "$here/../target/images/busybox.oci.tar" "$work/busybox.tar"
     local path round up=()
     for path in "${paths[@]}"; do
         if "make_$path"; then

@@ -27,16 +27,9 @@ declare -A holders=() first=()
 
 main() {
     read_arguments "$@"
-    [ "$(id -u)" = 0 ] || fail "namespaces need root: run it as root"
-    NUNCIO=$(find_program "${NUNCIO:-nuncio}")
-    LOAD=$(find_program "${LOAD:-nuncio-bench}")
-    trap 'exit 130' INT TERM
-    trap clean_up EXIT
-    make_disk
+    prepare
     samples=${SAMPLES:-$work/samples}
-    unpack_engines
     make_image
-    "$here/../tests/support/busybox.sh"
     fill_work
     start_engines
     local round
@@ -48,11 +41,9 @@ main() {
 
 # What all hosts see as /bench.
 fill_work() {
-    cp "$NUNCIO" "$work/nuncio"
     cp "$LOAD" "$work/load"
     cp "$image_gzip" "$work/gzip.tar"
     cp "$image_plain" "$work/plain.tar"
-    cp "$here/../target/images/busybox.oci.tar" "$work/busybox.tar"
     # the packages bring none, and clients of registries want some even where there is no TLS
     cp /etc/ssl/certs/ca-certificates.crt "$work/roots.pem"
     printf 'version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: /bench/registry\nhttp:\n  addr: 127.0.0.1:5000\n' \

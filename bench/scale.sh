@@ -31,16 +31,7 @@ main() {
     for size in "${sizes[@]}"; do
         [[ $size =~ ^[1-9][0-9]{0,3}$ ]] || fail "'$size' hosts: give numbers from 1 to 9999"
     done
-    [ "$(id -u)" = 0 ] || fail "namespaces need root: run it as root"
-    NUNCIO=$(find_program "${NUNCIO:-nuncio}")
-    LOAD=$(find_program "${LOAD:-nuncio-bench}")
-    trap 'exit 130' INT TERM
-    trap clean_up EXIT
-    make_disk
-    unpack_engines
-    "$here/../tests/support/busybox.sh"
-    cp "$NUNCIO" "$work/nuncio"
-    cp "$here/../target/images/busybox.oci.tar" "$work/busybox.tar"
+    prepare
     make_nuncio_hosts || fail "the hosts do not come up: $(tail -qn 3 "$work"/log-nuncio-*)"
     local number size
     for ((number = 1; number <= networks; number++)); do

@@ -34,18 +34,10 @@ main() {
     for number in "$updates" "$kills"; do
         [[ $number =~ ^[0-9]{1,4}$ ]] || fail "'$number': give a number of updates, and one of kills, up to 9999"
     done
-    [ "$(id -u)" = 0 ] || fail "namespaces need root: run it as root"
-    NUNCIO=$(find_program "${NUNCIO:-nuncio}")
-    LOAD=$(find_program "${LOAD:-nuncio-bench}")
-    trap 'exit 130' INT TERM
-    trap clean_up EXIT
-    make_disk
-    unpack_engines
-    "$here/../tests/support/busybox.sh"
+    prepare
     "$here/../examples/redis/build.sh" "$here/../target/images/redis.oci.tar"
-    cp "$NUNCIO" "$work/nuncio"
     cp "$LOAD" "$work/load"
-    cp "$here/updates.yml" "$here"/../target/images/{busybox,redis}.oci.tar "$work"
+    cp "$here/updates.yml" "$here/../target/images/redis.oci.tar" "$work"
     make_mesh
     engine nuncio-a stack deploy --detach=true -c /bench/updates.yml bench >/dev/null
     until_true 120 all_run || fail "the stack does not run: $(engine nuncio-a service ps "${services[@]}")"
@@ -63,7 +55,7 @@ make_mesh() {
         join "$host" eth0 "198.18.2.$place/24" switch "port$place" -
         ip -n "$stem-switch" link set "port$place" master bridge
         begin "$host" || fail "the daemon of $host does not come up: $(tail -n 5 "$work/log-$host")"
-        engine "$host" load --input /bench/busybox.oci.tar >/dev/null
+        engine "$host" load --input /bench/busybox.tar >/dev/null
         engine "$host" load --input /bench/redis.oci.tar >/dev/null
         place=$((place + 1))
     done
