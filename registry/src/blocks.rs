@@ -1,7 +1,5 @@
 //! Claiming each host's share of a network's subnet.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
 use etcd_client::{Compare, CompareOp, TxnOp};
 use ipnetwork::IpNetwork;
 
@@ -91,8 +89,10 @@ impl Registry {
         let range = network.range(subnet.is_ipv6()).unwrap_or(subnet);
         let prefix = block_prefix(range)?;
         let is_kept_back = |block: &IpNetwork| {
-            let first = first_address(*block);
-            network.reserved().any(|(_, address)| address == first)
+            let first = block.iter().nth(1);
+            network
+                .reserved()
+                .any(|(_, address)| Some(address) == first)
         };
         let network_key = Key::Network(network.id.clone()).to_string();
         let mut backoff = Backoff::contention();
@@ -192,14 +192,4 @@ impl Registry {
 fn block_key(block: &BlockRecord) -> String {
     let (network, cidr) = (block.network.clone(), block.cidr);
     Key::Block { network, cidr }.to_string()
-}
-
-/// A block's first address behind its own, which its host has.
-fn first_address(block: IpNetwork) -> IpAddr {
-    match block {
-        IpNetwork::V4(block) => Ipv4Addr::from(u32::from(block.network()).saturating_add(1)).into(),
-        IpNetwork::V6(block) => {
-            Ipv6Addr::from(u128::from(block.network()).saturating_add(1)).into()
-        }
-    }
 }
