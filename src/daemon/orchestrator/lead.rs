@@ -58,7 +58,7 @@ impl Leading {
         let mut planned: Option<Arc<Catalog>> = None;
         loop {
             let known = catalog.borrow_and_update().clone();
-            self.daemon.mesh_time.heed(&known);
+            self.daemon.mesh_time.heed(&known, &self.daemon.parsed);
             self.seen.note(&known, self.daemon.mesh_time.now().at);
             let mut wake = AT_LEAST;
             let lease = presence.borrow_and_update().lease;

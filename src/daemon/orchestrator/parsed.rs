@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex};
 
 use bollard_stubs::models::EndpointPortConfig;
 use nuncio_ambassador::ProxyVersion;
-use nuncio_orchestration::{Service, Task};
+use nuncio_orchestration::{Service, Task, Update};
 use nuncio_registry::{Catalog, DesiredKind, DesiredRecord, TaskRecord};
 
+use super::services::ServiceState;
 use super::{cluster, ingress, spec};
 use crate::daemon::container::locked;
 
@@ -36,6 +37,8 @@ pub(super) struct Offer {
     pub(super) ports: Vec<EndpointPortConfig>,
     /// The first bytes of each connection to those say who the client is.
     pub(super) proxy: Option<ProxyVersion>,
+    /// How it goes back to what it was, while it does.
+    pub(super) back: Option<Update>,
 }
 
 /// What was read of records, by their identifiers.
@@ -88,6 +91,7 @@ impl Parsed {
                 service: cluster::service(record),
                 ports: ingress::published(record),
                 proxy: ingress::proxy(&spec::labels(&parsed)).ok().flatten(),
+                back: ServiceState::of(record).back,
             }
         })
     }

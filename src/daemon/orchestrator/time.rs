@@ -13,7 +13,7 @@ use nuncio_orchestration::Update;
 use nuncio_registry::{Catalog, DesiredKind, TaskStatusRecord};
 use serde_json::Value;
 
-use super::services::ServiceState;
+use super::parsed::Parsed;
 
 /// The last millisecond that RFC 3339 has a word for. What is later is no moment.
 const LAST: u64 = 253_402_300_799_999;
@@ -56,8 +56,8 @@ impl MeshTime {
     }
 
     /// From now on it is no earlier than all that is written.
-    pub(super) fn heed(&self, catalog: &Catalog) {
-        self.heed_at(Instant::now(), latest(catalog));
+    pub(super) fn heed(&self, catalog: &Catalog, parsed: &Parsed) {
+        self.heed_at(Instant::now(), latest(catalog, parsed));
     }
 
     fn heed_at(&self, at: Instant, written: u64) {
@@ -84,7 +84,7 @@ fn millis(duration: Duration) -> u64 {
 }
 
 /// The latest moment of the mesh's time that is written.
-fn latest(catalog: &Catalog) -> u64 {
+fn latest(catalog: &Catalog, parsed: &Parsed) -> u64 {
     let tasks = catalog.desired.tasks.values().flat_map(|record| {
         ["created", "changed"].map(|field| record.task.get(field).and_then(Value::as_u64))
     });
@@ -92,7 +92,7 @@ fn latest(catalog: &Catalog) -> u64 {
     let updates = catalog.desired.all(DesiredKind::Update);
     let updates = updates.filter_map(|record| serde_json::from_value(record.state.clone()).ok());
     let services = catalog.desired.all(DesiredKind::Service);
-    let ways_back = services.filter_map(|record| ServiceState::of(record).back);
+    let ways_back = services.filter_map(|record| parsed.service(record).back.clone());
     let of_updates = updates.chain(ways_back).flat_map(of_update);
     let all = tasks.chain(of_updates).flatten();
     all.filter(|at| *at <= LAST).max().unwrap_or_default()
@@ -231,7 +231,8 @@ mod tests {
     #[test]
     fn all_that_is_written_is_heeded_but_for_what_is_no_moment() {
         let mut catalog = mesh(true, None);
-        assert_eq!(latest(&catalog), NOON);
+        let parsed = Parsed::default();
+        assert_eq!(latest(&catalog, &parsed), NOON);
         let record = |state: Value| {
             Arc::new(DesiredRecord {
                 id: "s".to_owned(),
@@ -246,7 +247,7 @@ mod tests {
         let mut put = |kind, state| {
             let key = (kind, "s".to_owned());
             catalog.desired.records.insert(key, record(state));
-            latest(&catalog)
+            latest(&catalog, &parsed)
         };
         let update = |settled| json!({"started": NOON + 1, "settled": settled});
         assert_eq!(put(DesiredKind::Update, update(NOON + 2)), NOON + 2);
