@@ -56,9 +56,14 @@ impl Broken {
 
     #[track_caller]
     fn all_is_well(&self) {
+        self.all_is_well_by("web db 6379");
+    }
+
+    #[track_caller]
+    fn all_is_well_by(&self, words: &str) {
         let deadline = std::time::Instant::now() + SOON;
         loop {
-            let (why, place) = Self::ask(&self.a, "web db 6379");
+            let (why, place) = Self::ask(&self.a, words);
             let unknown = why["hops"]
                 .as_array()
                 .is_some_and(|hops| hops.iter().any(|hop| hop["status"] != "ok"));
@@ -403,15 +408,8 @@ fn the_way_of_ipv6_is_walked_where_a_network_carries_it() {
     a.ok("run -d --name near --network both busybox sleep 1000");
     b.ok("run -d --name far --network both busybox httpd -f -p 6379");
     let words = "-6 near far 6379";
-    let all_is_well = || {
-        wait_until("all is well by IPv6", || {
-            let (why, place) = Broken::ask(a, words);
-            let hops = why["hops"].as_array().cloned().unwrap_or_default();
-            // BusyBox's httpd listens on :: for both.
-            place.is_none() && hops.iter().all(|hop| hop["status"] == "ok")
-        });
-    };
-    all_is_well();
+    // BusyBox's httpd listens on :: for both.
+    hosts.all_is_well_by(words);
     let id = a.ok("network inspect -f {{.Id}} both");
     let (tunnel, bridge) = (format!("nx-{}", &id[..8]), format!("nb-{}", &id[..8]));
     let route = |word: usize| {
@@ -453,7 +451,7 @@ fn the_way_of_ipv6_is_walked_where_a_network_carries_it() {
         assert_eq!(Broken::ask(a, "-4 near far 6379").1, None, "{fault}");
         let _ = host.inside("sh", ["-c", "nft delete table ip6 foreign"]);
         restart(host);
-        all_is_well();
+        hosts.all_is_well_by(words);
     }
 
     let address = b.ok("inspect -f {{.NetworkSettings.Networks.both.GlobalIPv6Address}} far");
